@@ -1,0 +1,245 @@
+"""The only file that wires rooms together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genlab import registry
+from genlab.contract import (
+    Codec,
+    Dataset,
+    Denoises,
+    Field,
+    Guidance,
+    Model,
+    Noise,
+    Process,
+    Sampler,
+    Schedule,
+    Spec,
+)
+from genlab.errors import ConfigError
+from genlab.hardware.auto import Hardware
+from genlab.noise import SampleNoise, hash64
+
+__all__ = ["Built", "PathSolver", "build", "make_optimizers", "make_solver"]
+
+INIT = 4  # keeps the seed of the starting weights apart from those of the stream
+
+
+class PathSolver:
+    """A sampler with its guidance and process bound: what a model calls to draw samples.
+
+    evaluations: network evaluations a sample has cost so far (a guided one counts twice).
+    watch: called with every state x_t [B, *S] of the path, for an animation.
+    """
+
+    def __init__(
+        self, sampler: Sampler, guidance: Guidance | None, process: Process | None
+    ) -> None:
+        self.sampler, self.guidance, self.process = sampler, guidance, process
+        self.evaluations = 0
+        self.watch: Callable[[Tensor], None] | None = None
+
+    def __call__(self, field: Field, z: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """z [B, *S] -> sample [B, *S]."""
+        assert self.process is not None
+
+        def counted(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+            self.evaluations += len(x) // len(z)
+            return field(x, t, labels)
+
+        bound = self.guidance(counted, y) if self.guidance else lambda x, t: counted(x, t, y)
+        x = z
+        for x in self.sampler(bound, z, self.process, noise):
+            if self.watch is not None:
+                self.watch(x)
+        return x
+
+
+@dataclass
+class Built:
+    """Everything a config names, constructed."""
+
+    hardware: Hardware
+    data: Dataset
+    codec: Codec
+    spec: Spec  # of model space, with the classes the model uses
+    model: Model
+    solver: PathSolver
+    schedule: Schedule
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        y: Sequence[int] | None,
+        seed: int,
+        indices: Sequence[int],
+        weights: str = "ema",
+    ) -> Tensor:
+        """Samples as stored data, on the CPU: uint8 [n, C, H, W] or float points [n, 2].
+
+        y: a label for each; indices: which of the endless samples of `seed` to draw.
+        """
+        noise = SampleNoise(seed, indices, self.hardware.device)
+        labels = None if y is None else torch.tensor(y, device=self.hardware.device)
+        with self.viewed(weights), self.hardware.autocast():
+            x = self.model.sample(labels, noise, self.solver)
+        return self.codec.decode(x.float()).cpu()
+
+    def viewed(self, weights: str) -> _Viewed:
+        """The model in evaluation mode with "ema" or "raw" weights, and as it was afterwards."""
+        return _Viewed(self.model, weights)
+
+
+class _Viewed:
+    def __init__(self, model: Model, weights: str) -> None:
+        self.model, self.weights = model, weights
+
+    def __enter__(self) -> None:
+        self.before = (self.model.training, self.model.weights)
+        self.model.eval()
+        self.model.weights = self.weights
+
+    def __exit__(self, *exc: object) -> None:
+        self.model.train(self.before[0])
+        self.model.weights = self.before[1]
+
+
+def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) -> Built:
+    """Constructs every room of a resolved config.
+
+    meta: weights without storage, to find every problem at no cost. Raises ConfigError with all
+    problems at once; DataError and DeviceError as they come.
+    """
+    problems: list[str] = []
+
+    def make(room: str, node: Mapping[str, Any], key: str | None = None, **given: Any) -> Any:
+        if node.get("name") is None:
+            return None
+        try:
+            return registry.build(room, node, key, trust, **given)
+        except ConfigError as e:
+            problems.extend(e.problems)
+            return None
+
+    hardware: Hardware = make("hardware", config["hardware"])
+    data: Dataset = make("data", config["data"], root=config["data"].get("root"))
+    schedule: Schedule = make("schedule", config["schedule"])
+    process = make("process", config["process"])
+    sampler, guidance = make("sampler", config["sampler"]), make("guidance", config["guidance"])
+    codec = make("codec", config["codec"], spec=data.spec) if data else None
+    if problems or codec is None:
+        raise ConfigError(*problems)
+    if schedule.batch > data.count:
+        problems.append(
+            f"schedule.batch={schedule.batch} is more than the {data.count} training data; "
+            f"use schedule.batch={data.count} or less"
+        )
+    try:
+        hardware.accumulation(schedule.batch)
+    except ValueError as e:
+        problems.append(str(e))
+    try:
+        spec = Spec(codec.spec.shape, _classes(config["model"]["classes"], data))
+    except ConfigError as e:
+        raise ConfigError(*problems, *e.problems) from None
+    torch.default_generator.manual_seed(hash64(config["seed"], INIT))
+    with torch.device("meta" if meta else "cpu"):
+        networks = {
+            role: make("network", node, f"network.{role}", spec=spec)
+            for role, node in config["network"].items()
+        }
+        if problems:
+            raise ConfigError(*problems)
+        model: Model = make("model", config["model"], spec=spec, process=process, **networks)
+    if problems:
+        raise ConfigError(*problems)
+    solver = PathSolver(sampler, guidance, process)
+    _check_sampler(config, model)
+    make_optimizers(config, model)  # player names and values, before anything is made
+    if not meta:
+        hardware.place(model)
+        if hardware.compile:
+            _compile(model, networks)
+    return Built(hardware, data, codec, spec, model, solver, schedule)
+
+
+def _classes(asked: int | str, data: Dataset) -> int | None:
+    have = data.spec.classes
+    if asked == "none":
+        return None
+    if asked == "auto":
+        return have
+    if have is None:
+        raise ConfigError(f"model.classes={asked}, but the data have no labels; use none or auto")
+    if int(asked) < have:
+        raise ConfigError(f"model.classes={asked}, but the data have {have} classes; use auto")
+    return int(asked)
+
+
+def _check_sampler(config: Mapping[str, Any], model: Model) -> None:
+    name, denoises = config["sampler"]["name"], isinstance(model, Denoises)
+    if denoises and name == "one_step":
+        raise ConfigError(
+            f"sampler=one_step cannot follow the path of model {config['model']['name']!r}; "
+            "use sampler=heun or euler"
+        )
+    if not denoises and name != "one_step":
+        raise ConfigError(
+            f"sampler={name} needs a model that denoises; {config['model']['name']!r} draws its "
+            "samples in one step: use sampler=one_step"
+        )
+    if not denoises and config["guidance"].get("name") is not None:
+        raise ConfigError(
+            f"guidance={config['guidance']['name']} needs a model that denoises; with "
+            f"{config['model']['name']!r} use guidance=none"
+        )
+
+
+def _compile(model: Model, networks: Mapping[str, nn.Module]) -> None:
+    """Compiles the regions a network names, or all of it; never a network differentiated twice."""
+    if model.second_order:
+        return
+    for network in networks.values():
+        regions = getattr(network, "compiled_regions", lambda n=network: [n])()
+        for region in regions:
+            region.compile()
+
+
+def make_solver(config: Mapping[str, Any], process: Process | None) -> PathSolver:
+    """The solver of another sampler and guidance, for a model that is built already."""
+    sampler = registry.build("sampler", config["sampler"])
+    node = config["guidance"]
+    guidance = registry.build("guidance", node) if node.get("name") else None
+    return PathSolver(sampler, guidance, process)
+
+
+def make_optimizers(config: Mapping[str, Any], model: Model) -> dict[str, Optimizer]:
+    """One optimizer a player; `optimizer.players.<player>` overrides keys for one alone."""
+    node = dict(config["optimizer"])
+    own = node.pop("players", None) or {}
+    players = model.players()
+    problems = [
+        f"optimizer.players.{p}: the players of {config['model']['name']!r} are "
+        f"{', '.join(players)}"
+        for p in own
+        if p not in players
+    ]
+    out = {}
+    for name, params in players.items():
+        try:
+            merged = {**node, **own.get(name, {})}
+            key = f"optimizer.players.{name}" if name in own else "optimizer"
+            out[name] = registry.build("optimizer", merged, key, params=params)
+        except ConfigError as e:
+            problems += [p for p in e.problems if p not in problems]
+    if problems:
+        raise ConfigError(*problems)
+    return out

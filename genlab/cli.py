@@ -1,0 +1,294 @@
+"""From the words after `genlab` to a verb, and from what went wrong to one sentence and a code.
+
+Only the standard library is imported here: help, names and mistakes must not wait for Hydra or
+torch. A verb that needs them imports them when it is its turn.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from genlab import __version__
+from genlab.errors import ConfigError
+
+__all__ = ["Call", "main"]
+
+
+class Call(NamedTuple):
+    """A parsed command line."""
+
+    verb: str = ""
+    words: tuple[str, ...] = ()  # overrides and names, in the order typed
+    multirun: bool = False
+    dry_run: bool = False
+    cfg: bool = False
+    json: bool = False
+    help: bool = False
+    version: bool = False
+    verbose: bool = False
+    config_dirs: tuple[str, ...] = ()
+
+
+# --- verbs ---------------------------------------------------------------------------------------
+
+
+def _checked(call: Call, primary: str, *more: str) -> list[str]:
+    """The overrides, once their names are known to exist."""
+    from pathlib import Path
+
+    from genlab import overrides
+
+    folders = [Path(d) for d in call.config_dirs]
+    problems = [f"--config-dir {f}: there is no such folder" for f in folders if not f.is_dir()]
+    problems += overrides.check(
+        call.words, primary=primary, multirun=call.multirun, folders=folders, more=more
+    )
+    if problems:
+        raise ConfigError(*problems)
+    return list(call.words)
+
+
+def _train(call: Call) -> int:
+    words = _checked(call, "train", "fresh", "allow", "trust", "resume")
+    from genlab import train
+
+    return train.main(
+        words,
+        multirun=call.multirun,
+        dry_run=call.dry_run,
+        cfg_only=call.cfg,
+        config_dirs=list(call.config_dirs),
+        verbose=call.verbose,
+    )
+
+
+def _sample(call: Call) -> int:
+    words = _checked(call, "sample", "run", "outputs", "trust")
+    from genlab import sample
+
+    return sample.main(words)
+
+
+def _resume(call: Call) -> int:
+    words = _checked(call, "train", "run", "allow", "trust")
+    from genlab import train
+
+    return train.resume(words)
+
+
+def _report(call: Call) -> int:
+    given = _options(call, run="latest", outputs="outputs")
+    from genlab.run.directory import find_run
+    from genlab.run.report import write_report
+
+    print(write_report(find_run(given["run"], given["outputs"])))
+    return 0
+
+
+def _list(call: Call) -> int:
+    from genlab import listing
+
+    what = [w for w in call.words if "=" not in w]
+    if len(what) > 1:
+        raise ConfigError(f"list shows one thing at a time, not {' and '.join(what)}")
+    given = _options(call._replace(words=tuple(w for w in call.words if "=" in w)), outputs="")
+    if given["outputs"] and what != ["runs"]:
+        raise ConfigError("outputs= goes with `genlab list runs`")
+    print(listing.text(what[0] if what else "", given["outputs"] or "outputs", call.json))
+    return 0
+
+
+def _show(call: Call) -> int:
+    words = _checked(call, "train")
+    from genlab import show
+
+    print(show.text(words, list(call.config_dirs), width=_width()))
+    return 0
+
+
+def _doctor(call: Call) -> int:
+    given = _options(call, outputs="outputs", **{"data.root": os.environ.get("GENLAB_DATA", "data")})
+    from genlab import doctor
+
+    for line in doctor.lines(given["data.root"], given["outputs"]):
+        print(line, flush=True)
+    return 0
+
+
+def _completion(call: Call) -> int:
+    from genlab import completion
+
+    print(completion.script(*call.words))
+    return 0
+
+
+def _width() -> int:
+    """Columns of the terminal; lines that go to a file or a pipe are not folded."""
+    import shutil
+
+    return shutil.get_terminal_size((160, 24)).columns if sys.stdout.isatty() else 10_000
+
+
+def _options(call: Call, **defaults: str) -> dict[str, str]:
+    """The few `key=value` of a verb that composes no config."""
+    from genlab.registry import suggest
+
+    given = dict(defaults)
+    for word in call.words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in given:
+            near = suggest(key, given) or "It takes: " + ", ".join(f"{k}=" for k in given) + "."
+            raise ConfigError(f"{call.verb} has no option {word!r}. {near}")
+        given[key] = value.strip("'\"")
+    return given
+
+
+class Verb(NamedTuple):
+    """What a verb does and which flags it takes besides --help and -v."""
+
+    does: str
+    run: Callable[[Call], int]
+    flags: tuple[str, ...] = ()
+
+
+VERBS = {
+    "train": Verb(
+        "train a model; Ctrl-C saves and stops",
+        _train,
+        ("-m", "--cfg job", "--dry-run", "--config-dir DIR"),
+    ),
+    "sample": Verb("draw images from a run", _sample),
+    "resume": Verb("go on with a run, bit for bit", _resume),
+    "report": Verb("write report.html of a run", _report),
+    "list": Verb("models, data, networks ... or runs", _list, ("--json",)),
+    "show": Verb("every key of a config, and who chose it", _show, ("--config-dir DIR",)),
+    "doctor": Verb("what this machine has and what would be used", _doctor),
+    "completion": Verb("the Tab completion script for bash or zsh", _completion),
+}
+
+FLAGS = {
+    "-m": "multirun: every combination of comma-separated values",
+    "-v": "show the traceback of an error",
+    "--cfg job": "print the composed config and stop",
+    "--dry-run": "build everything, time three fake steps, write nothing",
+    "--config-dir DIR": "add a folder of your own config groups and members",
+    "--json": "for scripts",
+    "--help": "this text",
+    "--version": "the version",
+}
+
+_SAME = {"--multirun": "-m", "-h": "--help", "--verbose": "-v", "-V": "--version"}
+_FIELDS = {
+    "-m": "multirun",
+    "-v": "verbose",
+    "--dry-run": "dry_run",
+    "--json": "json",
+    "--help": "help",
+    "--version": "version",
+}
+
+
+# --- from argv to a call -------------------------------------------------------------------------
+
+
+def _parse(argv: list[str]) -> Call:
+    """Flags may stand anywhere; the first other word is the verb."""
+    words: list[str] = []
+    folders: list[str] = []
+    switches: dict[str, bool] = {}
+    seen: dict[str, str] = {}  # flag as listed -> as typed
+    rest = iter(argv)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        flag = _SAME.get(flag, flag)
+        if flag in ("--cfg", "--config-dir"):
+            value = value if equals else next(rest, "")
+            if flag == "--cfg":
+                if value != "job":
+                    raise ConfigError("--cfg takes the word job: genlab train --cfg job")
+                switches["cfg"] = True
+            else:
+                if not value:
+                    raise ConfigError("--config-dir needs a folder: --config-dir DIR")
+                folders.append(value)
+            seen["--cfg job" if flag == "--cfg" else "--config-dir DIR"] = word
+        elif flag in _FIELDS and not equals:
+            switches[_FIELDS[flag]] = True
+            seen[flag] = word
+        elif word.startswith("-"):
+            from genlab.registry import suggest
+
+            near = suggest(flag, [f.split()[0] for f in FLAGS])
+            raise ConfigError(f"no flag {word!r}. {near or 'Options are written key=value.'}")
+        else:
+            words.append(word)
+    verb = words.pop(0) if words else ""
+    call = Call(verb, tuple(words), config_dirs=tuple(folders), **switches)
+    if verb in VERBS:
+        for flag, word in seen.items():
+            if flag not in (*VERBS[verb].flags, "--help", "--version", "-v"):
+                takes = [v for v, other in VERBS.items() if flag in other.flags]
+                raise ConfigError(f"{verb} has no flag {word!r}; it goes with {', '.join(takes)}")
+    return call
+
+
+def _unknown_verb(word: str) -> ConfigError:
+    from genlab.registry import suggest
+
+    if "=" in word:
+        return ConfigError(f"{word!r} needs a verb before it: genlab train {word}")
+    near = suggest(word, VERBS) or "There are: " + ", ".join(VERBS) + "."
+    return ConfigError(f"no verb {word!r}. {near} (`genlab --help` explains them)")
+
+
+def _dispatch(call: Call) -> int:
+    if call.version:
+        print(f"genlab {__version__}")
+        return 0
+    if call.verb and call.verb not in VERBS:
+        raise _unknown_verb(call.verb)
+    if call.help or not call.verb:
+        from genlab import usage
+
+        print(usage.verb(call.verb, VERBS, FLAGS) if call.verb else usage.program(VERBS, FLAGS))
+        return 0
+    return VERBS[call.verb].run(call)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line and gives its exit code; every error becomes a sentence here."""
+    argv = sys.argv[1:] if argv is None else argv
+    call = Call(verbose="-v" in argv)
+    try:
+        if argv[:1] == ["__complete"]:
+            from genlab import completion
+
+            print("\n".join(completion.candidates(" ".join(argv[1:]))))
+            return 0
+        if argv[:1] == ["__work"]:
+            from genlab import worker
+
+            return worker.main(argv[1:])
+        call = _parse(argv)
+        code = _dispatch(call)
+        sys.stdout.flush()  # a closed pipe shall show here, not at the interpreter's exit
+        return code
+    except BrokenPipeError:
+        # nothing can be said any more: `genlab list | head -1` is no error, a cut training is
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141 if call.verb in ("train", "resume", "sample") else 0
+    except (Exception, KeyboardInterrupt) as error:
+        from genlab import failure
+
+        code, lines = failure.explain(error, call.verb)
+        if call.verbose:
+            import traceback
+
+            traceback.print_exc()
+        for line in lines:
+            print(f"genlab: {line}", file=sys.stderr)
+        return code
+

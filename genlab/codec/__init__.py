@@ -1,0 +1,1 @@
+"""Bridges between stored data and model space."""

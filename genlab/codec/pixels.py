@@ -1,0 +1,43 @@
+"""Images as floats in [-1, 1]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genlab.contract import Noise, Spec
+from genlab.errors import ConfigError
+from genlab.registry import register
+
+__all__ = ["Pixels"]
+
+
+@register
+class Pixels:
+    """The linear map between bytes 0..255 and floats in [-1, 1].
+
+    x = u / 127.5 - 1;  u = round(127.5 (x + 1)), clamped
+
+    decode(encode(u)) == u for every byte. Nothing is dequantized, so there is no density and the
+    logdet is None.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        """spec: of the stored images, shape (C, H, W)."""
+        if len(spec.shape) != 3:
+            raise ValueError(
+                f"pixels takes images, not data of shape {list(spec.shape)}; use codec=points"
+            )
+        self.spec = spec
+
+    def encode(self, u: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor | None]:
+        """u uint8 [B, C, H, W] -> (x float32 [B, C, H, W] in [-1, 1], None)."""
+        if u.dtype != torch.uint8:
+            raise ConfigError(
+                f"codec=pixels takes uint8 images, and these data are {u.dtype}; use codec=points"
+            )
+        return u.float().div_(127.5).sub_(1), None
+
+    def decode(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W] -> uint8 [B, C, H, W]; values outside [-1, 1] are clamped."""
+        return x.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)

@@ -1,0 +1,43 @@
+"""Points of the plane, brought to unit size."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from genlab.contract import Noise, Spec
+from genlab.errors import ConfigError
+from genlab.registry import Positive, register
+
+__all__ = ["Points"]
+
+
+@register
+class Points:
+    """The scaling of float data to the size of the noise.
+
+    x = u / scale,  logdet = -D ln(scale) for D numbers a datum
+    """
+
+    def __init__(self, spec: Spec, *, scale: Positive) -> None:
+        """spec: of the stored points; scale: their typical size, in units of the data."""
+        if len(spec.shape) != 1:
+            raise ValueError(
+                f"points takes vectors, not data of shape {list(spec.shape)}; use codec=pixels"
+            )
+        self.spec, self.scale = spec, scale
+
+    def encode(self, u: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor | None]:
+        """u float [B, D] -> (x float32 [B, D], logdet [B] nats)."""
+        if not u.is_floating_point():
+            raise ConfigError(
+                f"codec=points takes float points, and these data are {u.dtype}; use codec=pixels"
+            )
+        logdet = -self.spec.shape[0] * math.log(self.scale)
+        return u.float() / self.scale, torch.full((len(u),), logdet, device=u.device)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """x [B, D] -> float32 points [B, D] in units of the data."""
+        return x.float() * self.scale

@@ -1,0 +1,325 @@
+"""From what was typed to a checked config: Hydra composes, the registry checks. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genlab import registry
+from genlab.errors import ConfigError, Refused
+from genlab.registry import ROOMS, suggest
+
+__all__ = ["OPTIONS", "compose", "digest", "flatten", "options", "read", "validate"]
+
+OPTIONS = {
+    "fresh": "bool",
+    "trust": "bool",
+    "allow": "list[Literal['config', 'world']]",
+}
+"""What a command takes beside config keys: how to run, not what."""
+
+HOUSE = {
+    "seed": "Natural",
+    "outputs": "str",
+    "init": "str | None",
+    "every.log": "Count | Literal['auto']",
+    "every.sample": "Count | Literal['auto']",
+    "every.checkpoint": "Count | Literal['auto']",
+    "every.eval": "Count | Literal['auto']",
+    "every.seconds": "Positive",
+    "keep.last": "Count",
+    "keep.best": "str | None",
+}
+"""Keys of train.yaml that belong to no room."""
+
+FREE = {"extra", "promise", "source"}
+"""Top-level keys whose content is not checked: notes of an experiment and of a person."""
+
+LIMIT = 1_000_000
+"""Largest config file in bytes; nobody writes one, and larger ones come from mistakes."""
+
+
+def options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Splits fresh=, allow=, trust= from the overrides: (options, overrides)."""
+    found: dict[str, Any] = {}
+    rest = []
+    for word in words:
+        key, _, text = word.partition("=")
+        if key not in OPTIONS:
+            rest.append(word)
+            continue
+        try:
+            value = OverridesParser.create().parse_override(word).value()
+            found[key] = registry.coerce(value, OPTIONS[key])
+        except (ValueError, HydraException) as e:
+            raise ConfigError(f"{key} must be {e}, not {text!r}") from None
+    return found, rest
+
+
+def compose(
+    overrides: Sequence[str], config_dirs: Sequence[str] = (), primary: str = "train"
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """(resolved config without the hydra node, who chose each dotted key).
+
+    In the second, the key of a room itself ("network") says who chose its members. Raises
+    ConfigError with every problem found, Refused for a `_target_`.
+    """
+    typed = [_open_players(word) for word in overrides]
+    _refuse_typed(typed)
+    search = [f"hydra.searchpath=[{','.join(_folder(d) for d in config_dirs)}]"]
+    asked = [*typed, *(search if config_dirs else [])]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(registry.configs_dir()), version_base="1.3"):
+        try:
+            node = hydra_compose(primary, asked)
+            config = OmegaConf.to_container(node, resolve=True)
+            who = _provenance(primary, asked, config_dirs)
+        except HydraException as e:
+            raise ConfigError(_explain(e, primary, asked, config_dirs)) from e
+        except (OmegaConfBaseException, RecursionError) as e:
+            raise ConfigError(f"the config does not resolve: {_first_line(e)}") from e
+    assert isinstance(config, dict)
+    config.pop("hydra", None)
+    _refuse_targets(config)
+    if primary == "train" and (problems := validate(config)):
+        raise ConfigError(*problems)
+    return config, who
+
+
+def validate(config: Mapping[str, Any]) -> list[str]:
+    """Every problem of a resolved train config as a sentence."""
+    problems = []
+    for room in ROOMS:
+        node = config.get(room)
+        if not isinstance(node, Mapping):
+            problems.append(f"{room} is missing; add {room}=<one of `genlab list {room}`>")
+        elif room == "network":
+            problems += _check_roles(config, node)
+        elif node.get("name") is not None:
+            problems += registry.check(room, node)
+    for key, annotation in HOUSE.items():
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        try:
+            registry.coerce(value, annotation)
+        except ValueError as e:
+            problems.append(f"{key} must be {e}, not {value!r}")
+    known = {*ROOMS, *FREE, *(k.partition(".")[0] for k in HOUSE)}
+    problems += [
+        f"no key {key!r}. {suggest(key, known)} (your own notes go under extra.)"
+        for key in config
+        if key not in known
+    ]
+    return problems
+
+
+def _check_roles(config: Mapping[str, Any], networks: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for role, node in networks.items():
+        problems += registry.check("network", node, f"network.{role}")
+    model = config.get("model") or {}
+    try:
+        wanted = registry.signature("model", model.get("name") or "")
+    except ConfigError:
+        return problems  # reported with the model itself
+    given = {"spec", "process", *registry.COMMON["model"]}
+    roles = [g for g in wanted.given if g not in given]
+    if set(roles) != set(networks):
+        problems.append(
+            f"model {model['name']!r} needs {_list(f'network.{r}' for r in roles)}, but the chosen "
+            f"network has {_list(f'network.{r}' for r in networks)}; choose another network="
+        )
+    if "process" in wanted.required and (config.get("process") or {}).get("name") is None:
+        problems.append(f"model {model['name']!r} needs a process; add process=linear")
+    return problems
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Six hex digits of what a run computes; places and cadences do not count."""
+    kept = {k: v for k, v in config.items() if k not in {"outputs", "every", "keep", *FREE}}
+    kept["data"] = {k: v for k, v in config["data"].items() if k != "root"}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A config file of a run directory, as plain data: no interpolation, no tags, no aliases."""
+    try:
+        if path.stat().st_size > LIMIT:
+            raise ConfigError(f"{path} is {path.stat().st_size} bytes: not a config genlab wrote")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path} cannot be read as a config: {_first_line(e)}") from e
+    if re.search(r"(^|[\s\[{,:-])[&*][A-Za-z0-9_]+", text, re.MULTILINE) and "\n" in text:
+        raise ConfigError(f"{path} has YAML aliases: not a config genlab wrote")
+    try:
+        config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except Exception as e:  # YAML's and OmegaConf's error trees have no common root
+        raise ConfigError(f"{path} is not YAML: {_first_line(e)}") from e
+    if not isinstance(config, dict) or not config:
+        raise ConfigError(f"{path} is empty or not a mapping: not a config genlab wrote")
+    _refuse_targets(config)
+    config.pop("hydra", None)
+    return {str(k): v for k, v in config.items()}
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+def _open_players(word: str) -> str:
+    """optimizer.players is an open mapping; Hydra's struct mode needs to be told."""
+    return f"++{word}" if word.startswith("optimizer.players") else word
+
+
+def _refuse_typed(words: Iterable[str]) -> None:
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        if "_target_" in word and not key.startswith("hydra"):
+            raise Refused(f"{key}: genlab builds by name, never by _target_; use name=")
+        if word.startswith("+") and not key.startswith(
+            ("extra.", "extra=", "hydra", "optimizer.players", "experiment")
+        ):
+            raise ConfigError(
+                f"{word}: a new key would be ignored; drop the + to set an existing key, "
+                "or put your own notes under +extra."
+            )
+
+
+def _refuse_targets(node: Any, where: str = "") -> None:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if str(key).startswith("_target_"):
+                raise Refused(
+                    f"{where}{key}={value}: genlab builds by name, never by _target_; "
+                    "remove it and use name:"
+                )
+            _refuse_targets(value, f"{where}{key}.")
+    elif isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            _refuse_targets(value, f"{where}{i}.")
+
+
+def _folder(path: str) -> str:
+    if not Path(path).is_dir():
+        raise ConfigError(f"--config-dir {path}: no such folder")
+    return f"file://{Path(path).resolve()}"
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+def _first_line(e: BaseException) -> str:
+    text = str(e).strip()
+    return text.splitlines()[0] if text else type(e).__name__
+
+
+def _list(words: Iterable[str]) -> str:
+    return ", ".join(words) or "none"
+
+
+def _explain(
+    e: HydraException, primary: str, words: Sequence[str], config_dirs: Sequence[str]
+) -> str:
+    """Hydra's error with the nearest names; its own words where nothing better is known."""
+    text = str(e)
+    if missing := re.search(r"Could not override '([^']+)'", text):
+        key = missing[1]
+        plain = [w for w in words if w.lstrip("+~").partition("=")[0] != key]
+        try:
+            base = OmegaConf.to_container(hydra_compose(primary, plain), resolve=False)
+        except HydraException:
+            base = {}
+        keys = [k for k in flatten(base) if not k.startswith("hydra")]
+        leaf = key.rpartition(".")
+        room = [k for k in keys if k.startswith(leaf[0] + ".")] if leaf[0] else keys
+        hint = suggest(key, keys) or (
+            f"{leaf[0]} has: {_list(k[len(leaf[0]) + 1 :] for k in room)}." if room else ""
+        )
+        return f"no key {key!r}. {hint} (`genlab show` lists every key)"
+    if missing := re.search(r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text):
+        group, name = missing[1], missing[2]
+        while "/" in group and group not in ROOMS:
+            group, _, rest = group.partition("/")
+            name = f"{rest}/{name}"
+        return registry.unknown(group, name, registry.names(group, *map(Path, config_dirs)))
+    line = _first_line(e)
+    if type(e).__name__ == "OverrideParseException":
+        return f"cannot read an override: {line} (key=value; quote values with special characters)"
+    return line
+
+
+def flatten(node: Any, prefix: str = "") -> list[str]:
+    """All dotted keys of a nested mapping, inner ones after their outer."""
+    if not isinstance(node, Mapping):
+        return []
+    out = []
+    for k, v in node.items():
+        out.append(f"{prefix}{k}")
+        out += flatten(v, f"{prefix}{k}.")
+    return out
+
+
+# --- who chose what ------------------------------------------------------------------------------
+
+
+def _provenance(
+    primary: str, words: Sequence[str], config_dirs: Sequence[str]
+) -> dict[str, str]:
+    """Dotted key -> the file or "command line" that set it last; room -> who chose its member."""
+    loader = GlobalHydra.instance().config_loader()
+    result = loader.compute_defaults_list(
+        config_name=primary, overrides=list(words), run_mode=RunMode.RUN
+    )
+    who: dict[str, str] = {}
+    chosen: dict[str, str] = {}
+    for item in result.defaults:
+        if item.config_path is None or item.config_path.startswith("hydra"):
+            continue
+        path = _find_yaml(item.config_path, config_dirs)
+        if path is None:
+            continue
+        node = OmegaConf.load(path)
+        if not isinstance(node, DictConfig):
+            continue
+        source = f"{item.config_path}.yaml"
+        for default in node.pop("defaults", []) if not item.is_self or not who else []:
+            for group in default if isinstance(default, DictConfig) else ():
+                name = str(group).rpartition(" ")[2].strip("/")
+                if name in ROOMS:
+                    chosen[name] = source
+        node.pop("defaults", None)
+        node.pop("hydra", None)
+        prefix = f"{item.package}." if item.package and item.package != "_global_" else ""
+        for key in flatten(OmegaConf.to_container(node, resolve=False), prefix):
+            who[key] = source
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        if key in ROOMS:
+            chosen[key] = "command line"
+        elif not key.startswith("hydra"):
+            for known in [k for k in who if k == key or k.startswith(key + ".")]:
+                who[known] = "command line"
+            who[key] = "command line"
+    return {**who, **chosen}
+
+
+def _find_yaml(config_path: str, config_dirs: Sequence[str]) -> Path | None:
+    for root in (*map(Path, config_dirs), registry.configs_dir()):
+        path = root / f"{config_path}.yaml"
+        if path.is_file():
+            return path
+    return None

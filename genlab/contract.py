@@ -1,0 +1,283 @@
+"""What a model is, and what the trainer, the samplers and the codecs may ask of it.
+
+A model is a generator of updates: `step` draws batches, computes a loss and yields it together
+with the player whose optimizer shall step on it; the line after `yield` runs when it has stepped.
+
+Shape legend, used in every docstring of the project: B batch, C channels, H W pixels, S any event
+shape (C H W for images, 2 for plane points), Z latent shape, K classes.
+Time t runs from 0 (data) to 1 (noise).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genlab.nn.shadow import Shadow
+
+__all__ = [
+    "Batch",
+    "Bijection",
+    "Clock",
+    "Codec",
+    "Dataset",
+    "Denoises",
+    "Field",
+    "Guidance",
+    "HasLikelihood",
+    "Model",
+    "Noise",
+    "Process",
+    "Reconstructs",
+    "Sampler",
+    "Schedule",
+    "Solver",
+    "Spec",
+    "Update",
+]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one datum looks like.
+
+    shape: event shape S, e.g. (3, 32, 32) or (2,).
+    classes: number of labels K the run uses, None without labels.
+    """
+
+    shape: tuple[int, ...]
+    classes: int | None = None
+
+
+class Noise(Protocol):
+    """The random numbers of one batch; the i-th row belongs to the i-th sample alone.
+
+    In training a row is a function of (seed, position in the stream of draws, number of the call),
+    in sampling of (seed, index of the sample, number of the call): neither the batch size nor the
+    micro-batch nor the rank changes what a sample sees.
+    """
+
+    n: int
+
+    def normal(self, *shape: int) -> Tensor:
+        """[n, *shape] float32 standard normal."""
+        ...
+
+    def uniform(self, *shape: int) -> Tensor:
+        """[n, *shape] float32 uniform on [0, 1)."""
+        ...
+
+
+class Batch(NamedTuple):
+    """One micro-batch on the device of the model."""
+
+    x: Tensor  # [B, *S] float32, model space (after Codec.encode)
+    y: Tensor | None  # [B] int64 labels; None when the run is unconditional
+    index: Tensor  # [B] int64 position in the endless stream of draws
+    noise: Noise  # all randomness a loss may use
+    z: Tensor | None = None  # [B, *Z] paired noise; only coupling data fill it
+
+
+@dataclass
+class Clock:
+    """Everything that changes while training, apart from tensors.
+
+    step: optimizer iterations done.
+    images: images drawn by all ranks; schedules, cadences and resume count in this unit.
+    drawn: images of the step that is being done (more than one batch when a model draws several).
+    """
+
+    step: int = 0
+    images: int = 0
+    drawn: int = 0
+
+
+class Update(NamedTuple):
+    """One loss and who steps on it."""
+
+    loss: Tensor  # [] mean over the micro-batch
+    on: str | tuple[str, ...] = "net"  # the player or players whose optimizers step
+    log: Mapping[str, Tensor] = {}  # detached scalars
+
+
+class Model(nn.Module):
+    """An algorithm: holds its networks, yields its updates, draws its samples.
+
+    Subclasses receive built networks and rooms as positional constructor parameters (the name of
+    the parameter is the role, e.g. `net`, `generator`) and their yaml keys as keyword-only ones.
+    """
+
+    clock: Clock
+    weights: str = "raw"  # "ema" while samples are drawn from the Shadows
+    second_order: bool = False  # True: needs double backward, so its networks stay uncompiled
+
+    def players(self) -> dict[str, list[nn.Parameter]]:
+        """Name -> parameters of each optimizer; the default is one player, "net"."""
+        return {"net": [p for p in self.parameters() if p.requires_grad]}
+
+    def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """[] loss, or (loss, detached scalars to log): the only method most models write."""
+        raise NotImplementedError
+
+    def step(self, data: Iterator[Batch]) -> Iterator[Update]:
+        """The updates of one iteration, in the order of the paper's algorithm box."""
+        out = self.loss(next(data))
+        loss, log = out if isinstance(out, tuple) else (out, {})
+        yield Update(loss, log=log)
+
+    @torch.no_grad()
+    def end_step(self, optim: Mapping[str, Optimizer]) -> None:
+        """Runs once when all players have stepped; the default refreshes every Shadow."""
+        if not hasattr(self, "_shadows"):
+            # a tuple, found once: walking all modules would cost more than the update
+            self._shadows = tuple(m for m in self.modules() if isinstance(m, Shadow))
+        for shadow in self._shadows:
+            shadow.update(self.clock.images, self.clock.drawn)
+
+    def drawn_from(self, network: nn.Module) -> nn.Module:
+        """The network to draw samples with: its Shadow when weights == "ema" and it has one."""
+        if self.weights == "ema":
+            for module in self.modules():
+                if isinstance(module, Shadow) and module.follows(network):
+                    return module.copy
+        return network
+
+    def prior(self, noise: Noise) -> Tensor:
+        """[n, *Z] where sampling starts."""
+        raise NotImplementedError
+
+    def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
+        """[n, *Z] -> [n, *S] model space; deterministic if the solver is."""
+        raise NotImplementedError
+
+    def sample(self, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
+        """[n, *S] samples in model space with labels y [n] (None: unconditional)."""
+        return self.transport(self.prior(noise), y, noise, solver)
+
+
+# --- capabilities: asked with isinstance, never flags ----------------------------------------
+
+
+@runtime_checkable
+class Denoises(Protocol):
+    """A model of a Gaussian path: estimates the datum behind a noisy one."""
+
+    def field(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """x [B, *S], t [B] in [0, 1], y [B] or None -> estimate of x0 [B, *S]."""
+        ...
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A model with an exact or bounded density."""
+
+    def log_prob(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """x [B, *S] -> [B] nats."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A model with an encoder and a decoder."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """x [B, *S] -> codes."""
+        ...
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes -> [B, *S]."""
+        ...
+
+
+# --- the other rooms -------------------------------------------------------------------------
+
+Field = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(x [B, *S], t [B], y [B] or None) -> x0 [B, *S]: all that a sampler sees of a model."""
+
+
+class Process(Protocol):
+    """A Gaussian path x_t = a(t) x0 + b(t) eps, with t = 0 data and t = 1 noise."""
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """t [B] -> (a, b, da/dt, db/dt), each [B] float64."""
+        ...
+
+
+class Sampler(Protocol):
+    """Integrates a path from noise to data."""
+
+    def __call__(
+        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
+    ) -> Iterator[Tensor]:
+        """Yields the states x_t [B, *S] from z to the sample (the last one)."""
+        ...
+
+
+class Guidance(Protocol):
+    """Wraps the field a sampler sees."""
+
+    def __call__(self, field: Field, y: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
+        """(x, t, y) -> x0 with labels y bound: (x, t) -> x0."""
+        ...
+
+
+class Solver(Protocol):
+    """A sampler with its process and guidance bound, as `build` hands it to a model."""
+
+    def __call__(self, field: Field, z: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """z [B, *S] -> sample [B, *S]."""
+        ...
+
+
+class Codec(Protocol):
+    """The bridge between stored data and model space."""
+
+    spec: Spec  # of model space
+
+    def encode(self, u: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor | None]:
+        """u [B, C, H, W] uint8 (or [B, *S] float points) -> (x [B, *S], logdet [B] nats)."""
+        ...
+
+    def decode(self, x: Tensor) -> Tensor:
+        """x [B, *S] -> uint8 [B, C, H, W], or float points as they were stored."""
+        ...
+
+
+class Dataset(Protocol):
+    """Stored data; `spec` is known before anything is read into memory."""
+
+    spec: Spec  # as stored; classes None when there are no labels
+    count: int  # training data
+    names: list[str] | None  # of the classes
+
+    def load(self, split: str) -> tuple[Tensor, Tensor | None]:
+        """split "train" or "test" -> (uint8 [N, C, H, W] or float32 [N, 2], int64 [N] or None)."""
+        ...
+
+
+class Bijection(Protocol):
+    """An invertible network."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, *S] -> (z [B, *S], logdet [B] nats)."""
+        ...
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """z [B, *S] -> x [B, *S]."""
+        ...
+
+
+class Schedule(Protocol):
+    """The learning-rate shape and the length of a run; stateless."""
+
+    images: int  # images the run draws in all
+    batch: int  # global batch
+
+    def __call__(self, images: int) -> float:
+        """Multiplier of the base learning rate when `images` images have been drawn."""
+        ...

@@ -1,0 +1,81 @@
+"""Ranks of a data-parallel run; every function is the identity when alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+import torch
+import torch.distributed as td
+from torch import Tensor
+
+__all__ = ["any_", "barrier", "broadcast_", "mean_", "rank", "start", "stop", "sum_grads", "world"]
+
+
+def start(device: torch.device) -> None:
+    """Joins the process group torchrun announces in the environment; nothing without one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not td.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        td.init_process_group(backend, timeout=timedelta(minutes=10))
+
+
+def stop() -> None:
+    """Leaves the process group."""
+    if td.is_initialized():
+        td.destroy_process_group()
+
+
+def rank() -> int:
+    """Our number among the processes, 0 when alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """Number of processes, 1 when alone."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def barrier() -> None:
+    """Waits for all ranks."""
+    if td.is_initialized():
+        td.barrier()
+
+
+def mean_(tensor: Tensor) -> Tensor:
+    """Averages over ranks in place."""
+    if td.is_initialized():
+        td.all_reduce(tensor)
+        tensor /= world()
+    return tensor
+
+
+def any_(flag: int) -> int:
+    """The largest of the ranks' small non-negative integers: one signal stops all."""
+    if not td.is_initialized():
+        return flag
+    device = "cuda" if td.get_backend() == "nccl" else "cpu"
+    value = torch.tensor(flag, device=device)
+    td.all_reduce(value, op=td.ReduceOp.MAX)
+    return int(value)
+
+
+def broadcast_(tensors: Iterable[Tensor]) -> None:
+    """Copies rank 0's tensors to all."""
+    if td.is_initialized():
+        for tensor in tensors:
+            td.broadcast(tensor.data, src=0)
+
+
+def sum_grads(grads: Sequence[Tensor]) -> None:
+    """Sums gradients over ranks in one flat all-reduce per dtype."""
+    if not td.is_initialized():
+        return
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for g in grads:
+        by_dtype.setdefault(g.dtype, []).append(g)
+    for group in by_dtype.values():
+        flat = torch.cat([g.reshape(-1) for g in group])
+        td.all_reduce(flat)
+        parts = flat.split([g.numel() for g in group])
+        torch._foreach_copy_(group, [p.view(g.shape) for p, g in zip(parts, group, strict=True)])

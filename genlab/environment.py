@@ -1,0 +1,78 @@
+"""What a run was computed with, recorded so that a difference can be named later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genlab import __version__, dist
+from genlab.hardware.auto import Hardware
+
+__all__ = ["changes", "environment"]
+
+EXACT = ("genlab", "torch", "device", "precision", "threads", "channels_last", "compile")
+"""Entries that bit-for-bit equality depends on."""
+
+
+def environment(hardware: Hardware) -> dict[str, Any]:
+    """Versions, device and choices of this process."""
+    cuda = hardware.device.type == "cuda"
+    return {
+        "genlab": __version__,
+        "git": _git(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(hardware.device) if cuda else _cpu(),
+        "precision": hardware.precision,
+        "threads": hardware.threads,
+        "channels_last": hardware.channels_last,
+        "compile": hardware.compile,
+        "world": dist.world(),
+    }
+
+
+def changes(folder: Path, now: Mapping[str, Any]) -> str:
+    """What differs from the recorded environment where it matters, as text; "" if nothing."""
+    try:
+        then = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "its environment was not recorded"
+    return ", ".join(
+        f"{k} was {then.get(k)}, is {now[k]}" for k in EXACT if then.get(k) != now[k]
+    )
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git() -> str | None:
+    """Commit of the source, with a digest of uncommitted changes; None for an installed wheel."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def run(*words: str) -> bytes:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, timeout=10, check=True
+        ).stdout
+
+    try:
+        commit, diff = run("rev-parse", "HEAD").decode().strip(), run("diff", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + (f"+{hashlib.sha256(diff).hexdigest()[:6]}" if diff else "")

@@ -1,0 +1,139 @@
+"""Device, precision, layout, threads: chosen once, said once, recorded in the run."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from torch import nn
+
+from genlab.dist import world
+from genlab.errors import DeviceError
+from genlab.registry import Count, register
+
+__all__ = ["Hardware", "choose"]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def has_amx() -> bool:
+    """Whether this CPU multiplies bf16 tiles (several times the speed of fp32)."""
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(tiles and tiles())
+
+
+def choose(device: str = "auto", precision: str = "auto") -> tuple[str, str]:
+    """What `auto` means here: CUDA with bf16 (fp16 before Ampere), a CPU with AMX bf16, else fp32.
+
+    Raises DeviceError for a device or precision that is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            "hardware.device=cuda, but torch sees no CUDA device "
+            f"(torch {torch.__version__}, CUDA_VISIBLE_DEVICES="
+            f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')}); use hardware.device=cpu"
+        )
+    if device == "cuda":
+        ampere = torch.cuda.get_device_capability()[0] >= 8
+        if precision == "bf16" and not ampere:
+            raise DeviceError(
+                "hardware.precision=bf16 needs a GPU of compute capability 8.0 or newer; "
+                "use hardware.precision=fp16 or fp32"
+            )
+        return device, ("bf16" if ampere else "fp16") if precision == "auto" else precision
+    if precision == "fp16":
+        raise DeviceError(
+            "hardware.precision=fp16 is for GPUs; on the CPU use hardware.precision=bf16 or fp32"
+        )
+    return device, ("bf16" if has_amx() else "fp32") if precision == "auto" else precision
+
+
+@register("auto", "cpu", "cuda")
+class Hardware:
+    """The machine a run computes on.
+
+    device: torch.device; precision: fp32 | bf16 | fp16 of the networks (weights stay fp32).
+    """
+
+    def __init__(
+        self,
+        *,
+        device: Literal["auto", "cpu", "cuda"],
+        precision: Literal["auto", "fp32", "bf16", "fp16"],
+        compile: bool,
+        channels_last: bool,
+        threads: Count | Literal["auto"],
+        micro_batch: Count | Literal["auto"],
+        devices: Count,
+    ) -> None:
+        kind, self.precision = choose(device, precision)
+        index = int(os.environ.get("LOCAL_RANK", "0")) if kind == "cuda" else None
+        if index is not None and index >= torch.cuda.device_count():
+            raise DeviceError(
+                f"rank {index} has no GPU: torch sees {torch.cuda.device_count()}; "
+                "lower hardware.devices"
+            )
+        self.device = torch.device(kind, index) if index is not None else torch.device(kind)
+        self.dtype = DTYPES[self.precision]
+        self.compile, self.channels_last = compile, channels_last
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.threads = max(1, (cores or 1) // ranks_here) if threads == "auto" else threads
+        self.micro_batch, self.devices = micro_batch, devices
+
+    def start(self) -> None:
+        """Applies what is global to the process: threads, current device, fp32 product mode."""
+        torch.set_num_threads(self.threads)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            # TF32 halves fp32's mantissa but is what every peer trains with; results stay recorded
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision context of a training or sampling step."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Moves a model here, convolution weights in the layout the device prefers."""
+        module.to(self.device)
+        if self.channels_last:
+            for p in module.parameters():
+                if p.dim() == 4:
+                    p.data = p.data.contiguous(memory_format=torch.channels_last)
+        return module
+
+    def accumulation(self, batch: int) -> tuple[int, int]:
+        """(micro-batches per rank, samples in each) of a global batch.
+
+        Raises ValueError when the batch cannot be shared out evenly.
+        """
+        share, rest = divmod(batch, world())
+        if rest or not share:
+            raise ValueError(
+                f"schedule.batch={batch} does not divide among {world()} ranks; "
+                f"use a multiple of {world()}"
+            )
+        micro = share if self.micro_batch == "auto" else min(self.micro_batch, share)
+        if share % micro:
+            raise ValueError(
+                f"hardware.micro_batch={micro} does not divide the rank's {share} samples"
+            )
+        return share // micro, micro
+
+    def describe(self) -> str:
+        """One line for the start of a run."""
+        if self.device.type == "cuda":
+            what = torch.cuda.get_device_name(self.device)
+        else:
+            what = f"cpu, {self.threads} thread{'s' if self.threads > 1 else ''}"
+            what += ", AMX" if has_amx() else ""
+        layout = ", channels_last" if self.channels_last else ""
+        ranks = f", {world()} ranks" if world() > 1 else ""
+        return f"{what}, {self.precision}{layout}{', compiled' if self.compile else ''}{ranks}"

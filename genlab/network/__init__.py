@@ -1,0 +1,1 @@
+"""Networks that models are built from; a network knows shapes, never a loss."""

@@ -1,0 +1,1 @@
+"""Optimizers: one group of keys for one or many players."""

@@ -1,0 +1,60 @@
+"""Adam with decoupled or coupled weight decay, fused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from genlab.registry import Fraction, NonNegative, Positive, register
+
+__all__ = ["Adam", "AdamW"]
+
+
+@register("adamw")
+class AdamW(torch.optim.AdamW):
+    """AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101)."""
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: NonNegative,
+        betas: tuple[Fraction, ...],
+        eps: Positive,
+        weight_decay: NonNegative,
+        clip: Positive | None,
+    ) -> None:
+        self.clip = clip
+        first, second = _two(betas)
+        super().__init__(
+            params, lr, (first, second), eps=eps, weight_decay=weight_decay, fused=True
+        )
+
+
+@register("adam")
+class Adam(torch.optim.Adam):
+    """Adam (Kingma and Ba 2014, arXiv 1412.6980); weight decay is added to the gradient."""
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: NonNegative,
+        betas: tuple[Fraction, ...],
+        eps: Positive,
+        weight_decay: NonNegative,
+        clip: Positive | None,
+    ) -> None:
+        self.clip = clip
+        first, second = _two(betas)
+        super().__init__(
+            params, lr, (first, second), eps=eps, weight_decay=weight_decay, fused=True
+        )
+
+
+def _two(betas: tuple[float, ...]) -> tuple[float, float]:
+    if len(betas) != 2 or max(betas) >= 1:
+        raise ValueError(f"betas must be two numbers in [0, 1), like [0.9, 0.999], not {betas}")
+    return betas[0], betas[1]

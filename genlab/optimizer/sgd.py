@@ -1,0 +1,32 @@
+"""Stochastic gradient descent, fused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from genlab.registry import Fraction, NonNegative, Positive, register
+
+__all__ = ["SGD"]
+
+
+@register
+class SGD(torch.optim.SGD):
+    """SGD with momentum; weight decay is added to the gradient."""
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: NonNegative,
+        momentum: Fraction,
+        nesterov: bool,
+        weight_decay: NonNegative,
+        clip: Positive | None,
+    ) -> None:
+        self.clip = clip
+        super().__init__(
+            params, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True
+        )

@@ -1,0 +1,408 @@
+"""Names of the rooms' members, their signatures, and how a config node becomes an object.
+
+A room is a folder of this package and a group of configs/. A member is a class (or function) with
+`@register`; its name is the stem of its file unless the decorator gives others. Nothing here
+imports a room until one of its members is built: names come from a regular expression over the
+sources, signatures from `ast`. This file imports neither torch nor hydra.
+
+The constructor is the schema. Positional parameters are handed over by the house (built networks,
+the Spec of the data, ...); keyword-only ones are the keys of the yaml, have no defaults there, and
+their annotations say what a value may be.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import math
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, overload
+
+from genlab.errors import ConfigError, Refused
+
+__all__ = [
+    "COMMON",
+    "ROOMS",
+    "Count",
+    "Fraction",
+    "Natural",
+    "NonNegative",
+    "Positive",
+    "Signature",
+    "build",
+    "check",
+    "coerce",
+    "configs_dir",
+    "find",
+    "members",
+    "names",
+    "register",
+    "signature",
+    "suggest",
+]
+
+PACKAGE = Path(__file__).parent
+ROOMS = (
+    "model",
+    "network",
+    "process",
+    "sampler",
+    "guidance",
+    "codec",
+    "data",
+    "optimizer",
+    "schedule",
+    "hardware",
+)
+
+Positive = Annotated[float, "> 0"]
+NonNegative = Annotated[float, ">= 0"]
+Fraction = Annotated[float, "in [0, 1]"]
+Count = Annotated[int, ">= 1"]
+Natural = Annotated[int, ">= 0"]
+_ALIASES: dict[str, tuple[str, str, Callable[[float], bool]]] = {
+    "Positive": ("float", "a number > 0", lambda v: v > 0),
+    "NonNegative": ("float", "a number >= 0", lambda v: v >= 0),
+    "Fraction": ("float", "a number in [0, 1]", lambda v: 0 <= v <= 1),
+    "Count": ("int", "a whole number >= 1", lambda v: v >= 1),
+    "Natural": ("int", "a whole number >= 0", lambda v: v >= 0),
+}
+
+COMMON: dict[str, dict[str, str]] = {
+    "model": {"classes": "int | Literal['auto', 'none']"},
+    "data": {"root": "str"},
+    "optimizer": {"players": "dict[str, dict]"},
+}
+"""Keys that every member of a room has; handed to a constructor that names them positionally."""
+
+T = TypeVar("T")
+
+
+@overload
+def register(target: type[T]) -> type[T]: ...
+@overload
+def register(target: str, *more: str) -> Callable[[T], T]: ...
+def register(target: Any, *more: str) -> Any:
+    """Marks a class as a member: `@register`, or `@register("adam", "adamw")` for other names."""
+    own = (target, *more) if isinstance(target, str) else None
+
+    def mark(cls: Any) -> Any:
+        cls.registered = own or (cls.__module__.rpartition(".")[2],)
+        return cls
+
+    return mark if own else mark(target)
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def configs_dir() -> Path:
+    """The folder of the config groups: inside an installed package, beside it in a checkout."""
+    inside = PACKAGE / "configs"
+    return inside if inside.is_dir() else PACKAGE.parent / "configs"
+
+
+_MARK = re.compile(r"^@register(?:\(([^)]*)\))?\s*$", re.MULTILINE)
+
+
+@lru_cache
+def members(room: str) -> Mapping[str, Path]:
+    """Name -> source file of every member of a room, without importing any."""
+    found: dict[str, Path] = {}
+    for path in sorted((PACKAGE / room).glob("*.py")):
+        if path.stem == "__init__":
+            continue
+        for match in _MARK.finditer(path.read_text(encoding="utf-8")):
+            given = re.findall(r"[\"']([^\"']+)[\"']", match[1] or "")
+            for name in given or [path.stem]:
+                if name in found:
+                    raise AssertionError(f"{room} {name!r} is registered twice: {path}")
+                found[name] = path
+    return types.MappingProxyType(found)
+
+
+def names(group: str, *folders: Path) -> list[str]:
+    """The members of a config group: the yaml files of its folder, nested ones as `a/b`.
+
+    folders: further config roots beside the built-in one.
+    """
+    found = set()
+    for root in (configs_dir(), *folders):
+        base = root / group
+        if base.is_dir():
+            found |= {p.relative_to(base).with_suffix("").as_posix() for p in base.rglob("*.yaml")}
+    return sorted(found)
+
+
+def suggest(word: str, options: Iterable[str], n: int = 3) -> str:
+    """`Did you mean ...?` with the nearest options, or an empty string."""
+    close = difflib.get_close_matches(str(word), [str(o) for o in options], n=n, cutoff=0.5)
+    if not close:
+        return ""
+    return "Did you mean " + " or ".join(repr(c) for c in close) + "?"
+
+
+def unknown(group: str, name: str, options: Iterable[str]) -> str:
+    """The sentence for a member that does not exist."""
+    options = list(options)
+    hint = suggest(name, options) or "There are: " + ", ".join(options) + "."
+    return f"no {group} {name!r}. {hint} (`genlab list {group}` shows all)"
+
+
+# --- signatures ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a constructor takes.
+
+    given: positional parameters, handed over by the house; required those without default.
+    keys: keyword-only parameters, the keys of the yaml, with their annotations as text.
+    doc: first line of the docstring.
+    """
+
+    given: tuple[str, ...]
+    required: tuple[str, ...]
+    keys: Mapping[str, str]
+    doc: str
+
+
+def _source(room: str, name: str) -> tuple[Path, str | None]:
+    """File of a member, and the class name for an out-of-tree `package.module:Class`."""
+    if ":" in name:
+        module, _, cls = name.partition(":")
+        try:
+            spec = importlib.util.find_spec(module)
+        except (ImportError, ValueError):
+            spec = None
+        if spec is None or spec.origin is None:
+            raise ConfigError(
+                f"{room}.name={name}: no module {module!r} on the Python path; "
+                "write name: package.module:Class of an installed module"
+            )
+        return Path(spec.origin), cls
+    known = members(room)
+    if name not in known:
+        raise ConfigError(unknown(room, name, known))
+    return known[name], None
+
+
+def _registers(node: ast.expr, name: str, stem: str) -> bool:
+    if isinstance(node, ast.Name):
+        return node.id == "register" and name == stem
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "register":
+        return name in [a.value for a in node.args if isinstance(a, ast.Constant)]
+    return False
+
+
+@lru_cache
+def signature(room: str, name: str) -> Signature:
+    """The constructor of a member, read from its source file without importing it."""
+    path, cls = _source(room, name)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        if node.name == cls or any(_registers(d, name, path.stem) for d in node.decorator_list):
+            return _read(node, tree)
+    raise ConfigError(f"{room}.name={name}: {path} has no such class")
+
+
+def _read(node: ast.ClassDef, tree: ast.Module) -> Signature:
+    doc = (ast.get_docstring(node) or "").strip().split("\n")[0]
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            positional = [a.arg for a in item.args.args[1:]]
+            required = positional[: len(positional) - len(item.args.defaults)]
+            keys = {
+                a.arg: ast.unparse(a.annotation) if a.annotation else ""
+                for a in item.args.kwonlyargs
+            }
+            return Signature(tuple(positional), tuple(required), keys, doc)
+    for base in node.bases:  # a class without its own constructor takes that of its base
+        for other in tree.body:
+            if isinstance(other, ast.ClassDef) and other.name == getattr(base, "id", None):
+                inherited = _read(other, tree)
+                return Signature(inherited.given, inherited.required, inherited.keys, doc)
+    return Signature((), (), {}, doc)
+
+
+# --- values --------------------------------------------------------------------------------------
+
+
+class _Mismatch(Exception):
+    """A value that an annotation does not take; the message says what it takes."""
+
+
+def coerce(value: Any, annotation: str) -> Any:
+    """The value as the annotation wants it: 2e6 -> 2000000 for int, 1 -> 1.0 for float.
+
+    Raises ValueError that says what was expected.
+    """
+    try:
+        return _coerce(value, ast.parse(annotation, mode="eval").body)
+    except _Mismatch as e:
+        raise ValueError(str(e)) from None
+
+
+def _coerce(value: Any, node: ast.expr) -> Any:  # noqa: C901 - one branch per annotation
+    match node:
+        case ast.BinOp(op=ast.BitOr()):
+            expected = []
+            for side in (node.left, node.right):
+                try:
+                    return _coerce(value, side)
+                except _Mismatch as e:
+                    expected.append(str(e))
+            raise _Mismatch(" or ".join(expected))
+        case ast.Constant(value=None):
+            if value is None:
+                return None
+            raise _Mismatch("null")
+        case ast.Subscript(value=ast.Name(id="Literal")):
+            inner = node.slice
+            options = [ast.literal_eval(e) for e in getattr(inner, "elts", [inner])]
+            if value in options and type(value) in {type(o) for o in options}:
+                return value
+            raise _Mismatch(" or ".join(map(str, options)))
+        case ast.Subscript(value=ast.Name(id="list" | "tuple" as kind)):
+            if not isinstance(value, (list, tuple)):
+                raise _Mismatch("a list like [1,2]")
+            inner = node.slice
+            element = inner.elts[0] if isinstance(inner, ast.Tuple) else inner
+            items = [_coerce(v, element) for v in value]
+            return tuple(items) if kind == "tuple" else items
+        case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[_, inner])):
+            if not isinstance(value, Mapping):
+                raise _Mismatch("a mapping like {a: 1}")
+            return {k: _coerce(v, inner) for k, v in value.items()}
+        case ast.Name(id=name):
+            return _coerce_name(value, name)
+    raise AssertionError(f"annotation {ast.unparse(node)} is not one a yaml key can have")
+
+
+def _coerce_name(value: Any, name: str) -> Any:
+    if name in _ALIASES:
+        base, words, holds = _ALIASES[name]
+        try:
+            number = _coerce_name(value, base)
+        except _Mismatch:
+            raise _Mismatch(words) from None
+        if not holds(number):
+            raise _Mismatch(words)
+        return number
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    match name:
+        case "bool" if isinstance(value, bool):
+            return value
+        case "int" if is_number and math.isfinite(value) and value == int(value):
+            return int(value)
+        case "float" if is_number and math.isfinite(value):
+            return float(value)
+        case "str" if isinstance(value, str):
+            return value
+        case "dict" if isinstance(value, Mapping):
+            return dict(value)
+    words = {
+        "bool": "true or false",
+        "int": "a whole number",
+        "float": "a finite number",
+        "str": "text",
+        "dict": "a mapping",
+    }
+    if name not in words:
+        raise AssertionError(f"annotation {name} is not one a yaml key can have")
+    raise _Mismatch(words[name])
+
+
+# --- from a config node to an object -------------------------------------------------------------
+
+
+def check(room: str, node: Mapping[str, Any], key: str | None = None) -> list[str]:
+    """Every problem of a config node as a sentence; nothing is imported.
+
+    key: where the node stands in the config, e.g. "network.net"; the room itself by default.
+    """
+    key = key or room
+    name = node.get("name")
+    if not isinstance(name, str):
+        return [f"{key}.name is missing: it names a member of {room} (`genlab list {room}`)"]
+    try:
+        wanted = signature(room, name)
+    except ConfigError as e:
+        return list(e.problems)
+    schema = {**wanted.keys, **COMMON.get(room, {})}
+    problems = []
+    for k, value in node.items():
+        if k == "name":
+            continue
+        if k not in schema:
+            near = suggest(k, schema) or "It has: " + (", ".join(schema) or "no keys") + "."
+            problems.append(f"{key}.{k}: {room} {name!r} has no such key. {near}")
+            continue
+        try:
+            coerce(value, schema[k])
+        except ValueError as e:
+            problems.append(f"{key}.{k} must be {e}, not {value!r}")
+    missing = [k for k in wanted.keys if k not in node]
+    if missing:
+        problems.append(f"{key}: {room} {name!r} needs the key {', '.join(missing)}")
+    return problems
+
+
+def find(room: str, name: str, *, trust: bool = True) -> Any:
+    """The class behind a name; imports its file.
+
+    trust: False refuses out-of-tree names (a run directory of somebody else is data, not code).
+    """
+    if ":" in name:
+        if not trust:
+            raise Refused(
+                f"{room}.name={name} would import code from outside genlab; "
+                "read that code, then add trust=true"
+            )
+        module, _, cls = name.partition(":")
+        return getattr(importlib.import_module(module), cls)
+    path, _ = _source(room, name)
+    module_object = importlib.import_module(f"genlab.{room}.{path.stem}")
+    for value in vars(module_object).values():
+        if getattr(value, "__module__", None) == module_object.__name__ and name in getattr(
+            value, "registered", ()
+        ):
+            return value
+    raise AssertionError(f"{path} does not register {name!r}")
+
+
+def build(
+    room: str, node: Mapping[str, Any], key: str | None = None, trust: bool = True, **given: Any
+) -> Any:
+    """Constructs the member a config node names.
+
+    given: everything the house can hand over; the constructor takes what its positional
+    parameters name. Raises ConfigError with every problem of the node, or with the ValueError of
+    the constructor.
+    """
+    key = key or room
+    if problems := check(room, node, key):
+        raise ConfigError(*problems)
+    name = node["name"]
+    wanted = signature(room, name)
+    for k in COMMON.get(room, {}):
+        if k in node and k in wanted.given:
+            given[k] = node[k]
+    if absent := [g for g in wanted.required if g not in given]:
+        raise ConfigError(f"{key}: {room} {name!r} needs {', '.join(absent)}, which nothing gives")
+    values = {k: coerce(node[k], a) for k, a in wanted.keys.items()}
+    try:
+        return find(room, name, trust=trust)(
+            **{g: given[g] for g in wanted.given if g in given}, **values
+        )
+    except ValueError as e:
+        raise ConfigError(f"{key}: {e}") from e

@@ -1,0 +1,286 @@
+"""Checkpoints: safetensors and JSON, written aside and renamed, with a manifest of hashes.
+
+checkpoints/000000102400/          named by the images drawn
+    model.safetensors              Model.state_dict(): networks, Shadows, codebooks, buffers
+    optimizer.safetensors          player/parameter/moment
+    state.json                     clock, loss scales, best value
+    manifest.json                  format, version, size and SHA-256 of each file; written last
+checkpoints/latest, best           the name of one
+
+A folder without a valid manifest does not count. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genlab import __version__
+from genlab.errors import CheckpointError, DiskError
+from genlab.run.failpoint import point
+from genlab.run.files import disk, fsync_folder, write_text
+
+__all__ = ["Checkpoints", "load_model", "load_optimizers", "model_tensors", "optimizer_tensors"]
+
+FORMAT = 1
+NAME = re.compile(r"\d{12}")
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+
+
+class Checkpoints:
+    """The checkpoints of one run directory."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        """folder: <run>/checkpoints; say: prints one line for a person."""
+        self.folder, self.say = folder, say
+
+    def names(self) -> list[str]:
+        """Names of all complete folders, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(p.name for p in self.folder.iterdir() if NAME.fullmatch(p.name))
+
+    def pointer(self, name: str) -> str | None:
+        """What `latest` or `best` points at."""
+        try:
+            text = (self.folder / name).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+        return text if NAME.fullmatch(text) and (self.folder / text).is_dir() else None
+
+    def save(
+        self,
+        images: int,
+        model: Mapping[str, Tensor],
+        optimizer: Mapping[str, Tensor],
+        state: Mapping[str, Any],
+        config: Mapping[str, Any],
+        *,
+        keep: int,
+        best: bool,
+    ) -> Path:
+        """Writes one checkpoint, then deletes those no longer kept.
+
+        keep: how many of the last to keep; best: this one is the best so far. DiskError when it
+        cannot be written; earlier ones are then as they were.
+        """
+        name = f"{images:012d}"
+        target, temporary = self.folder / name, self.folder / f".tmp-{name}"
+        with disk("write a checkpoint to", target):
+            point("save.before_temp")
+            self._sweep()
+            self._room_for(model, optimizer)
+            temporary.mkdir(parents=True)
+            try:
+                _write(temporary, model, optimizer, state, config)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)  # give a full disk its space back
+                raise
+            point("save.before_rename")
+            if target.exists():  # the same moment saved again, after a fall back
+                os.rename(target, self.folder / f".old-{name}")
+            os.rename(temporary, target)
+            point("save.after_rename")
+            fsync_folder(self.folder)
+            point("save.before_pointer")
+            write_text(self.folder / "latest", name + "\n")
+            if best:
+                write_text(self.folder / "best", name + "\n")
+            self._retire(keep)
+        return target
+
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """(folder, state) of the newest valid checkpoint; None if there never was one.
+
+        Damaged ones are set aside with one loud line each; CheckpointError when all are.
+        """
+        names = self.names()
+        for name in reversed(names):
+            folder = self.folder / name
+            try:
+                state = verify(folder)
+            except CheckpointError as e:
+                if "upgrade" in str(e):
+                    raise
+                os.rename(folder, self.folder / f".corrupt-{name}")
+                self.say(f"WARNING: checkpoint {name} is damaged ({e}); falling back to the one before")
+                continue
+            return folder, state
+        damaged = [p for p in self.folder.glob(".corrupt-*")] if self.folder.is_dir() else []
+        if damaged:
+            raise CheckpointError(
+                f"every checkpoint in {self.folder} is damaged ({len(damaged)} set aside as "
+                ".corrupt-*); add fresh=true to start again from image 0"
+            )
+        return None
+
+    def _sweep(self) -> None:
+        """Removes what killed processes left."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for pattern in (".tmp-*", ".old-*"):
+            for path in self.folder.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _room_for(self, *tensors: Mapping[str, Tensor]) -> None:
+        need = sum(t.numel() * t.element_size() for part in tensors for t in part.values())
+        free = shutil.disk_usage(self.folder).free
+        if free < 1.2 * need:
+            raise DiskError(
+                f"disk full at {self.folder}: a checkpoint needs {need / 1e6:.1f} MB and "
+                f"{free / 1e6:.1f} MB are free; free some space, then genlab resume"
+            )
+
+    def _retire(self, keep: int) -> None:
+        kept = {*self.names()[-keep:], self.pointer("best"), self.pointer("latest")}
+        for name in self.names():
+            if name not in kept:
+                # renamed first, so that a half-deleted folder is never taken for a checkpoint
+                doomed = self.folder / f".old-{name}"
+                os.rename(self.folder / name, doomed)
+                point("save.mid_delete")
+                shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _write(
+    folder: Path,
+    model: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    config: Mapping[str, Any],
+) -> None:
+    metadata = {"format": str(FORMAT), "genlab": __version__}
+    try:
+        # the config travels with the weights: one file describes itself
+        save_file(dict(model), folder / FILES[0], {**metadata, "config": json.dumps(config)})
+        point("save.mid_file")
+        save_file(dict(optimizer), folder / FILES[1], metadata)
+    except SafetensorError as e:
+        raise DiskError(f"cannot write tensors to {folder}: {e}; free some space") from e
+    (folder / FILES[2]).write_text(json.dumps(dict(state), indent=1), encoding="utf-8")
+    point("save.before_fsync")
+    files = {}
+    for name in FILES:
+        with open(folder / name, "rb") as f:
+            os.fsync(f.fileno())
+            digest = hashlib.file_digest(f, "sha256").hexdigest()
+        files[name] = {"bytes": (folder / name).stat().st_size, "sha256": digest}
+    manifest = {"format": FORMAT, "genlab": __version__, "torch": torch.__version__, "files": files}
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
+    point("save.after_fsync")
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The state of a checkpoint whose every byte is as written; CheckpointError otherwise."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if int(manifest["format"]) > FORMAT:
+            raise CheckpointError(
+                f"{folder} was made by genlab {manifest['genlab']}, this is {__version__}; "
+                "upgrade genlab to read it"
+            )
+        for name in FILES:
+            entry = manifest["files"][name]
+            if (size := (folder / name).stat().st_size) != entry["bytes"]:
+                raise CheckpointError(f"{name} has {size} bytes of {entry['bytes']}")
+            with open(folder / name, "rb") as f:
+                if hashlib.file_digest(f, "sha256").hexdigest() != entry["sha256"]:
+                    raise CheckpointError(f"{name} has other bytes than were written")
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        text = str(e).splitlines()[0] if str(e) else ""
+        raise CheckpointError(f"{type(e).__name__}: {text}") from e
+    if not isinstance(state, dict):
+        raise CheckpointError("state.json is not a mapping")
+    return state
+
+
+# --- tensors -------------------------------------------------------------------------------------
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """state_dict on the CPU, contiguous, tied tensors once."""
+    out: dict[str, Tensor] = {}
+    seen: set[tuple[int, tuple[int, ...], int]] = set()
+    for name, tensor in model.state_dict().items():
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.storage_offset())
+        if tensor.numel() and key in seen:
+            continue
+        seen.add(key)
+        out[name] = tensor.detach().cpu().contiguous()
+    return out
+
+
+def optimizer_tensors(model: nn.Module, optimizers: Mapping[str, Optimizer]) -> dict[str, Tensor]:
+    """player/parameter/moment -> tensor on the CPU."""
+    names = {id(p): n for n, p in model.named_parameters()}
+    out = {}
+    for player, optimizer in optimizers.items():
+        for p, moments in optimizer.state.items():
+            for moment, value in moments.items():
+                if isinstance(value, Tensor):
+                    key = f"{player}/{names[id(p)]}/{moment}"
+                    out[key] = value.detach().cpu().contiguous()
+    return out
+
+
+def load_model(model: nn.Module, file: Path) -> None:
+    """Copies saved tensors into a built model; CheckpointError on another architecture."""
+    own = model.state_dict()
+    loaded: set[int] = set()
+    problems = []
+    try:
+        with safe_open(file, "pt") as saved, torch.no_grad():
+            for name in saved.keys():  # noqa: SIM118 - not a mapping
+                if name not in own:
+                    problems.append(f"{name} is in the file only")
+                elif (shape := tuple(saved.get_slice(name).get_shape())) != own[name].shape:
+                    problems.append(f"{name} is {shape} there, {tuple(own[name].shape)} here")
+                else:
+                    own[name].copy_(saved.get_tensor(name))
+                    loaded.add(own[name].data_ptr())
+    except SafetensorError as e:
+        raise CheckpointError(f"{file} is not a safetensors file: {e}") from e
+    problems += [
+        f"{name} is in the model only"
+        for name, tensor in own.items()
+        if tensor.numel() and tensor.data_ptr() not in loaded
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"{file} holds another architecture: {'; '.join(problems[:3])}{more}; "
+            "use the model and network keys it was trained with"
+        )
+
+
+def load_optimizers(model: nn.Module, optimizers: Mapping[str, Optimizer], file: Path) -> None:
+    """Restores the moments of every player.
+
+    A moment takes the strides of its parameter: fused optimizers pair raw memory.
+    """
+    parameters = dict(model.named_parameters())
+    try:
+        with safe_open(file, "pt") as saved:
+            for key in saved.keys():  # noqa: SIM118 - not a mapping
+                player, _, rest = key.partition("/")
+                name, _, moment = rest.rpartition("/")
+                if player not in optimizers or name not in parameters:
+                    raise CheckpointError(f"{file} has {key}, which this model does not train")
+                p, value = parameters[name], saved.get_tensor(key)
+                like = p if value.shape == p.shape else value.to(p.device)
+                slot = torch.empty_like(like, dtype=value.dtype, requires_grad=False)
+                optimizers[player].state[p][moment] = slot.copy_(value)
+    except SafetensorError as e:
+        raise CheckpointError(f"{file} is not a safetensors file: {e}") from e

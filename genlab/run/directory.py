@@ -1,0 +1,180 @@
+"""One run on disk: where it is, what it was asked to do, who works on it, how it ended."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+from genlab.errors import ConfigError, Locked, Refused
+from genlab.run.files import disk, write_text
+
+__all__ = ["Run", "find_run", "runs"]
+
+NAME = re.compile(r"\d{8}-\d{6}-(?:\d+-)?[0-9a-f]{6}")
+"""Directory names of runs: date, time, (number if two start in one second,) config hash."""
+
+
+class Run:
+    """A run directory.
+
+    outputs/<model>-<data>/<yyyymmdd-hhmmss>-<hash6>/
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(
+        cls,
+        config: Mapping[str, Any],
+        digest: str,
+        overrides: Sequence[str],
+        provenance: Mapping[str, str],
+    ) -> Run:
+        """Makes the directory and writes down what was asked; DiskError if it cannot."""
+        from omegaconf import OmegaConf
+
+        parent = Path(config["outputs"]) / f"{config['model']['name']}-{config['data']['name']}"
+        with disk("make a run directory in", parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+            for number in range(1000):
+                path = parent / f"{stamp}-{f'{number}-' if number else ''}{digest}"
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:
+                    continue
+            (path / "checkpoints").mkdir()
+        run = cls(path)
+        write_text(path / "overrides.txt", "".join(f"{w}\n" for w in overrides))
+        write_text(path / "provenance.json", json.dumps(dict(provenance), indent=1))
+        # the config last: a directory without one was killed while being made, and is ignored
+        write_text(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+        return run
+
+    @property
+    def id(self) -> str:
+        """The six hex digits that name the run on a command line."""
+        return self.path.name.rpartition("-")[2]
+
+    @property
+    def title(self) -> str:
+        """<model>-<data>/<directory>."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved config; ConfigError when the file is not one genlab wrote."""
+        from genlab.config import read
+
+        return read(self.path / "config.yaml")
+
+    def rewrite_config(self, config: Mapping[str, Any]) -> None:
+        """Records the config a resumed run goes on with."""
+        from omegaconf import OmegaConf
+
+        write_text(
+            self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+        )
+        self.__dict__.pop("config", None)
+
+    @property
+    def status(self) -> str:
+        """running | done | interrupted: why | failed: why; a dead `running` is interrupted."""
+        try:
+            text = (self.path / "STATUS").read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            text = "interrupted: before it started"
+        if text == "running" and not self.is_locked():
+            return "interrupted: killed"
+        return text
+
+    @status.setter
+    def status(self, text: str) -> None:
+        write_text(self.path / "STATUS", text.splitlines()[0] + "\n")
+
+    def is_locked(self) -> bool:
+        """Whether a process works on this run; the kernel drops a dead process's lock."""
+        try:
+            with open(self.path / ".lock", "rb") as f:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            return e.errno in (errno.EWOULDBLOCK, errno.EAGAIN)
+        return False
+
+    @contextmanager
+    def lock(self, patience: float = 0.0) -> Iterator[None]:
+        """Holds the run for this process; Locked after `patience` seconds of somebody else."""
+        with disk("lock", self.path):
+            f = open(self.path / ".lock", "a+b")  # noqa: SIM115 - closed below, after the yield
+        with f:
+            _flock(f, self.path, patience)
+            yield
+
+
+def _flock(f: IO[bytes], path: Path, patience: float) -> None:
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as e:
+            if e.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                raise
+            if time.monotonic() > end:
+                f.seek(0)
+                pid = f.read(20).decode(errors="replace").strip() or "?"
+                raise Locked(
+                    f"process {pid} works on {path}; wait for it, or stop it with kill {pid}"
+                ) from None
+            time.sleep(0.1)
+    f.truncate(0)
+    f.write(str(os.getpid()).encode())  # for people; the lock itself is the flock
+    f.flush()
+
+
+def runs(outputs: str | Path) -> list[Run]:
+    """All runs under a root, oldest first."""
+    found = [
+        Run(path.parent)
+        for path in Path(outputs).glob("*/*/config.yaml")
+        if NAME.fullmatch(path.parent.name)
+    ]
+    return sorted(found, key=lambda r: r.path.name)
+
+
+def find_run(ref: str, outputs: str | Path = "outputs") -> Run:
+    """The run a person means by a path, an id (or a part of its directory name) or `latest`."""
+    path = Path(ref)
+    if (path / "config.yaml").is_file():
+        return Run(path)
+    if path.is_file():
+        raise Refused(
+            f"{ref} is a file; genlab loads run directories, whose tensors are safetensors, and "
+            "never unpickles: give a run directory, its id or latest"
+        )
+    known = runs(outputs)
+    if ref == "latest" and known:
+        return known[-1]
+    hits = [r for r in known if r.id == ref] or [r for r in known if ref in r.title]
+    if ref == "latest" or not hits:
+        from genlab.registry import suggest
+
+        hint = suggest(ref, [r.id for r in known]) if known else f"There is none in {outputs}."
+        raise ConfigError(f"no run {ref!r} in {outputs}. {hint} (`genlab list runs` shows all)")
+    if len({r.path for r in hits}) > 1 and not all(r.id == hits[0].id for r in hits):
+        raise ConfigError(
+            f"run={ref} could be {', '.join(r.title for r in hits[-3:])}; give more of the name"
+        )
+    return hits[-1]

@@ -1,0 +1,67 @@
+"""metrics.jsonl: one object a line, append only; the truth about how a run went."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genlab.run.files import disk, write_text
+
+__all__ = ["Journal", "read_journal"]
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """The lines of a journal; a last line that a crash cut short is left out."""
+    lines = []
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    for row in text.splitlines():
+        try:
+            line = json.loads(row)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(line, dict):
+            lines.append(line)
+    return lines
+
+
+class Journal:
+    """Appends to metrics.jsonl of a run directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "metrics.jsonl"
+
+    def cut(self, images: int) -> float:
+        """Drops lines later than a checkpoint; returns the training seconds up to it.
+
+        What is dropped is kept in metrics.discarded.jsonl, so that the journal of a resumed run
+        equals that of an uninterrupted one and nothing is lost.
+        """
+        lines = read_journal(self.path)
+        kept = [x for x in lines if x.get("images", 0) <= images]
+        late = [x for x in lines if x.get("images", 0) > images]
+        if late:
+            with (
+                disk("write", self.path),
+                open(self.path.with_name("metrics.discarded.jsonl"), "a", encoding="utf-8") as f,
+            ):
+                f.writelines(json.dumps(x) + "\n" for x in late)
+        if self.path.exists():
+            write_text(self.path, "".join(json.dumps(x) + "\n" for x in kept))
+        return max((float(x.get("seconds", 0)) for x in kept), default=0.0)
+
+    def write(self, line: Mapping[str, float | int]) -> None:
+        """Appends one line; non-finite values are written as null, which JSON can hold."""
+        clean = {k: v if math.isfinite(v) else None for k, v in line.items()}
+        with disk("write", self.path):
+            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                os.write(fd, (json.dumps(clean) + "\n").encode())
+            finally:
+                os.close(fd)

@@ -1,0 +1,30 @@
+"""The sampler of models that need none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+from genlab.contract import Noise, Process
+from genlab.errors import ConfigError
+from genlab.registry import register
+
+__all__ = ["OneStep"]
+
+
+@register
+class OneStep:
+    """The sampler of models whose network maps noise to data in one call.
+
+    Such a model (`gan`) never asks its solver; a model with a path to integrate is refused.
+    """
+
+    def __call__(
+        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
+    ) -> Iterator[Tensor]:
+        """Raises ConfigError: there is a field to integrate."""
+        raise ConfigError(
+            "sampler=one_step cannot integrate the path of this model; "
+            "use sampler=euler or sampler=heun"
+        )

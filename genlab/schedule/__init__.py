@@ -1,0 +1,1 @@
+"""Learning-rate shapes and the length of a run."""

@@ -1,0 +1,104 @@
+"""The endless stream of draws a run trains on, as a pure function of (seed, position)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from genlab.contract import Batch, Codec
+from genlab.noise import DrawNoise, hash64
+
+__all__ = ["Stream"]
+
+ORDER = 1  # keys that keep the random numbers of different uses apart
+NOISE = 2
+
+
+class Stream:
+    """Training data in memory as uint8 on the device, indexed by the batch.
+
+    Position p of the stream is image permutation(seed, epoch)[p mod N] with epoch = p div N; a
+    batch may cross the edge of an epoch. A draw is one global batch; micro-batch m of rank r gets
+    its own rows of it, so neither worker nor rank nor resume changes what is seen when.
+    """
+
+    def __init__(
+        self,
+        data: Tensor,
+        labels: Tensor | None,
+        codec: Codec,
+        *,
+        seed: int,
+        batch: int,
+        rank: int,
+        micro: tuple[int, int],
+        flip: bool,
+        device: torch.device,
+        channels_last: bool,
+    ) -> None:
+        """data: uint8 [N, C, H, W] or float [N, *S]; micro: (micro-batches, samples in each)."""
+        if channels_last and data.dim() == 4:
+            data = data.contiguous(memory_format=torch.channels_last)
+        self._data = data.to(device)
+        self._labels = None if labels is None else labels.to(device)
+        self._codec, self._flip = codec, flip and data.dim() == 4
+        self._seed, self.batch, self._device = seed, batch, device
+        self._count, self._size = micro
+        self._first = rank * self._count * self._size
+        self._orders: dict[int, Tensor] = {}
+        self._generator = torch.Generator(device)
+        self._shared: dict[object, Tensor] | None = {} if self._count > 1 else None
+        self.draws = 0
+
+    def open(self, start: int) -> list[Iterator[Batch]]:
+        """One iterator per micro-batch of the step that begins at position `start`."""
+        self.draws = 0
+        if self._shared:
+            self._shared.clear()
+        return [self._micro(start, m) for m in range(self._count)]
+
+    def _micro(self, start: int, m: int) -> Iterator[Batch]:
+        first = self._first + m * self._size
+        rows = slice(first, first + self._size)
+        draw = 0
+        while True:
+            draw += 1
+            self.draws = max(self.draws, draw)
+            yield self._batch(start, rows)
+            start += self.batch
+
+    def _batch(self, start: int, rows: slice) -> Batch:
+        noise = DrawNoise(
+            hash64(self._seed, NOISE), start, self.batch, rows, self._generator, self._shared
+        )
+        low, high = start + rows.start, start + rows.stop
+        picked = self._picked(low, high)
+        u = self._data.index_select(0, picked)
+        if self._flip:
+            u = torch.where(noise.uniform(1, 1, 1) < 0.5, u.flip(-1), u)
+        x, _ = self._codec.encode(u, noise)
+        y = None if self._labels is None else self._labels.index_select(0, picked)
+        return Batch(x, y, torch.arange(low, high, device=self._device), noise)
+
+    def _picked(self, low: int, high: int) -> Tensor:
+        """Indices of the images at stream positions [low, high)."""
+        n = len(self._data)
+        parts = []
+        while low < high:
+            epoch, offset = divmod(low, n)
+            length = min(high - low, n - offset)
+            parts.append(self._order(epoch)[offset : offset + length])
+            low += length
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            for old in [e for e in self._orders if e < epoch - 1]:
+                del self._orders[old]
+            # on the CPU: the order must not depend on the device
+            generator = torch.Generator().manual_seed(hash64(self._seed, ORDER, epoch))
+            order = torch.randperm(len(self._data), generator=generator)
+            self._orders[epoch] = order.to(self._device)
+        return self._orders[epoch]

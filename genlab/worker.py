@@ -1,0 +1,399 @@
+"""What every way of training runs: one argument, the run directory.
+
+A first start, `genlab resume`, a rank under torchrun and a job of a sweep are the same code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genlab import dist
+from genlab.build import Built, build, make_optimizers
+from genlab.contract import Model
+from genlab.environment import changes, environment
+from genlab.errors import CheckpointError, Diverged, GenlabError, PeerLost, Stopped
+from genlab.noise import DrawNoise, hash64
+from genlab.run import checkpoint as ckpt
+from genlab.run.checkpoint import Checkpoints
+from genlab.run.directory import Run, find_run
+from genlab.run.files import disk, write_text
+from genlab.run.journal import Journal
+from genlab.run.panel import Panel
+from genlab.run.pictures import save, sheet
+from genlab.signals import Signals
+from genlab.stream import Stream
+from genlab.trainer import Trainer
+
+__all__ = ["Worker", "main", "work"]
+
+EVAL = 5  # keeps the noise of held-out losses apart from that of training
+HELD_OUT = 1024  # held-out data a loss is averaged over
+GRID = 64  # samples in a grid over training
+
+
+def work(folder: Path, *, trust: bool = True, allow: tuple[str, ...] = ()) -> int:
+    """Trains the run in `folder` from where it stands to its end; returns the exit code.
+
+    trust: whether out-of-tree names of its config may be imported; allow: see genlab resume.
+    Raises a GenlabError for everything a person should know.
+    """
+    run = Run(Path(folder))
+    if dist.rank():
+        return Worker(run, trust, allow).train()
+    with run.lock():
+        try:
+            worker = Worker(run, trust, allow)
+            run.status = "running"
+            return worker.train()
+        except GenlabError as e:
+            word = "interrupted" if isinstance(e, Stopped) else "failed"
+            _set_status(run, f"{word}: {e}")
+            raise
+        except BaseException as e:
+            stopped = isinstance(e, KeyboardInterrupt)
+            _set_status(
+                run, "interrupted: Ctrl-C twice" if stopped else f"failed: {type(e).__name__}: {e}"
+            )
+            raise
+
+
+def _set_status(run: Run, text: str) -> None:
+    with suppress(GenlabError, OSError):  # a full disk must not hide the reason we stop
+        run.status = text
+
+
+class Worker:
+    """One process training one run."""
+
+    def __init__(self, run: Run, trust: bool, allow: tuple[str, ...]) -> None:
+        self.run, self.config = run, run.config
+        self.main = dist.rank() == 0
+        self.built: Built = build(self.config, trust=trust)
+        hardware = self.built.hardware
+        hardware.start()
+        dist.start(hardware.device)
+        self.model: Model = self.built.model
+        self.total = self.built.schedule.images
+        self.every = cadences(self.config["every"], self.total, self.built.schedule.batch)
+        self.panel = Panel(run.title, self.total, None if self.main else open(os.devnull, "w"))
+        self.journal = Journal(run.path)
+        self.checkpoints = Checkpoints(run.path / "checkpoints", self.panel.note)
+        self._prepare(allow)
+
+    def _prepare(self, allow: tuple[str, ...]) -> None:
+        built, config = self.built, self.config
+        with _memory(config):
+            images, labels = built.data.load("train")
+            self.stream = Stream(
+                images,
+                labels if built.spec.classes else None,
+                built.codec,
+                seed=config["seed"],
+                batch=built.schedule.batch,
+                rank=dist.rank(),
+                micro=built.hardware.accumulation(built.schedule.batch),
+                flip=getattr(built.data, "flip", False),
+                device=built.hardware.device,
+                channels_last=built.hardware.channels_last,
+            )
+        optimizers = make_optimizers(config, self.model)
+        self.trainer = Trainer(
+            self.model,
+            optimizers,
+            self.stream,
+            built.schedule,
+            seed=config["seed"],
+            autocast=built.hardware.autocast,
+            fp16=built.hardware.precision == "fp16",
+        )
+        self.clock = self.trainer.clock
+        self.best, self.measured = math.inf, math.nan
+        self.seconds = 0.0
+        self._start_from(allow)
+        dist.broadcast_([*self.model.parameters(), *self.model.buffers()])
+        self.model.train()
+
+    def _start_from(self, allow: tuple[str, ...]) -> None:
+        """Own newest checkpoint, else init=<run>, else scratch; says which."""
+        found = self.checkpoints.newest() if self.main else None
+        dist.barrier()  # rank 0 has set damaged checkpoints aside before the others look
+        if not self.main:
+            found = self.checkpoints.newest()
+        now = environment(self.built.hardware)
+        if found:
+            folder, state = found
+            self._check_world(state, allow)
+            ckpt.load_model(self.model, folder / "model.safetensors")
+            ckpt.load_optimizers(
+                self.model, self.trainer.optimizers, folder / "optimizer.safetensors"
+            )
+            self.trainer.restore(state["clock"], state["scales"])
+            self.trainer.unread = state["unread"]
+            self.best = state["best"] if state["best"] is not None else math.inf
+            self.seconds = self.journal.cut(self.clock.images) if self.main else 0.0
+            self.say(f"resuming at image {self.clock.images:,} from {folder.name}")
+            if different := changes(self.run.path, now):
+                self.say(f"not bit for bit the run it was: {different}")
+        else:
+            if self.main:
+                self.journal.cut(-1)
+            if (self.run.path / "STATUS").exists():
+                self.say("no checkpoint yet: starting again at image 0")
+            if init := self.config["init"]:
+                self._init_from(init)
+        if self.main:
+            write_text(self.run.path / "environment.json", json.dumps(now, indent=1))
+
+    def _check_world(self, state: Mapping[str, Any], allow: tuple[str, ...]) -> None:
+        if state["world"] != dist.world():
+            if "world" not in allow:
+                raise CheckpointError(
+                    f"this run was trained on {state['world']} ranks, this is {dist.world()}: the "
+                    "result is statistically the same, not bit for bit; add allow=[world]"
+                )
+            self.say(f"{state['world']} ranks became {dist.world()}: not bit for bit the same run")
+
+    def _init_from(self, ref: str) -> None:
+        other = find_run(ref, self.config["outputs"])
+        found = Checkpoints(other.path / "checkpoints", self.panel.note).newest()
+        if found is None:
+            raise CheckpointError(f"init={ref}: {other.path} has no checkpoint yet")
+        ckpt.load_model(self.model, found[0] / "model.safetensors")
+        self.say(f"starting from the weights of {other.title} at image {int(found[0].name):,}")
+
+    def say(self, text: str) -> None:
+        """One line for a person, from rank 0 alone."""
+        if self.main:
+            self.panel.note(text)
+
+    # --- the run ---------------------------------------------------------------------------------
+
+    def train(self) -> int:
+        """Runs to the end of the schedule; returns 0."""
+        self.say(f"{self.run.path}")
+        self.say(self.built.hardware.describe())
+        if self.clock.images >= self.total:
+            self.say(f"this run is done ({self.clock.images:,} images)")
+        try:
+            with Signals() as signals, self.panel, _memory(self.config):
+                self._loop(signals)
+                if self.main:
+                    self.run.status = "done"
+            self._report()
+        except torch.distributed.DistBackendError as e:
+            raise PeerLost(f"another rank is gone ({str(e).splitlines()[0]}); resume the run") from e
+        finally:
+            dist.stop()
+        return 0
+
+    def _loop(self, signals: Signals) -> None:
+        clock, trainer = self.clock, self.trainer
+        if not clock.images:
+            self._sample()
+        self._last = (time.monotonic(), clock.images)
+        save_at = time.monotonic() + self.config["every"]["seconds"]
+        alone = dist.world() == 1
+        soonest = self._soonest()
+        while clock.images < self.total:
+            trainer.one_step()
+            stop = signals.caught if alone else dist.any_(signals.caught)
+            due_by_time = time.monotonic() >= save_at
+            late = due_by_time if alone else bool(dist.any_(int(due_by_time)))
+            if clock.images < soonest and not stop and not late:
+                continue
+            saved = self._events(bool(stop) or late)
+            soonest = self._soonest()
+            if saved:
+                save_at = time.monotonic() + self.config["every"]["seconds"]
+            if stop:
+                self._stop(stop)
+
+    def _stop(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self.main:
+            self._log()
+        error = Stopped(
+            number,
+            f"{name} at image {self.clock.images:,}, saved; go on with "
+            f"genlab resume run={self.run.id}",
+        )
+        if number == signal.SIGUSR1:
+            error.code = 75  # the batch system's word for "run me again"
+        raise error
+
+    def _soonest(self) -> int:
+        """The image count at which something is due next: a function of the clock alone."""
+        return min((self.clock.images // e + 1) * e for e in self.every.values())
+
+    def _is_due(self, what: str) -> bool:
+        every, clock = self.every[what], self.clock
+        crossed = clock.images // every > (clock.images - clock.drawn) // every
+        return crossed or clock.images >= self.total
+
+    def _events(self, save_now: bool) -> bool:
+        """Journal, held-out loss, grid and checkpoint where due; whether one was saved."""
+        line: dict[str, float] = {}
+        log, save = self._is_due("log"), self._is_due("checkpoint") or save_now
+        if log or save:
+            self.trainer.peek()  # raises if a step was not finite, on every rank alike
+        if not self.main:
+            if log:
+                self.trainer.read()
+            return save
+        if self._is_due("eval") and (value := self._held_out_loss()) is not None:
+            line["heldout/loss"] = value
+        if log or line:
+            self._log(line, means=log)
+        if self._is_due("sample"):
+            self._sample()
+        if save:
+            self._save()
+        return save
+
+    def _log(self, line: Mapping[str, float] = {}, *, means: bool = True) -> None:
+        now, images = time.monotonic(), self.clock.images
+        values: dict[str, float] = {"step": self.clock.step, "images": images}
+        before, drawn = self._last
+        self.seconds += now - before
+        values["seconds"] = round(self.seconds, 3)
+        values |= self.trainer.read() if means else {}
+        values |= line
+        if images > drawn and means:
+            values["images_per_second"] = (images - drawn) / max(now - before, 1e-9)
+            values["memory"] = memory(self.built.hardware.device)
+        self._last = (now, images if means else drawn)
+        wanted = self.config["keep"]["best"]
+        wanted = "heldout/loss" if wanted == "auto" else wanted
+        if wanted in values:
+            self.measured = values[wanted]
+        self.journal.write(values)
+        self.panel.update({**values, "total": self.total})
+
+    def _save(self) -> None:
+        tensors = ckpt.model_tensors(self.model)
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise Diverged(
+                    f"{name} is not finite at image {self.clock.images:,}; nothing was saved over "
+                    "the last good checkpoint: lower optimizer.lr, then fresh=true"
+                )
+        better = self.measured < self.best  # false for NaN: a broken value is never the best
+        if better:
+            self.best = self.measured
+        self.measured = math.nan
+        state = {
+            "clock": {"step": self.clock.step, "images": self.clock.images},
+            "scales": {n: p.state() for n, p in self.trainer.players.items()},
+            "unread": self.trainer.unread,
+            "best": self.best if math.isfinite(self.best) else None,
+            "world": dist.world(),
+        }
+        self.checkpoints.save(
+            self.clock.images,
+            tensors,
+            ckpt.optimizer_tensors(self.model, self.trainer.optimizers),
+            state,
+            self.config,
+            keep=self.config["keep"]["last"],
+            best=better,
+        )
+
+    def _sample(self) -> None:
+        if not self.main:
+            return
+        classes, n = self.built.spec.classes, GRID
+        y = None if classes is None else [i % classes for i in range(n)]
+        drawn = self.built.draw(y, self.config["seed"], range(n))
+        path = self.run.path / "samples" / "train" / f"{self.clock.images:012d}.png"
+        with disk("write", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(sheet(drawn.numpy()), path)
+
+    @torch.no_grad()
+    def _held_out_loss(self) -> float | None:
+        """Mean loss over held-out data with fixed noise; None for a model without one loss."""
+        if type(self.model).loss is Model.loss:
+            return None
+        if not hasattr(self, "_held_out"):
+            images, labels = self.built.data.load("test")
+            device = self.built.hardware.device
+            labels = None if labels is None else labels[:HELD_OUT].to(device)
+            self._held_out = (images[:HELD_OUT].to(device), labels)
+        total, count = 0.0, 0
+        images, labels = self._held_out
+        size = self.stream.batch
+        generator = torch.Generator(self.built.hardware.device)
+        with self.built.viewed("raw"):
+            for start in range(0, len(images), size):
+                u = images[start : start + size]
+                seed = hash64(self.config["seed"], EVAL)
+                noise = DrawNoise(seed, start, len(u), slice(0, len(u)), generator, None)
+                y = labels[start : start + size] if self.built.spec.classes else None
+                total += float(self._loss_of(u, y, start, noise)) * len(u)
+                count += len(u)
+        return total / count
+
+    def _loss_of(self, u: Any, y: Any, start: int, noise: DrawNoise) -> torch.Tensor:
+        from genlab.contract import Batch
+
+        x, _ = self.built.codec.encode(u, noise)
+        index = torch.arange(start, start + len(u), device=u.device)
+        with self.built.hardware.autocast():
+            out = self.model.loss(Batch(x, y, index, noise))
+        return out[0] if isinstance(out, tuple) else out
+
+    def _report(self) -> None:
+        if self.main:
+            from genlab.run.report import write_report
+
+            self.say(f"report: {write_report(self.run.path)}")
+
+
+def cadences(every: Mapping[str, Any], total: int, batch: int) -> dict[str, int]:
+    """Images between two of each event, `auto` resolved by the length of the run."""
+    shares = {"log": 100, "sample": 10, "checkpoint": 10, "eval": 10}
+    return {
+        what: max(batch, total // share) if every[what] == "auto" else int(every[what])
+        for what, share in shares.items()
+    }
+
+
+def memory(device: torch.device) -> int:
+    """Peak bytes: of the GPU, or of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def _memory(config: Mapping[str, Any]) -> Iterator[None]:
+    """Turns running out of device memory into advice."""
+    from genlab.errors import OutOfMemory
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as e:
+        half = max(1, config["schedule"]["batch"] // 2)
+        raise OutOfMemory(
+            f"out of memory ({str(e).splitlines()[0] if str(e) else 'host'}); keep the batch and "
+            f"compute it in parts with hardware.micro_batch={half}, or lower schedule.batch"
+        ) from e
+
+
+def main(words: list[str]) -> int:
+    """`python -m genlab __work <run directory> [trust] [config] [world]`."""
+    allow = tuple(w for w in ("config", "world") if w in words[1:])
+    return work(Path(words[0]), trust="trust" in words[1:], allow=allow)

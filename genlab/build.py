@@ -28,7 +28,7 @@ from genlab.errors import ConfigError
 from genlab.hardware.auto import Hardware
 from genlab.noise import SampleNoise, hash64
 
-__all__ = ["Built", "PathSolver", "build", "make_optimizers", "make_solver"]
+__all__ = ["Built", "PathSolver", "build", "make_optimizers"]
 
 INIT = 4  # keeps the seed of the starting weights apart from those of the stream
 
@@ -211,14 +211,6 @@ def _compile(model: Model, networks: Mapping[str, nn.Module]) -> None:
         regions = getattr(network, "compiled_regions", lambda n=network: [n])()
         for region in regions:
             region.compile()
-
-
-def make_solver(config: Mapping[str, Any], process: Process | None) -> PathSolver:
-    """The solver of another sampler and guidance, for a model that is built already."""
-    sampler = registry.build("sampler", config["sampler"])
-    node = config["guidance"]
-    guidance = registry.build("guidance", node) if node.get("name") else None
-    return PathSolver(sampler, guidance, process)
 
 
 def make_optimizers(config: Mapping[str, Any], model: Model) -> dict[str, Optimizer]:

@@ -44,7 +44,12 @@ def _checked(call: Call, primary: str, *more: str) -> list[str]:
     folders = [Path(d) for d in call.config_dirs]
     problems = [f"--config-dir {f}: there is no such folder" for f in folders if not f.is_dir()]
     problems += overrides.check(
-        call.words, primary=primary, multirun=call.multirun, folders=folders, more=more
+        call.words,
+        primary=primary,
+        multirun=call.multirun,
+        sweeps=call.verb == "train",
+        folders=folders,
+        more=more,
     )
     if problems:
         raise ConfigError(*problems)
@@ -52,7 +57,7 @@ def _checked(call: Call, primary: str, *more: str) -> list[str]:
 
 
 def _train(call: Call) -> int:
-    words = _checked(call, "train", "fresh", "allow", "trust", "resume")
+    words = _checked(call, "train", "fresh", "allow", "trust")
     from genlab import train
 
     return train.main(
@@ -84,7 +89,7 @@ def _report(call: Call) -> int:
     from genlab.run.directory import find_run
     from genlab.run.report import write_report
 
-    print(write_report(find_run(given["run"], given["outputs"])))
+    print(write_report(find_run(given["run"], given["outputs"]).path))
     return 0
 
 
@@ -110,7 +115,9 @@ def _show(call: Call) -> int:
 
 
 def _doctor(call: Call) -> int:
-    given = _options(call, outputs="outputs", **{"data.root": os.environ.get("GENLAB_DATA", "data")})
+    given = _options(
+        call, outputs="outputs", **{"data.root": os.environ.get("GENLAB_DATA", "data")}
+    )
     from genlab import doctor
 
     for line in doctor.lines(given["data.root"], given["outputs"]):
@@ -291,4 +298,3 @@ def main(argv: list[str] | None = None) -> int:
         for line in lines:
             print(f"genlab: {line}", file=sys.stderr)
         return code
-

@@ -1,12 +1,14 @@
 """Tab completion: the scripts for bash and zsh, and the words they ask `genlab` for.
 
-The script hands over the line up to the cursor and gets whole words back. A word that takes a value
-ends in `=` or `.` and gets no space after it.
+The script hands over the line up to the cursor and gets whole words back. A word that takes a
+value ends in `=` or `.` and gets no space after it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from genlab import catalog, overrides, registry
@@ -69,8 +71,7 @@ def candidates(line: str) -> list[str]:
 def _all(before: list[str], current: str) -> Iterable[str]:
     from genlab.cli import VERBS
 
-    folders = [Path(after) for flag, after in zip(before, before[1:], strict=False)
-               if flag == "--config-dir"]  # fmt: skip
+    folders = [Path(after) for flag, after in pairwise(before) if flag == "--config-dir"]
     if before and before[-1] == "--config-dir":
         return []
     plain = [w for w in before if not w.startswith("-") and Path(w) not in folders]
@@ -115,7 +116,9 @@ def _overrides(verb: str, given: list[str], current: str, folders: list[Path]) -
     if equals:
         done = value[: value.rfind(",") + 1]  # the finished part of a sweep
         options = (
-            registry.names(key, *folders) if key in groups else _values(key, primary, given, folders)
+            registry.names(key, *folders)
+            if key in groups
+            else _values(key, primary, given, folders)
         )
         return [f"{sign}{key}={done}{o}" for o in options if o not in done.split(",")]
     if primary == "sample":
@@ -155,7 +158,5 @@ def _values(key: str, primary: str, given: list[str], folders: list[Path]) -> li
     annotation = {**signature.keys, **registry.COMMON.get(group, {})}.get(leaf, "")
     words = ["true", "false"] if "bool" in annotation else []
     if "Literal[" in annotation:
-        import re
-
         words += re.findall(r"'([^']+)'", annotation)
     return words + (["null"] if "None" in annotation else [])

@@ -12,7 +12,7 @@ BUG = 1
 
 _DISK = {
     errno.ENOSPC: "the disk is full at {path}: free some space, or write elsewhere (outputs=DIR)",
-    errno.EDQUOT: "the disk quota is used up at {path}: free some, or write to another outputs=DIR",
+    errno.EDQUOT: "the disk quota is used up at {path}: free some, or set another outputs=DIR",
     errno.EROFS: "{path} is on a read-only file system: choose a folder that can be written",
     errno.EACCES: "no permission for {path}: change its rights or choose another folder",
     errno.EPERM: "{path} may not be changed by this user: choose another folder",
@@ -35,7 +35,9 @@ def explain(error: BaseException, verb: str = "") -> tuple[int, list[str]]:
     if isinstance(error, OSError) and error.errno in _DISK:
         path = error.filename2 or error.filename or "the place it was writing to"
         return DiskError.code, [_DISK[error.errno].format(path=path)]
-    if isinstance(error, ModuleNotFoundError) and not (error.name or "genlab").startswith("genlab"):
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "genlab").startswith(
+        "genlab"
+    ):
         package = (error.name or "").partition(".")[0]
         return DeviceError.code, [f"the Python package {package!r} is missing: pip install it"]
     return BUG, [

@@ -1,7 +1,7 @@
 """What can be said about `key=value` words before Hydra is imported.
 
 The grammar is Hydra's (`key=value`, `+key=value`, `++key=value`, `~key`, sweeps with commas); only
-as much of it is read here as finding a wrong name or a forgotten `-m` in a tenth of a second takes.
+as much of it is read here as it takes to find a wrong name or a forgotten `-m` in a blink.
 """
 
 from __future__ import annotations
@@ -95,12 +95,14 @@ def check(
     *,
     primary: str,
     multirun: bool = False,
+    sweeps: bool = True,
     folders: Iterable[Path] = (),
     more: Iterable[str] = (),
 ) -> list[str]:
     """Every problem of a command line that its words and the config folders alone can show.
 
-    primary: "train" or "sample", whose keys are known; more: further keys the verb takes.
+    primary: "train" or "sample", whose keys are known; more: further keys the verb takes;
+    sweeps: whether it takes -m at all.
     """
     words, folders = list(words), tuple(folders)
     problems = []
@@ -114,23 +116,36 @@ def check(
             continue
         value = override.value or ""
         if not multirun and (len(split(value)) > 1 or _SWEEP.match(value)):
+            key = word.partition("=")[0]
+            listed = f"write a list as '{key}=[{value}]'"
             problems.append(
-                f"{word} is a sweep: add -m to run every value, "
-                "or quote the value ('\"a,b\"') or put it in brackets ([a,b]) if it is one"
+                f"{word} is a sweep: add -m to run every value, or {listed}"
+                if sweeps
+                else f"{key} takes one value: {listed}"
             )
         head = override.group.partition(".")[0]
         if head.startswith("hydra") or searched:
             continue
         if override.group in groups and override.sign != "~":
             options = registry.names(override.group, *folders)
-            problems += [
-                registry.unknown(override.group, member, options)
-                for member in dict.fromkeys(_members(value))
-                if member not in options
-            ]
+            for member in dict.fromkeys(_members(value)):
+                if member not in options:
+                    problems.append(registry.unknown(override.group, member, options))
+                problems += _hidden(override.group, member, folders)
         elif known and head not in known and head not in more:
             problems.append(_no_key(override.key, primary, [*known, *more], words, folders))
     return problems
+
+
+def _hidden(group: str, member: str, folders: tuple[Path, ...]) -> Iterator[str]:
+    """Hydra takes the first yaml of a name it finds: genlab's own, silently."""
+    if member in registry.names(group):
+        for folder in folders:
+            if (folder / group / f"{member}.yaml").is_file():
+                yield (
+                    f"{folder / group / member}.yaml would not be read, genlab's own {group} "
+                    f"{member!r} comes first; give your file another name"
+                )
 
 
 def _no_override(word: str, groups: set[str], folders: tuple[Path, ...]) -> str:

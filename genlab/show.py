@@ -1,4 +1,4 @@
-"""`genlab show`: a composed config, key by key, with type, who chose the value and what it means."""
+"""`genlab show`: a composed config, key by key: value, type, who chose it, what it means."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def text(words: Sequence[str], config_dirs: Sequence[str] = (), width: int = 10_
 
 
 def _beside(head: str, comment: str, width: int) -> str:
-    """The comment in what the columns leave of the width, hanging below itself where it is long."""
+    """The comment in what the columns leave of the width, hanging below itself when long."""
     room = max(32, width - len(head))
     return (head + f"\n{' ' * len(head)}".join(textwrap.wrap(comment, room))).rstrip()
 

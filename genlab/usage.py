@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from genlab import catalog, registry
@@ -22,6 +22,7 @@ SCRIPTED = (
 
 RUN = ("run", "latest", "path, id (`genlab list runs`) or latest")
 OUTPUTS = ("outputs", "outputs", "root of the run directories")
+FRESH = ("fresh", "false", "true: a new run, although one of this very config exists")
 TRUST = ("trust", "false", "true: let a foreign run name code from outside genlab")
 ALLOW = ("allow", "[]", "[config,world]: go on although these changed")
 
@@ -43,8 +44,8 @@ EXAMPLES = {
     "show": ["genlab show model=gan data=mnist"],
     "doctor": ["genlab doctor", "genlab doctor data.root=/data"],
     "completion": [
-        "eval \"$(genlab completion bash)\"      # in ~/.bashrc",
-        "eval \"$(genlab completion zsh)\"       # in ~/.zshrc, after compinit",
+        'eval "$(genlab completion bash)"      # in ~/.bashrc',
+        'eval "$(genlab completion zsh)"       # in ~/.zshrc, after compinit',
     ],
 }
 
@@ -79,18 +80,18 @@ def _body(name: str) -> list[str]:
             keys = [found[k] for k in SCRIPTED if k in found]
             return [
                 _groups(ordered(catalog.groups())),
-                _keys([(k.name, k.default, k.comment) for k in keys])
+                _keys([*keys, FRESH, TRUST])
                 + "\n  `genlab show` lists every key of a config and who chose it.",
             ]
         case "show":
             return [_groups(ordered(catalog.groups()))]
         case "sample":
-            found = catalog.scan(registry.configs_dir() / "sample.yaml")
-            own = [(k.name, k.default, k.comment) for k in found if "." not in k.name]
-            own = [k for k in own if k[0] not in ("run", "outputs", "hydra")]
-            return [_groups(["sampler", "guidance", "hardware"]), _keys([RUN, *own, OUTPUTS])]
+            own = catalog.scan(registry.configs_dir() / "sample.yaml")
+            own += [k for k in catalog.keys("train", {}).values() if k.name == "sampler.steps"]
+            own = [k for k in own if k.name.partition(".")[0] != "hydra"]
+            return [_groups(["sampler", "guidance", "hardware"]), _keys([*own, TRUST])]
         case "resume":
-            more = ("schedule.images", "", "a larger number extends a finished run")
+            more = ("schedule.images", "as it was", "a larger number goes on with a finished run")
             return [_keys([RUN, more, ALLOW, TRUST, OUTPUTS])]
         case "report":
             return [_keys([RUN, OUTPUTS])]
@@ -107,7 +108,7 @@ def _groups(groups: list[str]) -> str:
     return "choose\n" + table(rows, indent="  ")
 
 
-def _keys(rows: list[tuple[str, str, str]]) -> str:
+def _keys(rows: Sequence[tuple[str, str, str]]) -> str:
     return "keys\n" + table([(f"{k}=", default, doc) for k, default, doc in rows], indent="  ")
 
 

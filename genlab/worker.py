@@ -24,6 +24,7 @@ from genlab.build import Built, build, make_optimizers
 from genlab.contract import Model
 from genlab.environment import changes, environment
 from genlab.errors import CheckpointError, Diverged, GenlabError, PeerLost, Stopped
+from genlab.nn.shadow import Shadow
 from genlab.noise import DrawNoise, hash64
 from genlab.run import checkpoint as ckpt
 from genlab.run.checkpoint import Checkpoints
@@ -36,7 +37,7 @@ from genlab.signals import Signals
 from genlab.stream import Stream
 from genlab.trainer import Trainer
 
-__all__ = ["Worker", "main", "work"]
+__all__ = ["Worker", "main", "memory", "memory_advice", "work"]
 
 EVAL = 5  # keeps the noise of held-out losses apart from that of training
 HELD_OUT = 1024  # held-out data a loss is averaged over
@@ -94,7 +95,7 @@ class Worker:
 
     def _prepare(self, allow: tuple[str, ...]) -> None:
         built, config = self.built, self.config
-        with _memory(config):
+        with memory_advice(config):
             images, labels = built.data.load("train")
             self.stream = Stream(
                 images,
@@ -154,6 +155,11 @@ class Worker:
             if init := self.config["init"]:
                 self._init_from(init)
         if self.main:
+            now["parameters"] = {
+                role: sum(p.numel() for p in network.parameters())
+                for role, network in self.model.named_children()
+                if not isinstance(network, Shadow)
+            }
             write_text(self.run.path / "environment.json", json.dumps(now, indent=1))
 
     def _check_world(self, state: Mapping[str, Any], allow: tuple[str, ...]) -> None:
@@ -187,7 +193,7 @@ class Worker:
         if self.clock.images >= self.total:
             self.say(f"this run is done ({self.clock.images:,} images)")
         try:
-            with Signals() as signals, self.panel, _memory(self.config):
+            with Signals() as signals, self.panel, memory_advice(self.config):
                 self._loop(signals)
                 if self.main:
                     self.run.status = "done"
@@ -200,9 +206,8 @@ class Worker:
 
     def _loop(self, signals: Signals) -> None:
         clock, trainer = self.clock, self.trainer
-        if not clock.images:
-            self._sample()
-        self._last = (time.monotonic(), clock.images)
+        self._start = time.monotonic()
+        self._last, self._pause = (self._start, clock.images), 0.0
         save_at = time.monotonic() + self.config["every"]["seconds"]
         alone = dist.world() == 1
         soonest = self._soonest()
@@ -222,8 +227,6 @@ class Worker:
 
     def _stop(self, number: int) -> None:
         name = signal.Signals(number).name
-        if self.main:
-            self._log()
         error = Stopped(
             number,
             f"{name} at image {self.clock.images:,}, saved; go on with "
@@ -244,6 +247,7 @@ class Worker:
 
     def _events(self, save_now: bool) -> bool:
         """Journal, held-out loss, grid and checkpoint where due; whether one was saved."""
+        self._began = time.monotonic()
         line: dict[str, float] = {}
         log, save = self._is_due("log"), self._is_due("checkpoint") or save_now
         if log or save:
@@ -260,20 +264,22 @@ class Worker:
             self._sample()
         if save:
             self._save()
+        self._pause += time.monotonic() - max(self._began, self._last[0])
         return save
 
     def _log(self, line: Mapping[str, float] = {}, *, means: bool = True) -> None:
         now, images = time.monotonic(), self.clock.images
         values: dict[str, float] = {"step": self.clock.step, "images": images}
         before, drawn = self._last
-        self.seconds += now - before
-        values["seconds"] = round(self.seconds, 3)
+        values["seconds"] = round(self.seconds + now - self._start, 3)
         values |= self.trainer.read() if means else {}
         values |= line
         if images > drawn and means:
-            values["images_per_second"] = (images - drawn) / max(now - before, 1e-9)
+            training = self._began - before - self._pause  # without grids and checkpoints
+            values["images_per_second"] = (images - drawn) / max(training, 1e-9)
             values["memory"] = memory(self.built.hardware.device)
-        self._last = (now, images if means else drawn)
+        if means:
+            self._last, self._pause = (now, images), 0.0
         wanted = self.config["keep"]["best"]
         wanted = "heldout/loss" if wanted == "auto" else wanted
         if wanted in values:
@@ -379,7 +385,7 @@ def memory(device: torch.device) -> int:
 
 
 @contextmanager
-def _memory(config: Mapping[str, Any]) -> Iterator[None]:
+def memory_advice(config: Mapping[str, Any]) -> Iterator[None]:
     """Turns running out of device memory into advice."""
     from genlab.errors import OutOfMemory
 

@@ -82,7 +82,7 @@ def test_construction_reads_no_pixels_and_loading_checks_them(tmp_path):
     path.write_bytes(packed)
     data = mnist(tmp_path)
     assert data.count == 4000
-    with pytest.raises(DataError, match="train-images-idx3-ubyte[.]gz is damaged"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz is damaged"):
         data.load("train")
 
 
@@ -128,6 +128,7 @@ def with_trailer(packed, length):
 HUGE = 16 + 4000 * 1000 * 1000
 BAD = {
     "empty": (b"", "is empty"),
+    "three bytes of gzip": (gzip.compress(b"")[:3], "header is incomplete"),
     "short gzip": (gzip.compress(mini()[0][FILES[0]])[:15], "damaged"),
     "cut gzip": (gzip.compress(mini()[0][FILES[0]])[:-100], "damaged or cut short"),
     "cut plain": (mini()[0][FILES[0]][:-1], "damaged or cut short"),
@@ -141,8 +142,8 @@ BAD = {
     "absurd": (header(2**32 - 1, 2**32 - 1, 2**32 - 1), "more than 4 GiB"),
     "large claim, plain": (header(4000, 1000, 1000) + bytes(99), "damaged or cut short"),
     "large claim, gzip": (
-        with_trailer(gzip.compress(header(4000, 1000, 1000)), HUGE),
-        "damaged or cut short",
+        with_trailer(gzip.compress(header(4000, 1000, 1000) + bytes(9999)), HUGE),
+        "damaged or cut short .its header promises 4000000016 bytes",
     ),
     "other count": (mini(train=29)[0][FILES[0]], "29 images but .* 30 labels"),
     "other shape": (mini(side=6)[0][FILES[0]], r"mixes images of 6 x 6 \(train\) and 7 x 7"),

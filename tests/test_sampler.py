@@ -8,6 +8,7 @@ t = 1 (a = 0, b = 1 on the linear path) is m + sd z.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def error(sampler, process) -> float:
 @pytest.mark.parametrize(("sampler", "order"), [(Euler, 1), (Heun, 2)])
 def test_order_of_convergence(sampler, order, process):
     errors = [error(sampler(steps=n), process) for n in (32, 64, 128, 256)]
-    slopes = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    slopes = [math.log2(a / b) for a, b in pairwise(errors)]
     assert slopes[-1] == pytest.approx(order, abs=0.15), (errors, slopes)
     assert errors[-1] < (0.01 if order == 1 else 1e-4)
 
@@ -97,7 +98,7 @@ def test_evaluations_and_states(sampler, calls):
 def test_euler_is_ddim_on_the_same_noise_levels():
     """DDIM: keep the estimates of datum and noise, and mix them as the next time says."""
     field, x = Gaussian(Linear()), z()
-    for t, after in zip(uniform(6), uniform(6)[1:], strict=False):
+    for t, after in pairwise(uniform(6)):
         x0 = field(x, torch.full((len(x),), t, dtype=x.dtype))
         eps = (x - (1 - t) * x0) / t
         x = (1 - after) * x0 + after * eps

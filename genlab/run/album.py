@@ -18,6 +18,7 @@ FRAMES = 24  # training grids in a page; the others stay in the folder
 SETS = 9  # folders of samples in a page
 STILL = 3_000_000  # bytes; a larger picture is embedded smaller
 FRAME = 400_000
+HUGE = 200_000_000  # bytes; not even read
 MOVING = 12_000_000  # an animation cannot be made smaller here: above this it is left out
 SIDE = 1400  # pixels of a picture made smaller
 PIXELS = 64_000_000  # refuse to decode more
@@ -73,6 +74,8 @@ def still(path: Path, limit: int) -> Still:
 
     Raises OSError, SyntaxError or ValueError if it is no whole picture.
     """
+    if path.stat().st_size > HUGE:
+        raise ValueError(f"{path.stat().st_size // 1_000_000} MB are too many for a page")
     data = path.read_bytes()
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         width, height = image.size

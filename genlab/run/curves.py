@@ -29,19 +29,15 @@ class Series(NamedTuple):
     values: NDArray[np.float64]
 
 
-def smooth(values: NDArray[np.float64], span: float) -> NDArray[np.float64]:
-    """Running average y_i = y_(i-1) + w_i (x_i - y_(i-1)) that leaves out what is not finite.
+def smooth(values: NDArray[np.float64], at: NDArray[np.int_], half: int) -> NDArray[np.float64]:
+    """Mean of the values around each place of `at`: no lag, and a spike stays local.
 
-    w_i = max(1 / i, 1 / span): the plain mean at first, then an exponential one over about
-    `span` values, so the start is not biased towards the first value. NaN before any finite one.
+    y_i = mean(x_(i-h) ... x_(i+h)),  h = min(half, i)
+
+    Towards the start the window shrinks, because curves are steep there; at the end it is cut.
     """
-    out, average, seen = np.empty_like(values), math.nan, 0
-    for i, value in enumerate(values.tolist()):
-        if math.isfinite(value):
-            seen += 1
-            average = value if seen == 1 else average + max(1 / seen, 1 / span) * (value - average)
-        out[i] = average
-    return out
+    reach = [(i, min(half, i)) for i in at.tolist()]
+    return np.array([values[i - h : i + h + 1].mean() for i, h in reach])
 
 
 def thin(
@@ -69,7 +65,8 @@ def chart(main: Series, also: Series | None = None) -> Markup:
         words = "no values yet" if not len(good) else f"none of {len(good)} values is finite"
         return tag("figure", tag("figcaption", tag("b", main.name), " ", tag("span", words)))
     x, y = main.images[good], main.values[good]
-    mean = smooth(y, max(1.0, len(y) / 40))
+    at = np.unique(np.linspace(0, len(y) - 1, min(len(y), POINTS // 2)).astype(int))
+    mean = smooth(y, at, len(y) // 60)
     extra = _finite(also)
     low, high, log = _range(y, mean, None if extra is None else extra[1])
     across = _scale(0.0, max(float(main.images[-1]), 1.0), LEFT, WIDTH - RIGHT)
@@ -87,9 +84,8 @@ def chart(main: Series, also: Series | None = None) -> Markup:
     for a, b in _stretches(good):  # a value that is not finite is a gap, not a straight line
         px, py = thin(main.images[a:b], main.values[a:b], max(8, POINTS * (b - a) // len(good)))
         plot.append(_path(across(px), height(py), "raw"))
-    chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS // 2)).astype(int))
     kind = "mean" if len(x) > 1 else "mean point"
-    plot.append(_path(across(x[chosen]), height(mean[chosen]), kind))
+    plot.append(_path(across(x[at]), height(mean), kind))
     if extra is not None:
         plot.append(_path(across(extra[0]), height(extra[1]), "also"))
     box = {"x": LEFT, "y": TOP - 4, "width": WIDTH - LEFT - RIGHT}
@@ -162,8 +158,10 @@ def _range(
     low, high = float(every.min()), float(every.max())
     if low > 0 and high / low > WIDE and float(y.min()) > 0:
         return low / 1.15, high * 1.15, True
-    if high - low < 1e-9 * max(abs(high), abs(low)):  # a constant gets room on both sides
-        room = abs(high) * 0.1 or 1.0
+    if high - low <= max(
+        1e-9 * max(abs(high), abs(low)), 1e-300
+    ):  # a constant gets room on both sides
+        room = abs(high) * 0.1 if abs(high) > 1e-290 else 1.0
         return low - room, high + room, False
     room = (high - low) * 0.05
     return (0.0 if 0 <= low < 0.35 * high else low - room), high + room, False

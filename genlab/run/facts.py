@@ -138,7 +138,10 @@ def plain(value: Any) -> str:  # noqa: ANN401 - parsed yaml or json
     """A value as a config would write it, cut where it is endless."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return value[:2000] if isinstance(value, str) else _brief.repr(value)
+    try:
+        return _brief.repr(value) if isinstance(value, (list, dict)) else str(value)[:2000]
+    except ValueError:  # Python refuses to write out a number of thousands of digits
+        return "a very long number"
 
 
 def _leaves(node: Any, key: str, depth: int) -> Iterator[tuple[str, str]]:  # noqa: ANN401

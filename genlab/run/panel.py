@@ -52,8 +52,6 @@ class Panel:
             self._measure()
             self._live = Live(self._picture(), console=self._console, auto_refresh=False)
             self._live.start(refresh=True)
-        else:
-            self._out.line(self.title)
         return self
 
     def __exit__(

@@ -65,9 +65,9 @@ def scatter(
     """Points of the plane on a dark square; where they crowd, the ink turns from blue to yellow.
 
     points: [n, 2]; those that are not finite are left out. limit: the picture shows
-    [-limit, limit]^2, by default what holds 99 % of `behind` (so all pictures of one run compare) or
-    else of `points`, with some room, rounded up. behind: [m, 2] the data, in grey. pixels: side of the
-    picture. Lines stand at whole multiples of a round step, two or more to each side of 0.
+    [-limit, limit]^2; by default what holds 99 % of `behind`, so that all pictures of one run
+    compare, or else of `points`, with some room. behind: [m, 2] the data, in grey. pixels: side
+    of the picture. Lines stand at multiples of a round step, two or more to each side of 0.
     """
     layers = [_finite(p) for p in (behind, points) if p is not None]
     if limit is None:
@@ -85,9 +85,10 @@ def scatter(
     if behind is not None:
         dots = _dots(layers[0], limit, fine, radius=3)
         canvas += (1 - 0.75**dots)[..., None] * (REAL - canvas)
-    dots = _dots(layers[-1], limit, fine, radius=4)
+    few = len(layers[-1]) < 1000
+    dots = _dots(layers[-1], limit, fine, radius=7 if few else 4)
     crowd = np.minimum(dots / max(8.0, float(dots.max())), 1.0)[..., None] ** 0.7
-    canvas += (1 - 0.35**dots)[..., None] * (INK[0] + crowd * (INK[1] - INK[0]) - canvas)
+    canvas += (1 - 0.25**dots)[..., None] * (INK[0] + crowd * (INK[1] - INK[0]) - canvas)
     small = canvas.reshape(pixels, 2, pixels, 2, 3).mean(axis=(1, 3))
     return Image.fromarray(small.round().clip(0, 255).astype(np.uint8))
 

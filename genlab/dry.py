@@ -1,0 +1,82 @@
+"""`genlab train --dry-run`: builds everything, takes three steps on noise, writes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import torch
+
+from genlab.build import build, make_optimizers
+from genlab.contract import Dataset
+from genlab.noise import hash64
+from genlab.run.words import count, duration, size
+from genlab.stream import Stream
+from genlab.trainer import Trainer
+from genlab.worker import memory, memory_advice
+
+__all__ = ["dry_run"]
+
+STEPS = 3  # the first ones allocate and compile; the last is timed
+
+
+def dry_run(config: Mapping[str, Any]) -> int:
+    """Prints parameters a network, memory, images/s and the estimated end; returns 0."""
+    with memory_advice(config):
+        built = build(config)
+        hardware, schedule = built.hardware, built.schedule
+        hardware.start()
+        for role, network in built.model.named_children():
+            total = sum(p.numel() for p in network.parameters())
+            print(f"{role:<16}{total:>14,} parameters  {type(network).__name__}")
+        images, labels = fake(built.data, 2 * schedule.batch)
+        stream = Stream(
+            images,
+            labels if built.spec.classes else None,
+            built.codec,
+            seed=config["seed"],
+            batch=schedule.batch,
+            rank=0,
+            micro=hardware.accumulation(schedule.batch),
+            flip=getattr(built.data, "flip", False),
+            device=hardware.device,
+            channels_last=hardware.channels_last,
+        )
+        trainer = Trainer(
+            built.model,
+            make_optimizers(config, built.model),
+            stream,
+            schedule,
+            seed=config["seed"],
+            autocast=hardware.autocast,
+            fp16=hardware.precision == "fp16",
+        )
+        built.model.train()
+        for _ in range(STEPS):
+            before, start = trainer.clock.images, time.perf_counter()
+            trainer.one_step()
+            trainer.peek()  # waits for the device, and says if a step was not finite
+            seconds = time.perf_counter() - start
+    rate = (trainer.clock.images - before) / seconds
+    whole = schedule.images / rate
+    end = (datetime.now() + timedelta(seconds=whole)).strftime("%d %B, %H:%M")
+    print(f"{'hardware':<16}{hardware.describe()}")
+    print(f"{'memory':<16}{size(memory(hardware.device))} at batch {schedule.batch}")
+    print(f"{'speed':<16}{rate:,.1f} images/s ({seconds:.3f} s a step)")
+    print(f"{'the run':<16}{count(schedule.images)} images in {duration(whole)}, until {end}")
+    return 0
+
+
+def fake(data: Dataset, n: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Noise of the shape and type of a data set, with labels if it has some."""
+    generator = torch.Generator().manual_seed(hash64(n))
+    shape = (n, *data.spec.shape)
+    if len(shape) == 4:
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    else:
+        images = torch.randn(shape, generator=generator)
+    classes = data.spec.classes
+    labels = None if classes is None else torch.randint(0, classes, (n,), generator=generator)
+    return images, labels

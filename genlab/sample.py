@@ -1,0 +1,265 @@
+"""`genlab sample`, and `genlab.load(run).sample(n)` in Python."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from genlab import config as cfg
+from genlab import registry
+from genlab.build import build
+from genlab.contract import Denoises
+from genlab.errors import CheckpointError, ConfigError
+from genlab.noise import SampleNoise
+from genlab.run import pictures
+from genlab.run.checkpoint import Checkpoints, load_model
+from genlab.run.directory import Run, find_run
+from genlab.run.files import disk, write_text
+
+__all__ = ["Loaded", "load", "main"]
+
+SCHEMA = {
+    "n": "Count",
+    "batch": "Count",
+    "seed": "Natural",
+    "labels": "int | list[int] | None",
+    "weights": "Literal['ema', 'raw']",
+    "save": "Literal['png', 'npy', 'none']",
+    "interpolate": "bool",
+    "animate": "bool",
+    "name": "str | None",
+}
+PAIRS, STEPS = 6, 9  # rows and columns of an interpolation strip
+FRAMES = 40  # most frames of an animation
+
+
+def load(
+    run: str | Path = "latest",
+    outputs: str = "outputs",
+    trust: bool = False,
+    overrides: Sequence[str] = (),
+) -> Loaded:
+    """A trained run: `genlab.load("outputs/...").sample(16)`.
+
+    run: path, id or latest; overrides: of sampler, guidance and hardware, as on a command line.
+    trust: allow its config to import code from outside genlab. Raises a GenlabError.
+    """
+    return Loaded(find_run(str(run), outputs), trust, overrides)
+
+
+class Loaded:
+    """The newest valid checkpoint of a run, ready to draw samples."""
+
+    def __init__(self, run: Run, trust: bool = False, overrides: Sequence[str] = ()) -> None:
+        self.run = run
+        self.config = _with(run.config, overrides)
+        if problems := cfg.validate(self.config):
+            raise ConfigError(*problems)
+        found = Checkpoints(run.path / "checkpoints", print).newest()
+        if found is None:
+            raise CheckpointError(
+                f"{run.path} has no checkpoint yet; train it with genlab resume run={run.id}"
+            )
+        self.checkpoint = found[0].name
+        self.built = build(self.config, trust=trust)
+        self.built.hardware.start()
+        load_model(self.built.model, found[0] / "model.safetensors")
+        self.built.model.clock = None  # type: ignore[assignment] - nothing trains here
+
+    @property
+    def classes(self) -> int | None:
+        """Number of labels the model was trained with; None if it is unconditional."""
+        return self.built.spec.classes
+
+    def labels(self, n: int, asked: int | Sequence[int] | None = None) -> list[int] | None:
+        """n labels: `asked` repeated, or all classes in turn; None without classes."""
+        k = self.classes
+        if k is None:
+            if asked is not None:
+                raise ConfigError(
+                    "labels= needs a class-conditional run; this one was trained without labels"
+                )
+            return None
+        if asked is None:
+            return [i % k for i in range(n)]
+        wanted = [asked] if isinstance(asked, int) else list(asked)
+        if not wanted or min(wanted) < 0 or max(wanted) >= k:
+            raise ConfigError(f"labels={asked}: this run has the labels 0 to {k - 1}")
+        return [wanted[i % len(wanted)] for i in range(n)]
+
+    def sample(
+        self,
+        n: int,
+        *,
+        labels: int | Sequence[int] | None = None,
+        seed: int = 0,
+        batch: int = 64,
+        weights: str = "ema",
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[Any]:
+        """uint8 [n, C, H, W] images (or float32 [n, 2] points).
+
+        Image i is a function of (seed, i, its label) alone, not of n or batch; convolutions may
+        differ in the last bit between batch sizes, which is at most one grey level.
+        """
+        y = self.labels(n, labels)
+        parts = []
+        for start in range(0, n, batch):
+            stop = min(n, start + batch)
+            part = None if y is None else y[start:stop]
+            parts.append(self.built.draw(part, seed, range(start, stop), weights).numpy())
+            if progress:
+                progress(stop)
+        return np.concatenate(parts)
+
+    def interpolate(self, *, seed: int = 0, weights: str = "ema", label: int | None = None) -> Any:
+        """[PAIRS * STEPS, ...] samples along great circles between pairs of starting points.
+
+        A spherical path keeps the norm a Gaussian prior expects; a straight one would pass
+        through points the model never saw.
+        """
+        built = self.built
+        with torch.inference_mode(), built.viewed(weights), built.hardware.autocast():
+            ends = built.model.prior(SampleNoise(seed, range(2 * PAIRS), built.hardware.device))
+            a, b = ends[0::2].flatten(1), ends[1::2].flatten(1)
+            cos = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1)
+            angle = cos.acos()[:, None]
+            rows = []
+            for i in range(STEPS):
+                f = i / (STEPS - 1)
+                mixed = (torch.sin((1 - f) * angle) * a + torch.sin(f * angle) * b) / angle.sin()
+                rows.append(mixed.view(PAIRS, *ends.shape[1:]))
+            z = torch.stack(rows, 1).flatten(0, 1)
+            classes = self.classes
+            y = None
+            if classes is not None:
+                chosen = [label if label is not None else p % classes for p in range(PAIRS)]
+                y = torch.tensor(chosen, device=z.device).repeat_interleave(STEPS)
+            noise = SampleNoise(seed, range(len(z)), built.hardware.device)
+            x = built.model.transport(z, y, noise, built.solver)
+        return built.codec.decode(x.float()).cpu().numpy()
+
+    def trajectory(
+        self, n: int, *, labels: Any = None, seed: int = 0, weights: str = "ema"
+    ) -> list[NDArray[Any]]:
+        """The states of the sampler from noise to n samples, decoded; ConfigError without a path."""
+        if not isinstance(self.built.model, Denoises):
+            raise ConfigError(
+                f"animate=true needs a model with a path; {self.config['model']['name']!r} draws "
+                "its samples in one step"
+            )
+        frames: list[NDArray[Any]] = []
+        solver = self.built.solver
+        solver.watch = lambda x: frames.append(
+            self.built.codec.decode(x.float()).cpu().numpy()
+        )
+        try:
+            self.built.draw(self.labels(n, labels), seed, range(n), weights)
+        finally:
+            solver.watch = None
+        return frames
+
+
+def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The run's config with another sampler, guidance or hardware."""
+    node = OmegaConf.create(dict(config))
+    for word in words:
+        override = OverridesParser.create().parse_override(word)
+        key, value = override.get_key_element(), override.value()
+        room = key.partition(".")[0]
+        if key in ("sampler", "guidance", "hardware"):
+            path = registry.configs_dir() / key / f"{value}.yaml"
+            if not path.is_file():
+                raise ConfigError(registry.unknown(key, str(value), registry.names(key)))
+            node[key] = OmegaConf.load(path)
+        elif key != "data.root" and room not in ("sampler", "guidance", "hardware"):
+            raise ConfigError(
+                f"{key}: sampling can change sampler, guidance, hardware and data.root; "
+                "the rest belongs to the run"
+            )
+        elif key not in cfg.flatten(OmegaConf.to_container(node)):
+            known = cfg.flatten(OmegaConf.to_container(node))
+            raise ConfigError(f"no key {key!r} in this run. {registry.suggest(key, known)}")
+        else:
+            OmegaConf.update(node, key, value)
+    out = OmegaConf.to_container(node)
+    assert isinstance(out, dict)
+    return {str(k): v for k, v in out.items()}
+
+
+def main(words: Sequence[str]) -> int:
+    """Draws samples of a run into <run>/samples/<name>/ and says where; returns 0."""
+    options, rest = cfg.options(words)
+    own, others = [], []
+    keys = set(SCHEMA) | {"run", "outputs"}
+    for word in rest:
+        (own if word.partition("=")[0] in keys else others).append(word)
+    asked, _ = cfg.compose(own, primary="sample")
+    problems = []
+    for key, annotation in SCHEMA.items():
+        try:
+            registry.coerce(asked[key], annotation)
+        except ValueError as e:
+            problems.append(f"{key} must be {e}, not {asked[key]!r}")
+    if problems:
+        raise ConfigError(*problems)
+    loaded = load(asked["run"], asked["outputs"], bool(options.get("trust")), others)
+    if asked["animate"] and not isinstance(loaded.built.model, Denoises):
+        loaded.trajectory(1)  # raises before anything is drawn
+    folder = loaded.run.path / "samples" / _slug(asked["name"])
+    with disk("write samples to", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(loaded, asked, folder)
+    return 0
+
+
+def _write(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
+    n, seed, weights = asked["n"], asked["seed"], asked["weights"]
+    loaded.built.solver.evaluations = 0
+    samples = loaded.sample(
+        n, labels=asked["labels"], seed=seed, batch=asked["batch"], weights=weights
+    )
+    evaluations = loaded.built.solver.evaluations // math.ceil(n / asked["batch"])
+    if asked["save"] == "npy":
+        np.save(folder / "samples.npy", samples, allow_pickle=False)
+    elif asked["save"] == "png" and samples.ndim == 4:
+        pictures.save_each(samples, folder)
+    pictures.save(pictures.sheet(samples[:256]), folder / "grid.png")
+    if asked["interpolate"]:
+        label = asked["labels"] if isinstance(asked["labels"], int) else None
+        rows = loaded.interpolate(seed=seed, weights=weights, label=label)
+        picture = pictures.grid(rows, columns=STEPS) if rows.ndim == 4 else pictures.sheet(rows)
+        pictures.save(picture, folder / "interpolation.png")
+    if asked["animate"]:
+        states = loaded.trajectory(min(n, 64), labels=asked["labels"], seed=seed, weights=weights)
+        pick = sorted({round(i * (len(states) - 1) / (FRAMES - 1)) for i in range(FRAMES)})
+        frames = [pictures.sheet(states[i]) for i in pick]
+        pictures.animation(frames, folder / "trajectory.png")
+    record = {
+        **{k: asked[k] for k in ("n", "batch", "seed", "labels", "weights")},
+        "checkpoint": loaded.checkpoint,
+        "sampler": loaded.config["sampler"],
+        "guidance": loaded.config["guidance"],
+        "evaluations": evaluations,
+    }
+    write_text(folder / "sample.json", json.dumps(record, indent=1))
+    print(f"{n} samples of {loaded.run.title} at image {int(loaded.checkpoint):,}: {folder}")
+
+
+def _slug(name: str | None) -> str:
+    """A folder name that stays inside its folder."""
+    if name is None:
+        return datetime.now().strftime("%Y%m%d-%H%M%S")
+    if not name or name in (".", "..") or name == "train" or any(c in name for c in '/\\\0'):
+        raise ConfigError(f"name={name!r} must be a plain folder name, and not train")
+    return name[:100]

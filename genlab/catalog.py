@@ -137,7 +137,8 @@ def chosen(primary: str, picks: Mapping[str, str], *folders: Path) -> dict[str, 
     line wins over the experiment, the experiment over the model, the model over the primary.
     """
     path = configs_dir() / f"{primary}.yaml"
-    result = {g: Choice(m, path.name) for g, m in _defaults(path).items() if m != "null"}
+    bound = {g: m for g, m in _defaults(path).items() if m != "null" and "/" not in g}
+    result = {g: Choice(m, path.name) for g, m in bound.items()}
     by_hand = {g: Choice(m, "command line") for g, m in picks.items()}
     asked = {**result, **by_hand}
     layers = []

@@ -284,9 +284,10 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()  # a closed pipe shall show here, not at the interpreter's exit
         return code
     except BrokenPipeError:
-        # nothing can be said any more: `genlab list | head -1` is no error, a cut training is
+        # nothing can be said any more; `genlab list | head -1` is no error, a cut training is
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141 if call.verb in ("train", "resume", "sample") else 0
+        worked = call.verb in ("train", "resume", "sample") and not (call.help or call.cfg)
+        return 141 if worked else 0
     except (Exception, KeyboardInterrupt) as error:
         from genlab import failure
 

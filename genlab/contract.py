@@ -78,7 +78,6 @@ class Batch(NamedTuple):
 
     x: Tensor  # [B, *S] float32, model space (after Codec.encode)
     y: Tensor | None  # [B] int64 labels; None when the run is unconditional
-    index: Tensor  # [B] int64 position in the endless stream of draws
     noise: Noise  # all randomness a loss may use
     z: Tensor | None = None  # [B, *Z] paired noise; only coupling data fill it
 
@@ -130,9 +129,8 @@ class Model(nn.Module):
         loss, log = out if isinstance(out, tuple) else (out, {})
         yield Update(loss, log=log)
 
-    @torch.no_grad()
     def end_step(self, optim: Mapping[str, Optimizer]) -> None:
-        """Runs once when all players have stepped; the default refreshes every Shadow."""
+        """Runs once, without gradients, when all players have stepped; refreshes every Shadow."""
         if not hasattr(self, "_shadows"):
             # a tuple, found once: walking all modules would cost more than the update
             self._shadows = tuple(m for m in self.modules() if isinstance(m, Shadow))
@@ -239,8 +237,12 @@ class Codec(Protocol):
 
     spec: Spec  # of model space
 
-    def encode(self, u: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor | None]:
-        """u [B, C, H, W] uint8 (or [B, *S] float points) -> (x [B, *S], logdet [B] nats)."""
+    def encode(self, u: Tensor, noise: Noise | None) -> Tensor:
+        """u [B, C, H, W] uint8 (or [B, *S] float points) -> x [B, *S]."""
+        ...
+
+    def logdet(self, x: Tensor) -> Tensor | None:
+        """x [B, *S] -> log |dx/du| [B] nats at x; None for bytes that are not dequantized."""
         ...
 
     def decode(self, x: Tensor) -> Tensor:

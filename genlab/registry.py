@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import importlib.machinery
 import importlib.util
 import math
 import re
@@ -178,20 +179,32 @@ def _source(room: str, name: str) -> tuple[Path, str | None]:
     """File of a member, and the class name for an out-of-tree `package.module:Class`."""
     if ":" in name:
         module, _, cls = name.partition(":")
-        try:
-            spec = importlib.util.find_spec(module)
-        except (ImportError, ValueError):
-            spec = None
-        if spec is None or spec.origin is None:
+        origin = _origin(module)
+        if origin is None:
             raise ConfigError(
                 f"{room}.name={name}: no module {module!r} on the Python path; "
                 "write name: package.module:Class of an installed module"
             )
-        return Path(spec.origin), cls
+        return origin, cls
     known = members(room)
     if name not in known:
         raise ConfigError(unknown(room, name, known))
     return known[name], None
+
+
+def _origin(module: str) -> Path | None:
+    """The source file of a module; unlike importlib.util.find_spec, no parent is imported."""
+    name, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    for part in rest:
+        name = f"{name}.{part}"
+        inside = list(spec.submodule_search_locations or ()) if spec else []
+        spec = importlib.machinery.PathFinder.find_spec(name, inside)
+    origin = spec.origin if spec else None
+    return Path(origin) if origin and origin.endswith(".py") else None
 
 
 def _registers(node: ast.expr, name: str, stem: str) -> bool:

@@ -33,8 +33,7 @@ def text(words: Sequence[str], config_dirs: Sequence[str] = (), width: int = 10_
 
     blocks: list[tuple[str, list[Row]]] = []
     for room in [r for r in ROOMS if r in composed]:
-        member = _member(room, composed[room], who, chosen)
-        by = who.get(room) or (chosen[room].who if room in chosen else "")
+        member, by = chosen.get(room) or (str(composed[room].get("name")), "")
         nodes = _nodes(room, composed[room])
         docs = [_doc(room, node) for _, node in nodes]
         title = f"{room}={member}" + (f"  ({by})" if by else "")
@@ -66,17 +65,6 @@ def _nodes(room: str, node: Any) -> list[tuple[str, Mapping[str, Any]]]:
     if room != "network":
         return [(room, node)]
     return [(f"network.{role}", member) for role, member in node.items()]
-
-
-def _member(
-    room: str, node: Any, who: Mapping[str, str], chosen: Mapping[str, catalog.Choice]
-) -> str:
-    """The name to type for this room: the file its `name` came from."""
-    for key, _ in _nodes(room, node):
-        group, _, name = who.get(f"{key}.name", "").partition("/")
-        if group == room:
-            return name.removesuffix(".yaml")
-    return chosen[room].member if room in chosen else str(node.get("name"))
 
 
 def _doc(room: str, node: Mapping[str, Any]) -> str:

@@ -41,10 +41,11 @@ class Stream:
         """data: uint8 [N, C, H, W] or float [N, *S]; micro: (micro-batches, samples in each)."""
         if channels_last and data.dim() == 4:
             data = data.contiguous(memory_format=torch.channels_last)
-        self._data = data.to(device)
+        self._data, self._n = data.to(device), len(data)
         self._labels = None if labels is None else labels.to(device)
         self._codec, self._flip = codec, flip and data.dim() == 4
         self._seed, self.batch, self._device = seed, batch, device
+        self._noise_seed = hash64(seed, NOISE)
         self._count, self._size = micro
         self._first = rank * self._count * self._size
         self._orders: dict[int, Tensor] = {}
@@ -71,20 +72,19 @@ class Stream:
 
     def _batch(self, start: int, rows: slice) -> Batch:
         noise = DrawNoise(
-            hash64(self._seed, NOISE), start, self.batch, rows, self._generator, self._shared
+            self._noise_seed, start, self.batch, rows, self._generator, self._shared
         )
-        low, high = start + rows.start, start + rows.stop
-        picked = self._picked(low, high)
+        picked = self._picked(start + rows.start, start + rows.stop)
         u = self._data.index_select(0, picked)
         if self._flip:
             u = torch.where(noise.uniform(1, 1, 1) < 0.5, u.flip(-1), u)
-        x, _ = self._codec.encode(u, noise)
+        x = self._codec.encode(u, noise)
         y = None if self._labels is None else self._labels.index_select(0, picked)
-        return Batch(x, y, torch.arange(low, high, device=self._device), noise)
+        return Batch(x, y, noise)
 
     def _picked(self, low: int, high: int) -> Tensor:
         """Indices of the images at stream positions [low, high)."""
-        n = len(self._data)
+        n = self._n
         parts = []
         while low < high:
             epoch, offset = divmod(low, n)

@@ -64,7 +64,7 @@ class Player:
         dist.sum_grads(grads)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         probe = loss + norm
-        bad = (probe - probe).ne(0).float()  # NaN - NaN and inf - inf are NaN, which is not 0
+        bad = (probe - probe).ne_(0)  # 1.0 if not finite: inf - inf and NaN - NaN are NaN, not 0
         divide = None
         if self.scale is not None:
             norm = norm / self.scale
@@ -123,6 +123,7 @@ class Trainer:
         self.players = {n: Player(n, o, fp16) for n, o in optimizers.items()}
         self.clock = model.clock = Clock()
         self._autocast = autocast
+        self._rank, self._world = dist.rank(), dist.world()
         self._others: dict[tuple[str, ...], list[nn.Parameter]] = {}
         self._factor: float | None = None
         self._checked: set[tuple[str, ...]] = set()
@@ -141,7 +142,7 @@ class Trainer:
     def one_step(self) -> None:
         """Draws, computes, steps every player in the order the model yields them."""
         model, clock = self.model, self.clock
-        seed = hash64(self.seed, DROPOUT, clock.step, dist.rank())
+        seed = hash64(self.seed, DROPOUT, clock.step, self._rank)
         torch.default_generator.manual_seed(seed)
         if torch.cuda.is_initialized():
             torch.cuda.manual_seed(seed)
@@ -163,7 +164,8 @@ class Trainer:
                 self._keep(f"bad/{name}", bad)
                 self._steps.setdefault(name, []).append(clock.step)
         clock.drawn = self.stream.draws * self.stream.batch
-        model.end_step(self.optimizers)
+        with torch.no_grad():
+            model.end_step(self.optimizers)
         clock.step += 1
         clock.images += clock.drawn
         if clock.step % FLUSH == 0:
@@ -176,7 +178,7 @@ class Trainer:
         on: tuple[str, ...] | None = None
         total: Tensor | None = None
         log: Mapping[str, Tensor] = {}
-        share = 1.0 / (len(micro) * dist.world())
+        share = 1.0 / (len(micro) * self._world)
         for i, one in enumerate(micro):
             with self._autocast():
                 update = next(one, None)
@@ -206,8 +208,8 @@ class Trainer:
             log = {k: v / len(micro) for k, v in log.items()}
         if on not in self._checked:
             self._check(on)
-        if dist.world() > 1:
-            total = dist.mean_(total * dist.world())
+        if self._world > 1:
+            total = dist.mean_(total * self._world)
         return on, total, log
 
     def _not_of(self, on: tuple[str, ...]) -> list[nn.Parameter]:

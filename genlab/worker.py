@@ -295,7 +295,8 @@ class Worker:
                     f"{name} is not finite at image {self.clock.images:,}; nothing was saved over "
                     "the last good checkpoint: lower optimizer.lr, then fresh=true"
                 )
-        better = self.measured < self.best  # false for NaN: a broken value is never the best
+        # a broken value is never the best; of equals the earlier stays
+        better = math.isfinite(self.measured) and self.measured < self.best
         if better:
             self.best = self.measured
         self.measured = math.nan
@@ -347,17 +348,16 @@ class Worker:
                 seed = hash64(self.config["seed"], EVAL)
                 noise = DrawNoise(seed, start, len(u), slice(0, len(u)), generator, None)
                 y = labels[start : start + size] if self.built.spec.classes else None
-                total += float(self._loss_of(u, y, start, noise)) * len(u)
+                total += float(self._loss_of(u, y, noise)) * len(u)
                 count += len(u)
         return total / count
 
-    def _loss_of(self, u: Any, y: Any, start: int, noise: DrawNoise) -> torch.Tensor:
+    def _loss_of(self, u: Any, y: Any, noise: DrawNoise) -> torch.Tensor:
         from genlab.contract import Batch
 
-        x, _ = self.built.codec.encode(u, noise)
-        index = torch.arange(start, start + len(u), device=u.device)
+        x = self.built.codec.encode(u, noise)
         with self.built.hardware.autocast():
-            out = self.model.loss(Batch(x, y, index, noise))
+            out = self.model.loss(Batch(x, y, noise))
         return out[0] if isinstance(out, tuple) else out
 
     def _report(self) -> None:

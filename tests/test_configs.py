@@ -54,7 +54,7 @@ def test_every_model_composes_with_every_data_set_of_images(model):
 @pytest.mark.parametrize(("room", "name"), [c for c in CASES if c[0] in ("schedule", "optimizer")])
 def test_members_compose_in_place(room, name):
     config, who = compose([f"{room}={name}"])
-    assert config[room]["name"] == name
+    assert config[room]["name"] == nodes(room, name)[room]["name"]
     assert who[room] == "command line"
 
 

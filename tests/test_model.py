@@ -27,7 +27,7 @@ def noise(n: int) -> DrawNoise:
 def batch(n: int, *shape: int, labels: bool = True, z: Tensor | None = None) -> Batch:
     x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(0))
     y = torch.arange(n) % 3 if labels else None
-    return Batch(x, y, torch.arange(n), noise(n), z)
+    return Batch(x, y, noise(n), z)
 
 
 # --- flow matching -------------------------------------------------------------------------------

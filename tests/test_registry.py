@@ -28,7 +28,7 @@ class First:
     More words.
     """
 
-    def __init__(self, spec, extra=None, *, lr: Positive, kind: Literal["a", "b"], n: Count | None):
+    def __init__(self, spec, extra=0, *, lr: Positive, kind: Literal["a", "b"], n: Count | None):
         self.lr, self.kind, self.n = lr, kind, n
 
 
@@ -197,9 +197,9 @@ def test_build_hands_over_what_is_named_and_reports_a_value_error():
     assert codec.spec.shape == (2,)
     with pytest.raises(ConfigError, match="needs spec, which nothing gives"):
         build("codec", points)
-    with pytest.raises(ConfigError, match="codec.scale must be a number > 0"):
+    with pytest.raises(ConfigError, match=r"codec\.scale must be a number > 0"):
         build("codec", {**points, "scale": -1}, spec=Spec((2,)))
-    with pytest.raises(ConfigError, match=r"^codec: .*uint8|^codec: "):
+    with pytest.raises(ConfigError, match=r"^codec: "):
         build("codec", points, spec=Spec((3, 8, 8)))
 
 
@@ -213,4 +213,19 @@ def test_out_of_tree_member_needs_trust(tmp_path, monkeypatch):
     with pytest.raises(Refused, match="trust=true"):
         build("data", node, trust=False)
     assert build("data", node).n == 3
-    assert "no module" in check("data", {"name": "nowhere_at_all:Mine"})[0]
+    for nowhere in ("nowhere_at_all:Mine", "os.path:join", "sys:exit", ".:x", ":"):
+        assert "no module" in check("data", {"name": nowhere})[0]
+
+
+def test_checking_an_out_of_tree_name_runs_none_of_its_code(tmp_path, monkeypatch):
+    package = tmp_path / "foreign_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('imported')\n")
+    (package / "inner.py").write_text("class Mine:\n    def __init__(self, *, n: int): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"name": "foreign_package.inner:Mine", "n": 3}
+    assert check("data", node) == []
+    with pytest.raises(Refused):
+        build("data", node, trust=False)
+    with pytest.raises(SystemExit, match="imported"):
+        build("data", node)

@@ -18,8 +18,7 @@ class Pixels:
 
     x = u / 127.5 - 1;  u = round(127.5 (x + 1)), clamped
 
-    decode(encode(u)) == u for every byte. Nothing is dequantized, so there is no density and the
-    logdet is None.
+    decode(encode(u)) == u for every byte. Nothing is dequantized, so there is no density.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -30,13 +29,16 @@ class Pixels:
             )
         self.spec = spec
 
-    def encode(self, u: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor | None]:
-        """u uint8 [B, C, H, W] -> (x float32 [B, C, H, W] in [-1, 1], None)."""
+    def encode(self, u: Tensor, noise: Noise | None) -> Tensor:
+        """u uint8 [B, C, H, W] -> x float32 [B, C, H, W] in [-1, 1]."""
         if u.dtype != torch.uint8:
             raise ConfigError(
                 f"codec=pixels takes uint8 images, and these data are {u.dtype}; use codec=points"
             )
-        return u.float().div_(127.5).sub_(1), None
+        return u.float().div_(127.5).sub_(1)
+
+    def logdet(self, x: Tensor) -> None:
+        """None: bytes that are not dequantized have no density."""
 
     def decode(self, x: Tensor) -> Tensor:
         """x [B, C, H, W] -> uint8 [B, C, H, W]; values outside [-1, 1] are clamped."""

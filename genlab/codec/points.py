@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from genlab.contract import Noise, Spec
@@ -29,14 +28,17 @@ class Points:
             )
         self.spec, self.scale = spec, scale
 
-    def encode(self, u: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor | None]:
-        """u float [B, D] -> (x float32 [B, D], logdet [B] nats)."""
+    def encode(self, u: Tensor, noise: Noise | None) -> Tensor:
+        """u float [B, D] -> x float32 [B, D]."""
         if not u.is_floating_point():
             raise ConfigError(
                 f"codec=points takes float points, and these data are {u.dtype}; use codec=pixels"
             )
-        logdet = -self.spec.shape[0] * math.log(self.scale)
-        return u.float() / self.scale, torch.full((len(u),), logdet, device=u.device)
+        return u.float() / self.scale
+
+    def logdet(self, x: Tensor) -> Tensor:
+        """x [B, D] -> [B] nats."""
+        return x.new_full((len(x),), -self.spec.shape[0] * math.log(self.scale))
 
     def decode(self, x: Tensor) -> Tensor:
         """x [B, D] -> float32 points [B, D] in units of the data."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from genlab.contract import Batch, Model, Noise, Process, Solver, Spec
@@ -39,10 +40,10 @@ class FlowMatching(Model):
         self.label_dropout = label_dropout
         self.ema = Shadow(net, ema) if ema else None
 
-    def _coefficients(self, t: Tensor, x: Tensor) -> list[Tensor]:
+    def _coefficients(self, t: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         """a, b, a', b', each [B, 1, ...] to multiply x [B, *S]; float64 until then."""
-        shape = [-1] + [1] * (x.dim() - 1)
-        return [c.to(x.dtype).view(shape) for c in self.process.coefficients(t)]
+        shape = [4, -1] + [1] * (x.dim() - 1)
+        return torch.stack(self.process.coefficients(t)).to(x.dtype).view(shape).unbind()
 
     def loss(self, batch: Batch) -> Tensor:
         """[] mean squared error of the velocity, per number of x."""

@@ -4,7 +4,8 @@ checkpoints/000000102400/          named by the images drawn
     model.safetensors              Model.state_dict(): networks, Shadows, codebooks, buffers
     optimizer.safetensors          player/parameter/moment
     state.json                     clock, loss scales, best value
-    manifest.json                  format, version, size and SHA-256 of each file; written last
+    manifest.json                  format, version, whether it is the best so far, size and
+                                   SHA-256 of each file; written last
 checkpoints/latest, best           the name of one
 
 A folder without a valid manifest does not count. Nothing is ever unpickled.
@@ -18,6 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +83,18 @@ class Checkpoints:
         with disk("write a checkpoint to", target):
             point("save.before_temp")
             self._sweep()
+            self._mend()
             self._room_for(model, optimizer)
             temporary.mkdir(parents=True)
             try:
-                _write(temporary, model, optimizer, state, config)
+                _write(temporary, model, optimizer, state, config, best)
+                point("save.before_rename")
+                if target.exists():  # the same moment saved again, after a fall back
+                    os.rename(target, self.folder / f".old-{name}")
+                os.rename(temporary, target)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)  # give a full disk its space back
                 raise
-            point("save.before_rename")
-            if target.exists():  # the same moment saved again, after a fall back
-                os.rename(target, self.folder / f".old-{name}")
-            os.rename(temporary, target)
             point("save.after_rename")
             fsync_folder(self.folder)
             point("save.before_pointer")
@@ -111,18 +114,22 @@ class Checkpoints:
             folder = self.folder / name
             try:
                 state = verify(folder)
+            except _Newer:
+                raise
             except CheckpointError as e:
-                if "upgrade" in str(e):
-                    raise
-                os.rename(folder, self.folder / f".corrupt-{name}")
+                if not folder.is_dir():  # retired meanwhile by the process that trains
+                    return self.newest()
+                with suppress(OSError):  # the run of somebody else may be read-only
+                    aside = self.folder / f".corrupt-{name}"
+                    shutil.rmtree(aside, ignore_errors=True)
+                    os.rename(folder, aside)
                 self.say(f"WARNING: checkpoint {name} is damaged ({e}); falling back to the one before")
                 continue
             return folder, state
-        damaged = [p for p in self.folder.glob(".corrupt-*")] if self.folder.is_dir() else []
-        if damaged:
+        if names or (self.folder.is_dir() and any(self.folder.glob(".corrupt-*"))):
             raise CheckpointError(
-                f"every checkpoint in {self.folder} is damaged ({len(damaged)} set aside as "
-                ".corrupt-*); add fresh=true to start again from image 0"
+                f"every checkpoint in {self.folder} is damaged (they are set aside as .corrupt-*); "
+                "add fresh=true to genlab train to start again from image 0"
             )
         return None
 
@@ -132,6 +139,19 @@ class Checkpoints:
         for pattern in (".tmp-*", ".old-*"):
             for path in self.folder.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _mend(self) -> None:
+        """Points `best` at the last checkpoint that was one: a kill may come before the pointer."""
+        for name in reversed(self.names()):
+            try:
+                manifest = json.loads((self.folder / name / "manifest.json").read_bytes())
+                is_best = bool(manifest["best"])
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                continue
+            if is_best:
+                if self.pointer("best") != name:
+                    write_text(self.folder / "best", name + "\n")
+                return
 
     def _room_for(self, *tensors: Mapping[str, Tensor]) -> None:
         need = sum(t.numel() * t.element_size() for part in tensors for t in part.values())
@@ -159,6 +179,7 @@ def _write(
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
     config: Mapping[str, Any],
+    best: bool,
 ) -> None:
     metadata = {"format": str(FORMAT), "genlab": __version__}
     try:
@@ -176,9 +197,19 @@ def _write(
             os.fsync(f.fileno())
             digest = hashlib.file_digest(f, "sha256").hexdigest()
         files[name] = {"bytes": (folder / name).stat().st_size, "sha256": digest}
-    manifest = {"format": FORMAT, "genlab": __version__, "torch": torch.__version__, "files": files}
+    manifest = {
+        "format": FORMAT,
+        "genlab": __version__,
+        "torch": torch.__version__,
+        "best": best,
+        "files": files,
+    }
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
     point("save.after_fsync")
+
+
+class _Newer(CheckpointError):
+    """A good checkpoint, only not for this version: not to be fallen back from."""
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -186,7 +217,7 @@ def verify(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if int(manifest["format"]) > FORMAT:
-            raise CheckpointError(
+            raise _Newer(
                 f"{folder} was made by genlab {manifest['genlab']}, this is {__version__}; "
                 "upgrade genlab to read it"
             )
@@ -198,7 +229,7 @@ def verify(folder: Path) -> dict[str, Any]:
                 if hashlib.file_digest(f, "sha256").hexdigest() != entry["sha256"]:
                     raise CheckpointError(f"{name} has other bytes than were written")
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as e:
         text = str(e).splitlines()[0] if str(e) else ""
         raise CheckpointError(f"{type(e).__name__}: {text}") from e
     if not isinstance(state, dict):

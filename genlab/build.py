@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab import registry
+from genlab import dist, registry
 from genlab.contract import (
     Codec,
     Dataset,
@@ -27,8 +27,10 @@ from genlab.contract import (
 from genlab.errors import ConfigError
 from genlab.hardware.auto import Hardware
 from genlab.noise import SampleNoise, hash64
+from genlab.stream import Stream
+from genlab.trainer import Trainer
 
-__all__ = ["Built", "PathSolver", "build", "make_optimizers"]
+__all__ = ["Built", "PathSolver", "build", "make_optimizers", "make_trainer"]
 
 INIT = 4  # keeps the seed of the starting weights apart from those of the stream
 
@@ -235,3 +237,32 @@ def make_optimizers(config: Mapping[str, Any], model: Model) -> dict[str, Optimi
     if problems:
         raise ConfigError(*problems)
     return out
+
+
+def make_trainer(
+    config: Mapping[str, Any], built: Built, data: Tensor, labels: Tensor | None
+) -> Trainer:
+    """The trainer of a built config on given data (`built.data.load("train")`, as a rule)."""
+    hardware, batch = built.hardware, built.schedule.batch
+    stream = Stream(
+        data,
+        labels if built.spec.classes else None,
+        built.codec,
+        seed=config["seed"],
+        batch=batch,
+        rank=dist.rank(),
+        micro=hardware.accumulation(batch),
+        flip=getattr(built.data, "flip", False),
+        device=hardware.device,
+        channels_last=hardware.channels_last,
+    )
+    built.model.train()
+    return Trainer(
+        built.model,
+        make_optimizers(config, built.model),
+        stream,
+        built.schedule,
+        seed=config["seed"],
+        autocast=hardware.autocast,
+        fp16=hardware.precision == "fp16",
+    )

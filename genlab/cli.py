@@ -57,6 +57,9 @@ def _checked(call: Call, primary: str, *more: str) -> list[str]:
 
 
 def _train(call: Call) -> int:
+    for flag, given in (("--cfg job", call.cfg), ("--dry-run", call.dry_run)):
+        if call.multirun and given:
+            raise ConfigError(f"{flag} looks at one config: leave out -m and give one value a key")
     words = _checked(call, "train", "fresh", "allow", "trust")
     from genlab import train
 

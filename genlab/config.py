@@ -9,16 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genlab import registry
+from genlab import catalog, overrides, registry
 from genlab.errors import ConfigError, Refused
 from genlab.registry import ROOMS, suggest
 
@@ -48,7 +49,7 @@ HOUSE = {
 FREE = {"extra", "promise", "source"}
 """Top-level keys whose content is not checked: notes of an experiment and of a person."""
 
-LIMIT = 1_000_000
+LIMIT = 200_000
 """Largest config file in bytes; nobody writes one, and larger ones come from mistakes."""
 
 
@@ -70,14 +71,14 @@ def options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def compose(
-    overrides: Sequence[str], config_dirs: Sequence[str] = (), primary: str = "train"
+    words: Sequence[str], config_dirs: Sequence[str] = (), primary: str = "train"
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """(resolved config without the hydra node, who chose each dotted key).
 
     In the second, the key of a room itself ("network") says who chose its members. Raises
     ConfigError with every problem found, Refused for a `_target_`.
     """
-    typed = [_open_players(word) for word in overrides]
+    typed = [_open_players(word) for word in words]
     _refuse_typed(typed)
     search = [f"hydra.searchpath=[{','.join(_folder(d) for d in config_dirs)}]"]
     asked = [*typed, *(search if config_dirs else [])]
@@ -164,15 +165,19 @@ def read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"{path} cannot be read as a config: {_first_line(e)}") from e
-    if re.search(r"(^|[\s\[{,:-])[&*][A-Za-z0-9_]+", text, re.MULTILINE) and "\n" in text:
-        raise ConfigError(f"{path} has YAML aliases: not a config genlab wrote")
     try:
+        # events come before anything is built, so an alias bomb stays a short text
+        events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        if any(getattr(event, "anchor", None) for event in events):
+            raise ConfigError(f"{path} has YAML aliases: not a config genlab wrote")
         config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except ConfigError:
+        raise
     except Exception as e:  # YAML's and OmegaConf's error trees have no common root
         raise ConfigError(f"{path} is not YAML: {_first_line(e)}") from e
-    if not isinstance(config, dict) or not config:
-        raise ConfigError(f"{path} is empty or not a mapping: not a config genlab wrote")
     _refuse_targets(config)
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        raise ConfigError(f"{path} is empty or names no model: not a config genlab wrote")
     config.pop("hydra", None)
     return {str(k): v for k, v in config.items()}
 
@@ -250,7 +255,9 @@ def _explain(
             f"{leaf[0]} has: {_list(k[len(leaf[0]) + 1 :] for k in room)}." if room else ""
         )
         return f"no key {key!r}. {hint} (`genlab show` lists every key)"
-    if missing := re.search(r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text):
+    if missing := re.search(
+        r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text
+    ):
         group, name = missing[1], missing[2]
         while "/" in group and group not in ROOMS:
             group, _, rest = group.partition("/")
@@ -276,50 +283,27 @@ def flatten(node: Any, prefix: str = "") -> list[str]:
 # --- who chose what ------------------------------------------------------------------------------
 
 
-def _provenance(
-    primary: str, words: Sequence[str], config_dirs: Sequence[str]
-) -> dict[str, str]:
+def _provenance(primary: str, words: Sequence[str], config_dirs: Sequence[str]) -> dict[str, str]:
     """Dotted key -> the file or "command line" that set it last; room -> who chose its member."""
     loader = GlobalHydra.instance().config_loader()
     result = loader.compute_defaults_list(
         config_name=primary, overrides=list(words), run_mode=RunMode.RUN
     )
+    folders = tuple(map(Path, config_dirs))
     who: dict[str, str] = {}
-    chosen: dict[str, str] = {}
     for item in result.defaults:
-        if item.config_path is None or item.config_path.startswith("hydra"):
-            continue
-        path = _find_yaml(item.config_path, config_dirs)
+        group, _, name = (item.config_path or "").rpartition("/")
+        path = catalog.find_yaml(group, name, *folders) if not group.startswith("hydra") else None
         if path is None:
             continue
-        node = OmegaConf.load(path)
-        if not isinstance(node, DictConfig):
-            continue
-        source = f"{item.config_path}.yaml"
-        for default in node.pop("defaults", []) if not item.is_self or not who else []:
-            for group in default if isinstance(default, DictConfig) else ():
-                name = str(group).rpartition(" ")[2].strip("/")
-                if name in ROOMS:
-                    chosen[name] = source
-        node.pop("defaults", None)
-        node.pop("hydra", None)
+        node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        kept = {k: v for k, v in node.items() if k not in ("defaults", "hydra")}
         prefix = f"{item.package}." if item.package and item.package != "_global_" else ""
-        for key in flatten(OmegaConf.to_container(node, resolve=False), prefix):
-            who[key] = source
+        who |= dict.fromkeys(flatten(kept, prefix), f"{item.config_path}.yaml")
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
-        if key in ROOMS:
-            chosen[key] = "command line"
-        elif not key.startswith("hydra"):
-            for known in [k for k in who if k == key or k.startswith(key + ".")]:
-                who[known] = "command line"
-            who[key] = "command line"
-    return {**who, **chosen}
-
-
-def _find_yaml(config_path: str, config_dirs: Sequence[str]) -> Path | None:
-    for root in (*map(Path, config_dirs), registry.configs_dir()):
-        path = root / f"{config_path}.yaml"
-        if path.is_file():
-            return path
-    return None
+        if key not in ROOMS and not key.startswith("hydra"):
+            under = [k for k in who if k.startswith(key + ".")]
+            who |= dict.fromkeys([key, *under], "command line")
+    picked = catalog.chosen(primary, overrides.picks(words, *folders), *folders)
+    return who | {room: choice.who for room, choice in picked.items() if room in ROOMS}

@@ -9,13 +9,11 @@ from typing import Any
 
 import torch
 
-from genlab.build import build, make_optimizers
+from genlab.build import build, make_trainer
 from genlab.contract import Dataset
+from genlab.memory import memory, memory_advice
 from genlab.noise import hash64
 from genlab.run.words import count, duration, size
-from genlab.stream import Stream
-from genlab.trainer import Trainer
-from genlab.worker import memory, memory_advice
 
 __all__ = ["dry_run"]
 
@@ -32,28 +30,7 @@ def dry_run(config: Mapping[str, Any]) -> int:
             total = sum(p.numel() for p in network.parameters())
             print(f"{role:<16}{total:>14,} parameters  {type(network).__name__}")
         images, labels = fake(built.data, 2 * schedule.batch)
-        stream = Stream(
-            images,
-            labels if built.spec.classes else None,
-            built.codec,
-            seed=config["seed"],
-            batch=schedule.batch,
-            rank=0,
-            micro=hardware.accumulation(schedule.batch),
-            flip=getattr(built.data, "flip", False),
-            device=hardware.device,
-            channels_last=hardware.channels_last,
-        )
-        trainer = Trainer(
-            built.model,
-            make_optimizers(config, built.model),
-            stream,
-            schedule,
-            seed=config["seed"],
-            autocast=hardware.autocast,
-            fp16=hardware.precision == "fp16",
-        )
-        built.model.train()
+        trainer = make_trainer(config, built, images, labels)
         for _ in range(STEPS):
             before, start = trainer.clock.images, time.perf_counter()
             trainer.one_step()

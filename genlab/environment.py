@@ -45,9 +45,7 @@ def changes(folder: Path, now: Mapping[str, Any]) -> str:
         then = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "its environment was not recorded"
-    return ", ".join(
-        f"{k} was {then.get(k)}, is {now[k]}" for k in EXACT if then.get(k) != now[k]
-    )
+    return ", ".join(f"{k} was {then.get(k)}, is {now[k]}" for k in EXACT if then.get(k) != now[k])
 
 
 def _cpu() -> str:

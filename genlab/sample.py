@@ -160,9 +160,7 @@ class Loaded:
             )
         frames: list[NDArray[Any]] = []
         solver = self.built.solver
-        solver.watch = lambda x: frames.append(
-            self.built.codec.decode(x.float()).cpu().numpy()
-        )
+        solver.watch = lambda x: frames.append(self.built.codec.decode(x.float()).cpu().numpy())
         try:
             self.built.draw(self.labels(n, labels), seed, range(n), weights)
         finally:
@@ -260,6 +258,6 @@ def _slug(name: str | None) -> str:
     """A folder name that stays inside its folder."""
     if name is None:
         return datetime.now().strftime("%Y%m%d-%H%M%S")
-    if not name or name in (".", "..") or name == "train" or any(c in name for c in '/\\\0'):
+    if not name or name in (".", "..") or name == "train" or any(c in name for c in "/\\\0"):
         raise ConfigError(f"name={name!r} must be a plain folder name, and not train")
     return name[:100]

@@ -48,5 +48,7 @@ class Signals:
         if self.caught and number == signal.SIGINT and now - self._when < PATIENCE:
             raise KeyboardInterrupt
         if not self.caught and number == signal.SIGINT:
-            sys.stderr.write("\nstopping after this step and a checkpoint; Ctrl-C again: at once\n")
+            sys.stderr.write(
+                "\nstopping after this step and a checkpoint; Ctrl-C again: at once\n"
+            )
         self.caught, self._when = self.caught or number, now

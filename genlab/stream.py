@@ -71,9 +71,7 @@ class Stream:
             start += self.batch
 
     def _batch(self, start: int, rows: slice) -> Batch:
-        noise = DrawNoise(
-            self._noise_seed, start, self.batch, rows, self._generator, self._shared
-        )
+        noise = DrawNoise(self._noise_seed, start, self.batch, rows, self._generator, self._shared)
         picked = self._picked(start + rows.start, start + rows.stop)
         u = self._data.index_select(0, picked)
         if self._flip:

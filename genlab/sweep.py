@@ -60,9 +60,7 @@ def _check_launcher(overrides: Sequence[str]) -> None:
         if "_target_" in word:
             raise Refused(f"{key}: a sweep may name an installed launcher, not code")
         if key == "hydra/launcher" and value not in LAUNCHERS:
-            raise ConfigError(
-                registry.unknown("launcher", value, LAUNCHERS).partition(" (`")[0]
-            )
+            raise ConfigError(registry.unknown("launcher", value, LAUNCHERS).partition(" (`")[0])
         if key == "hydra/launcher" and value == "joblib" and not _has_joblib():
             from genlab.errors import DeviceError
 

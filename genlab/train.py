@@ -67,7 +67,10 @@ def main(
             made = run or Run.create(config, cfg.digest(config), overrides, who)
             folder = str(made.path)
     folder = _shared(folder, config)
-    return _launch(Path(folder), config, options) if folder else 0
+    if not folder:
+        return 0
+    # the person composed this config just now, so its out-of-tree names are their own
+    return _launch(Path(folder), config["hardware"]["devices"], True, options.get("allow", []))
 
 
 def resume(words: Sequence[str]) -> int:
@@ -89,11 +92,12 @@ def resume(words: Sequence[str]) -> int:
         raise ConfigError(*problems)
     from genlab.build import build
 
-    build(after, trust=bool(options.get("trust")), meta=True)
+    trust, allow = bool(options.get("trust")), options.get("allow", [])
+    build(after, trust=trust, meta=True)
     if after != before:
         with run.lock():
             run.rewrite_config(after)
-    return _launch(run.path, after, options)
+    return _launch(run.path, after["hardware"]["devices"], trust, allow)
 
 
 def _same(config: Mapping[str, Any]) -> Run | None:
@@ -104,7 +108,9 @@ def _same(config: Mapping[str, Any]) -> Run | None:
     return found[-1] if found else None
 
 
-def _changed(config: Mapping[str, Any], words: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
+def _changed(
+    config: Mapping[str, Any], words: Sequence[str], allow: Sequence[str]
+) -> dict[str, Any]:
     node = OmegaConf.create(dict(config))
     known = cfg.flatten(config)
     problems = []
@@ -161,15 +167,14 @@ def _shared(folder: str, config: Mapping[str, Any]) -> str:
     return bytes(path.cpu().tolist()).rstrip(b"\0").decode()
 
 
-def _launch(folder: Path, config: Mapping[str, Any], options: Mapping[str, Any]) -> int:
+def _launch(folder: Path, ranks: int, trust: bool, allow: Sequence[str]) -> int:
+    """Trains a run directory here, or on several ranks of this machine."""
     from genlab import dist
 
-    ranks, trust, allow = config["hardware"]["devices"], options.get("trust"), options.get("allow", [])
     if ranks == 1 or dist.world() > 1:
         from genlab.worker import work
 
-        # `train` composed the config itself, so its out-of-tree names are the person's own
-        return work(folder, trust=trust is not False, allow=tuple(allow))
+        return work(folder, trust=trust, allow=tuple(allow))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={ranks}", "-m", "genlab", "__work", str(folder), *allow]
     return subprocess.run([*command, *(["trust"] if trust else [])]).returncode

@@ -8,24 +8,23 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import signal
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from genlab import dist
-from genlab.build import Built, build, make_optimizers
+from genlab.build import Built, build, make_trainer
 from genlab.contract import Model
 from genlab.environment import changes, environment
 from genlab.errors import CheckpointError, Diverged, GenlabError, PeerLost, Stopped
+from genlab.heldout import held_out_loss
+from genlab.memory import memory, memory_advice
 from genlab.nn.shadow import Shadow
-from genlab.noise import DrawNoise, hash64
 from genlab.run import checkpoint as ckpt
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run, find_run
@@ -34,13 +33,9 @@ from genlab.run.journal import Journal
 from genlab.run.panel import Panel
 from genlab.run.pictures import save, sheet
 from genlab.signals import Signals
-from genlab.stream import Stream
-from genlab.trainer import Trainer
 
-__all__ = ["Worker", "main", "memory", "memory_advice", "work"]
+__all__ = ["Worker", "main", "work"]
 
-EVAL = 5  # keeps the noise of held-out losses apart from that of training
-HELD_OUT = 1024  # held-out data a loss is averaged over
 GRID = 64  # samples in a grid over training
 
 
@@ -94,37 +89,13 @@ class Worker:
         self._prepare(allow)
 
     def _prepare(self, allow: tuple[str, ...]) -> None:
-        built, config = self.built, self.config
-        with memory_advice(config):
-            images, labels = built.data.load("train")
-            self.stream = Stream(
-                images,
-                labels if built.spec.classes else None,
-                built.codec,
-                seed=config["seed"],
-                batch=built.schedule.batch,
-                rank=dist.rank(),
-                micro=built.hardware.accumulation(built.schedule.batch),
-                flip=getattr(built.data, "flip", False),
-                device=built.hardware.device,
-                channels_last=built.hardware.channels_last,
-            )
-        optimizers = make_optimizers(config, self.model)
-        self.trainer = Trainer(
-            self.model,
-            optimizers,
-            self.stream,
-            built.schedule,
-            seed=config["seed"],
-            autocast=built.hardware.autocast,
-            fp16=built.hardware.precision == "fp16",
-        )
+        with memory_advice(self.config):
+            self.trainer = make_trainer(self.config, self.built, *self.built.data.load("train"))
         self.clock = self.trainer.clock
         self.best, self.measured = math.inf, math.nan
         self.seconds = 0.0
         self._start_from(allow)
         dist.broadcast_([*self.model.parameters(), *self.model.buffers()])
-        self.model.train()
 
     def _start_from(self, allow: tuple[str, ...]) -> None:
         """Own newest checkpoint, else init=<run>, else scratch; says which."""
@@ -199,7 +170,9 @@ class Worker:
                     self.run.status = "done"
             self._report()
         except torch.distributed.DistBackendError as e:
-            raise PeerLost(f"another rank is gone ({str(e).splitlines()[0]}); resume the run") from e
+            raise PeerLost(
+                f"another rank is gone ({str(e).splitlines()[0]}); resume the run"
+            ) from e
         finally:
             dist.stop()
         return 0
@@ -256,8 +229,10 @@ class Worker:
             if log:
                 self.trainer.read()
             return save
-        if self._is_due("eval") and (value := self._held_out_loss()) is not None:
-            line["heldout/loss"] = value
+        if self._is_due("eval") and type(self.model).loss is not Model.loss:
+            line["heldout/loss"] = held_out_loss(
+                self.built, self.built.schedule.batch, self.config["seed"]
+            )
         if log or line:
             self._log(line, means=log)
         if self._is_due("sample"):
@@ -328,38 +303,6 @@ class Worker:
             path.parent.mkdir(parents=True, exist_ok=True)
             save(sheet(drawn.numpy()), path)
 
-    @torch.no_grad()
-    def _held_out_loss(self) -> float | None:
-        """Mean loss over held-out data with fixed noise; None for a model without one loss."""
-        if type(self.model).loss is Model.loss:
-            return None
-        if not hasattr(self, "_held_out"):
-            images, labels = self.built.data.load("test")
-            device = self.built.hardware.device
-            labels = None if labels is None else labels[:HELD_OUT].to(device)
-            self._held_out = (images[:HELD_OUT].to(device), labels)
-        total, count = 0.0, 0
-        images, labels = self._held_out
-        size = self.stream.batch
-        generator = torch.Generator(self.built.hardware.device)
-        with self.built.viewed("raw"):
-            for start in range(0, len(images), size):
-                u = images[start : start + size]
-                seed = hash64(self.config["seed"], EVAL)
-                noise = DrawNoise(seed, start, len(u), slice(0, len(u)), generator, None)
-                y = labels[start : start + size] if self.built.spec.classes else None
-                total += float(self._loss_of(u, y, noise)) * len(u)
-                count += len(u)
-        return total / count
-
-    def _loss_of(self, u: Any, y: Any, noise: DrawNoise) -> torch.Tensor:
-        from genlab.contract import Batch
-
-        x = self.built.codec.encode(u, noise)
-        with self.built.hardware.autocast():
-            out = self.model.loss(Batch(x, y, noise))
-        return out[0] if isinstance(out, tuple) else out
-
     def _report(self) -> None:
         if self.main:
             from genlab.run.report import write_report
@@ -374,29 +317,6 @@ def cadences(every: Mapping[str, Any], total: int, batch: int) -> dict[str, int]
         what: max(batch, total // share) if every[what] == "auto" else int(every[what])
         for what, share in shares.items()
     }
-
-
-def memory(device: torch.device) -> int:
-    """Peak bytes: of the GPU, or of this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-@contextmanager
-def memory_advice(config: Mapping[str, Any]) -> Iterator[None]:
-    """Turns running out of device memory into advice."""
-    from genlab.errors import OutOfMemory
-
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as e:
-        half = max(1, config["schedule"]["batch"] // 2)
-        raise OutOfMemory(
-            f"out of memory ({str(e).splitlines()[0] if str(e) else 'host'}); keep the batch and "
-            f"compute it in parts with hardware.micro_batch={half}, or lower schedule.batch"
-        ) from e
 
 
 def main(words: list[str]) -> int:

@@ -16,12 +16,10 @@ from pathlib import Path
 
 import torch
 
-from genlab.build import build, make_optimizers
+from genlab.build import build, make_trainer
 from genlab.config import compose
 from genlab.run.journal import Journal
 from genlab.signals import Signals
-from genlab.stream import Stream
-from genlab.trainer import Trainer
 
 LOG = 50  # steps between two journal lines
 
@@ -72,27 +70,7 @@ def bare(batch, steps):
 def genlab(batch, steps, folder):
     """The same through the trainer, with everything a run has on."""
     config, built, data = setup(batch)
-    stream = Stream(
-        data,
-        None,
-        built.codec,
-        seed=0,
-        batch=batch,
-        rank=0,
-        micro=(1, batch),
-        flip=False,
-        device=built.hardware.device,
-        channels_last=True,
-    )
-    trainer = Trainer(
-        built.model,
-        make_optimizers(config, built.model),
-        stream,
-        built.schedule,
-        seed=0,
-        autocast=built.hardware.autocast,
-    )
-    built.model.train()
+    trainer = make_trainer(config, built, data, None)
     journal, due = Journal(folder), LOG * batch
 
     def run():

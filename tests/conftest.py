@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from genlab import config as cfg
+from genlab.registry import ROOMS
 from genlab.run.directory import Run
 
 Config = dict[str, Any]
@@ -55,18 +56,20 @@ def _composed(words: tuple[str, ...]) -> Config:
     return cfg.compose(words)[0]
 
 
-def small(model: str, data: str, outputs: Path, **overrides: Any) -> Config:
+def small(model: str, data: str, **overrides: Any) -> Config:
     """A checked config of `model` on `data` with the smallest networks.
 
-    overrides: dotted keys of the config, e.g. **{"schedule.images": 128}.
+    overrides: dotted keys of the config, e.g. **{"schedule.images": 128}, or a room's member.
     """
     words = [f"experiment=toy/{model}"] if data == "toy" else [f"model={model}", f"data={data}"]
+    members = {"schedule": "constant"} | {k: overrides.pop(k) for k in ROOMS if k in overrides}
+    words += [f"{room}={member}" for room, member in members.items()]
     config = copy.deepcopy(_composed(tuple(words)))
     for network in config["network"].values():
         network.update({k: v for k, v in SMALL.items() if k in network})
     if "steps" in config["sampler"]:
         config["sampler"]["steps"] = 2
-    for key, value in {**QUICK, "outputs": str(outputs), **overrides}.items():
+    for key, value in {**QUICK, **overrides}.items():
         *parents, leaf = key.split(".")
         node = config
         for parent in parents:
@@ -81,7 +84,7 @@ def tiny(tmp_path: Path) -> Callable[..., Config]:
     """tiny(model, data="digits", **overrides) -> config whose runs go to tmp_path."""
 
     def make(model: str, data: str = "digits", **overrides: Any) -> Config:
-        return small(model, data, tmp_path, **overrides)
+        return small(model, data, **{"outputs": str(tmp_path), **overrides})
 
     return make
 
@@ -98,7 +101,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     found = {"state": (folder / "state.json").read_text(encoding="utf-8")}
     for name in ("model", "optimizer"):
         with safe_open(folder / f"{name}.safetensors", "pt") as f:
-            for key in f.keys():  # noqa: SIM118 - not a mapping
+            for key in f.keys():
                 t = f.get_tensor(key)
                 raw = t.contiguous().view(torch.uint8).numpy().tobytes() if t.dim() else b""
                 raw = raw or t.reshape(1).view(torch.uint8).numpy().tobytes()

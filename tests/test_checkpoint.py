@@ -489,7 +489,7 @@ def test_another_architecture_is_named(shelf):
     folder = shelf.save(8)
     with pytest.raises(CheckpointError, match=r"net\.weight is \(2, 3\) there, \(2, 4\) here"):
         load_model(nn.ModuleDict({"net": nn.Linear(4, 2)}), folder / FILES[0])
-    with pytest.raises(CheckpointError, match="more.weight is in the model only"):
+    with pytest.raises(CheckpointError, match=r"more\.weight is in the model only"):
         both = nn.ModuleDict({"net": nn.Linear(3, 2), "more": nn.Linear(1, 1)})
         load_model(both, folder / FILES[0])
     with pytest.raises(CheckpointError, match="which this model does not train"):

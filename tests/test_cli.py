@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from omegaconf import OmegaConf
 
-from genlab import __version__, catalog, cli, completion, failure, listing, overrides, registry
-from genlab import config as composition
+from genlab import __version__, catalog, cli, failure, overrides, registry
 from genlab.errors import ConfigError, DataError, Diverged, Refused
 
 ROOT = Path(__file__).parents[1]
@@ -138,6 +132,8 @@ def test_help_and_version(capsys):
         (["train", "gan"], ["'model=gan'"]),
         (["train", "--dryrun"], ["'--dryrun'", "'--dry-run'"]),
         (["train", "--json"], ["train has no flag '--json'", "list"]),
+        (["train", "-m", "seed=1,2", "--dry-run"], ["--dry-run", "leave out -m"]),
+        (["train", "-m", "seed=1,2", "--cfg", "job"], ["--cfg job", "leave out -m"]),
         (["train", "--cfg", "hydra"], ["--cfg takes the word job"]),
         (["train", "--config-dir", "/no/such/folder"], ["/no/such/folder", "no such folder"]),
         (["sample", "labels=0,1"], ["'labels=[0,1]'"]),
@@ -268,271 +264,6 @@ def test_a_closed_pipe_is_quiet(argv):
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=env, text=True)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-# --- list --------------------------------------------------------------------------------------
-
-
-def test_list_rooms_and_members(capsys):
-    rooms = json.loads(run(capsys, "list", "--json")[1])
-    assert rooms == {group: registry.names(group) for group in catalog.groups()}
-    for what in ("optimizer", "optimizers"):
-        rows = json.loads(run(capsys, "list", what, "--json")[1])
-        assert [r["name"] for r in rows] == registry.names("optimizer")
-    adamw = next(r for r in rows if r["name"] == "adamw")
-    assert adamw["doc"] == registry.signature("optimizer", "adamw").doc
-    assert (ROOT / adamw["file"]).is_file()
-    out = run(capsys, "list", "optimizers")[1]
-    assert any(line.split() == ["adamw", *adamw["doc"].split()] for line in out.splitlines())
-
-
-@pytest.mark.parametrize("group", catalog.groups())
-def test_every_member_has_a_line_that_says_what_it_is(group):
-    for row in listing.members(group):
-        assert row["doc"], f"{row['file']}: no docstring and no comment on its first line"
-
-
-def make_run(outputs, name="20250102-030405-abc123", *, status="done\n", metrics="", config=True):
-    path = outputs / "gan-digits" / name
-    path.mkdir(parents=True)
-    if config:
-        (path / "config.yaml").write_text("seed: 0\nschedule:\n  name: c\n  images: 2000\n")
-    if status is not None:
-        (path / "STATUS").write_text(status)
-    (path / "metrics.jsonl").write_text(metrics)
-    (path / ".lock").touch()
-    return path
-
-
-def line(**values):
-    return json.dumps(values) + "\n"
-
-
-def test_list_runs(tmp_path, capsys):
-    losses = {"loss/d": 1.5, "loss/g": 0.25}
-    make_run(
-        tmp_path,
-        metrics=line(step=1, images=64, **losses)
-        + line(step=2, images=128, lr=1)
-        + '{"step": 3, "im',
-    )
-    busy = make_run(tmp_path, "20250102-030406-abc124", status="running\n")
-    make_run(tmp_path, "20250102-030407-abc125", status="running\n")
-    make_run(tmp_path, "20250102-030408-abc126", status="failed: no space\n")
-    nan = make_run(
-        tmp_path, "20250102-030409-abc127", metrics=line(images=8, **{"loss/net": float("nan")})
-    )
-    (nan / "checkpoints").mkdir()
-    (nan / "checkpoints" / "latest").write_text("000000000512\n")
-    with open(busy / ".lock", "rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        code, out, _ = run(capsys, "list", "runs", f"outputs={tmp_path}", "--json")
-        rows = {r["id"]: r for r in json.loads(out)}
-        table = run(capsys, "list", "runs", f"outputs={tmp_path}")[1]
-    assert code == 0
-    assert list(rows) == ["abc127", "abc126", "abc125", "abc124", "abc123"], "newest first"
-    states = {i: r["state"].partition(":")[0] for i, r in rows.items()}
-    assert states == {
-        "abc123": "done",
-        "abc124": "running",
-        "abc125": "interrupted",
-        "abc126": "failed",
-        "abc127": "done",
-    }
-    done = rows["abc123"]
-    assert (done["images"], done["total"], done["loss"]) == (128, 2000, {"d": 1.5, "g": 0.25})
-    assert done["name"] == "gan-digits" and done["path"].endswith("abc123")
-    assert done["bytes"] == sum(p.stat().st_size for p in Path(done["path"]).iterdir())
-    assert rows["abc127"]["images"] == 512 and rows["abc127"]["loss"] == {"net": None}
-    assert "failed: no space" in table and "128 / 2k" in table and "d 1.5 g 0.25" in table
-    assert len(table.splitlines()) == 6
-
-
-def test_list_runs_survives_what_it_finds(tmp_path, capsys):
-    broken = make_run(tmp_path, status=None, metrics="[1]\nnot json\n{}\n")
-    (broken / "config.yaml").write_bytes(b"\xff\xfe\x00: [")
-    (broken / "STATUS").write_bytes(b"\xff\xff")
-    (broken / "checkpoints").mkdir()
-    (broken / "checkpoints" / "latest").write_text("garbage")
-    make_run(tmp_path, "20250102-030406-abc124", config=False)
-    make_run(tmp_path, "99999999-999999-abc125")
-    (tmp_path / "a file").touch()
-    (tmp_path / "foreign" / "thing").mkdir(parents=True)
-    code, out, err = run(capsys, "list", "runs", f"outputs={tmp_path}", "--json")
-    assert (code, err) == (0, "")
-    rows = {r["id"]: r for r in json.loads(out)}
-    assert set(rows) == {"abc123", "abc125"}
-    assert rows["abc123"]["total"] is None and rows["abc123"]["images"] == 0
-    assert rows["abc125"]["seconds"] is None
-    assert run(capsys, "list", "runs", f"outputs={tmp_path}")[0] == 0
-    assert "no runs" in run(capsys, "list", "runs", f"outputs={tmp_path / 'nowhere'}")[1]
-
-
-# --- the config folders as text, held against Hydra and OmegaConf --------------------------------
-
-
-@pytest.mark.parametrize(
-    "path",
-    sorted(registry.configs_dir().rglob("*.yaml")),
-    ids=lambda p: f"{p.parent.name}/{p.stem}",
-)
-def test_scan_reads_the_keys_that_yaml_has(path):
-    node = OmegaConf.to_container(OmegaConf.load(path), resolve=False) or {}
-    for hidden in ("defaults", "hydra"):
-        node.pop(hidden, None)
-    group = "" if path.parent == registry.configs_dir() else path.parent.name
-    found = catalog.scan(path, group)
-    package = path.read_text().partition("@package ")[2].split("\n")[0].strip() or group
-    prefix = f"{package}." if package and package != "_global_" else ""
-    assert {k.name for k in found if not k.name.startswith("hydra")} == set(flatten(node, prefix))
-
-
-def flatten(node, prefix=""):
-    for key, value in node.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
-
-
-def leaves(node):
-    every = list(flatten(node))
-    return [k for k in every if not any(o.startswith(f"{k}.") for o in every)]
-
-
-def test_scan_of_hard_lines(tmp_path):
-    path = tmp_path / "x.yaml"
-    path.write_text(
-        '# @package network\n# what it is\nnet:   # the net\n  url: "a#b" # kept\n'
-        "  text: |\n    inner: no key\n  # above\n  n: 3\n  flow: {a: 1, b: [1, 2]}\n"
-        "last: 'it: is # text'\n"
-    )
-    assert catalog.scan(path, "network") == [
-        ("network.net", "", "the net"),
-        ("network.net.url", '"a#b"', "kept"),
-        ("network.net.text", "|", ""),
-        ("network.net.n", "3", "above"),
-        ("network.net.flow", "{a: 1, b: [1, 2]}", ""),
-        ("network.net.flow.a", "1", ""),
-        ("network.net.flow.b", "[1, 2]", ""),
-        ("network.last", "'it: is # text'", ""),
-    ]
-    assert catalog.summary(path) == "what it is"
-
-
-PICKS = [
-    {},
-    *({"model": m} for m in registry.names("model")),
-    *({"experiment": e} for e in registry.names("experiment")),
-    {"model": "gan", "schedule": "cosine", "hardware": "cpu"},
-]
-
-
-@pytest.mark.parametrize("picks", PICKS, ids=str)
-def test_chosen_members_are_those_hydra_composes(picks):
-    words = [f"{group}={member}" for group, member in picks.items()]
-    with initialize_config_dir(str(registry.configs_dir()), version_base="1.3"):
-        node = hydra_compose("train", words, return_hydra_config=True)
-    choices = {g: m for g, m in node.hydra.runtime.choices.items() if m and "hydra" not in g}
-    chosen = catalog.chosen("train", picks)
-    assert {group: choice.member for group, choice in chosen.items()} == choices
-    for group, choice in chosen.items():
-        assert (choice.who == "command line") == (group in picks)
-        if choice.who != "command line":
-            text = (registry.configs_dir() / choice.who).read_text()
-            assert f"{group}: {choice.member}\n" in text
-    composed, _ = composition.compose(words)
-    assert set(leaves(composed)) <= set(catalog.keys("train", picks))
-
-
-# --- show --------------------------------------------------------------------------------------
-
-
-def test_show_has_every_key_with_value_and_chooser(capsys):
-    words = ["model=gan", "optimizer.lr=3e-4"]
-    code, out, _ = run(capsys, "show", *words)
-    assert code == 0
-    rows = {row.split()[0]: row for row in out.splitlines() if row.startswith("  ")}
-    composed, _ = composition.compose(words)
-    for key in leaves(composed):
-        if key.count(".") == 1 and key.endswith(".name"):
-            continue  # stands in the title of its room
-        assert key in rows, key
-    assert rows["optimizer.lr"].split()[1] == "0.0003" and "command line" in rows["optimizer.lr"]
-    assert "float >= 0" in rows["optimizer.lr"]
-    assert "model=gan  (command line)" in out
-    assert "network=dcgan  (model/gan.yaml)" in out
-    assert "schedule=constant  (train.yaml)" in out
-
-
-def test_show_folds_comments_into_the_terminal(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_width", lambda: 120)
-    narrow = run(capsys, "show")[1]
-    monkeypatch.setattr(cli, "_width", lambda: 10_000)
-    wide = run(capsys, "show")[1]
-    assert len(narrow.splitlines()) > len(wide.splitlines())
-    assert max(map(len, narrow.splitlines())) < max(map(len, wide.splitlines()))
-    assert sorted(narrow.split()) == sorted(wide.split())
-
-
-# --- completion --------------------------------------------------------------------------------
-
-
-def test_candidates(tmp_path):
-    def complete(text):
-        return completion.candidates(f"genlab {text}")
-
-    assert complete("") == list(cli.VERBS)
-    assert complete("re") == ["resume", "report"]
-    assert complete("train model=") == [f"model={m}" for m in registry.names("model")]
-    assert complete("train -m model=gan,fl") == ["model=gan,flow_matching"]
-    adams = [n for n in registry.names("optimizer") if n.startswith("ad")]
-    assert complete("train +optimizer=ad") == [f"+optimizer={n}" for n in adams]
-    assert complete("train optimizer=sgd optimizer.mom") == ["optimizer.momentum="]
-    assert complete("train optimizer.mom") == []
-    assert complete("train hardware.precision=b") == ["hardware.precision=bf16"]
-    assert complete("train hardware.comp") == ["hardware.compile="]
-    assert complete("train hardware.compile=") == [
-        "hardware.compile=true",
-        "hardware.compile=false",
-    ]
-    assert {"seed=", "sampler=", "sampler."} <= set(complete("train s"))
-    assert "--dry-run" in complete("train --") and complete("sample --d") == []
-    assert complete("train --cfg ") == ["job"] and complete("train --config-dir ") == []
-    assert complete("list opt") == ["optimizer"] and complete("completion z") == ["zsh"]
-    assert "weights=" in complete("sample w") and complete("sample model") == []
-    make_run(tmp_path)
-    assert complete(f"sample outputs={tmp_path} run=") == ["run=latest", "run=abc123"]
-    assert complete(f"report outputs={tmp_path} run=a") == ["run=abc123"]
-
-
-def test_completion_in_a_real_bash(tmp_path):
-    (tmp_path / "genlab").write_text(f'#!/bin/sh\nexec {sys.executable} -m genlab "$@"\n')
-    (tmp_path / "genlab").chmod(0o755)
-    program = r"""
-eval "$(genlab completion bash)"
-complete -p genlab | grep -q _genlab || exit 9
-ask() {
-    COMP_LINE=$1 COMP_POINT=${#1} COMP_WORDS=(genlab) COMPREPLY=()
-    _genlab
-    (IFS='|'; echo "${COMPREPLY[*]}")
-}
-ask "genlab tra"
-ask "genlab train model=ga"
-ask "genlab train -m model=gan,fl"
-ask "genlab train optimizer.l"
-ask "genlab train zzz"
-"""
-    env = {
-        **os.environ,
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "COMP_WORDBREAKS": " \t\n\"'><=;|&(:",
-    }
-    done = subprocess.run(
-        ["bash", "--norc", "-c", program], env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "train \ngan \ngan,flow_matching \noptimizer.lr=\n\n"
 
 
 # --- doctor ------------------------------------------------------------------------------------

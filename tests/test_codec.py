@@ -45,9 +45,7 @@ def test_points_come_back_and_have_the_density_of_autograd():
     x = codec.encode(u, None)
     torch.testing.assert_close(codec.decode(x), u)
     torch.testing.assert_close(x * 2.5, u)
-    jacobian = torch.autograd.functional.jacobian(
-        lambda v: codec.encode(v[None], None)[0], u[0]
-    )
+    jacobian = torch.autograd.functional.jacobian(lambda v: codec.encode(v[None], None)[0], u[0])
     torch.testing.assert_close(codec.logdet(x), torch.linalg.slogdet(jacobian)[1].expand(7))
 
 

@@ -118,17 +118,17 @@ def test_digest_is_about_what_is_computed():
     ("text", "word"),
     [
         ("", "empty"),
-        ("[1, 2]", "mapping"),
+        ("[1, 2]", "no model"),
         ("a: &x [1]\nb: *x\n", "alias"),
         ("a: {b: [\n", "YAML"),
-        ("a: ${oc.env:HOME}\n", None),
+        ("model: {name: '${oc.env:HOME}'}\n", None),
     ],
 )
 def test_a_config_of_a_run_directory_is_only_data(tmp_path, text, word):
     path = tmp_path / "config.yaml"
     path.write_text(text)
     if word is None:
-        assert read(path) == {"a": "${oc.env:HOME}"}, "nothing may be interpolated"
+        assert read(path) == {"model": {"name": "${oc.env:HOME}"}}, "nothing may be interpolated"
         return
     with pytest.raises(ConfigError, match=word):
         read(path)

@@ -6,13 +6,14 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.contract import Spec
 from genlab.network.dcgan import DCGANDiscriminator, DCGANGenerator
 from genlab.network.mlp import MLP, MLPDiscriminator, MLPGenerator
 from genlab.network.unet import UNet
-from genlab.nn.attention import SelfAttention2d
+from genlab.nn.attention import SelfAttention2d, attention
 from genlab.nn.embed import LabelEmbedding, sinusoids
 from genlab.nn.norm import GroupNorm
 
@@ -169,6 +170,40 @@ def test_attention_against_plain_arithmetic():
         mixed.append(torch.softmax(q @ k.transpose(1, 2) / 2, -1) @ v)
     out = layer.out(torch.cat(mixed, -1)).transpose(1, 2).reshape(x.shape)
     torch.testing.assert_close(layer(x), x + out, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_written_out_is_that_of_torch():
+    q, k, v = torch.randn(3, 2, 2, 7, 4, generator=torch.Generator().manual_seed(0))
+    near = attention(q.bfloat16(), k.bfloat16(), v.bfloat16())
+    assert near.dtype == torch.bfloat16
+    torch.testing.assert_close(near.float(), attention(q, k, v), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_group_norm_is_that_of_torch_in_both_layouts(layout, conditioned):
+    g = torch.Generator().manual_seed(0)
+    norm = GroupNorm(12)
+    norm.weight.data.normal_(generator=g)
+    norm.bias.data.normal_(generator=g)
+    x = (5 + torch.randn(3, 12, 4, 5, generator=g)).to(memory_format=layout)
+    scale, shift = torch.randn(2, 3, 12, generator=g) if conditioned else (None, None)
+    expected = F.group_norm(x.double(), 3, norm.weight.double(), norm.bias.double())
+    if conditioned:
+        expected = expected * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
+    y = norm(x, scale, shift)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
+    assert y.is_contiguous(memory_format=layout)
+
+
+def test_group_norm_has_first_and_second_derivatives():
+    g = torch.Generator().manual_seed(0)
+    norm = GroupNorm(8).double()
+    x = torch.randn(2, 8, 3, 2, generator=g, dtype=torch.float64)
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    scale, shift = torch.randn(2, 2, 8, generator=g, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(norm, (x, scale, shift))
+    assert torch.autograd.gradgradcheck(norm, (x, scale, shift))
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(1, 1), (6, 1), (32, 8), (96, 24), (256, 32)])

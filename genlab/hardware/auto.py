@@ -80,7 +80,9 @@ class Hardware:
         self.device = torch.device(kind, index) if index is not None else torch.device(kind)
         self.dtype = DTYPES[self.precision]
         self.compile, self.channels_last = compile, channels_last
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        cores = (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        )
         ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.threads = max(1, (cores or 1) // ranks_here) if threads == "auto" else threads
         self.micro_batch, self.devices = micro_batch, devices

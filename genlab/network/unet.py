@@ -42,8 +42,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """x [B, inside, H, W], e [B, E] -> [B, outside, H, W]."""
         h = self.conv1(F.silu(self.norm1(x), inplace=True))
-        scale, shift = self.affine(e)[:, :, None, None].to(h.dtype).chunk(2, dim=1)
-        h = F.silu(torch.addcmul(shift, self.norm2(h), scale + 1), inplace=True)
+        h = F.silu(self.norm2(h, *self.affine(e).chunk(2, dim=1)), inplace=True)
         if self.dropout:
             h = F.dropout(h, self.dropout, self.training)
         return self.skip(x) + self.conv2(h)

@@ -14,7 +14,10 @@ __all__ = ["Adam", "AdamW"]
 
 @register("adamw")
 class AdamW(torch.optim.AdamW):
-    """AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101)."""
+    """Adam with decoupled weight decay.
+
+    Reference: Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2.
+    """
 
     def __init__(
         self,
@@ -35,7 +38,10 @@ class AdamW(torch.optim.AdamW):
 
 @register("adam")
 class Adam(torch.optim.Adam):
-    """Adam (Kingma and Ba 2014, arXiv 1412.6980); weight decay is added to the gradient."""
+    """Adam; weight decay is added to the gradient.
+
+    Reference: Kingma and Ba 2014, arXiv 1412.6980, algorithm 1.
+    """
 
     def __init__(
         self,

@@ -123,12 +123,14 @@ class Checkpoints:
                     aside = self.folder / f".corrupt-{name}"
                     shutil.rmtree(aside, ignore_errors=True)
                     os.rename(folder, aside)
-                self.say(f"WARNING: checkpoint {name} is damaged ({e}); falling back to the one before")
+                self.say(
+                    f"WARNING: checkpoint {name} is damaged ({e}); falling back to the one before"
+                )
                 continue
             return folder, state
         if names or (self.folder.is_dir() and any(self.folder.glob(".corrupt-*"))):
             raise CheckpointError(
-                f"every checkpoint in {self.folder} is damaged (they are set aside as .corrupt-*); "
+                f"every checkpoint in {self.folder} is damaged (set aside as .corrupt-*); "
                 "add fresh=true to genlab train to start again from image 0"
             )
         return None
@@ -141,7 +143,7 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _mend(self) -> None:
-        """Points `best` at the last checkpoint that was one: a kill may come before the pointer."""
+        """Points `best` at the last one that was: a kill may have come before the pointer."""
         for name in reversed(self.names()):
             try:
                 manifest = json.loads((self.folder / name / "manifest.json").read_bytes())

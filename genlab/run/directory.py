@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -84,9 +84,7 @@ class Run:
         """Records the config a resumed run goes on with."""
         from omegaconf import OmegaConf
 
-        write_text(
-            self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config)))
-        )
+        write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
         self.__dict__.pop("config", None)
 
     @property
@@ -108,14 +106,17 @@ class Run:
         """Whether a process works on this run; the kernel drops a dead process's lock."""
         try:
             with open(self.path / ".lock", "rb") as f:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as e:
             return e.errno in (errno.EWOULDBLOCK, errno.EAGAIN)
         return False
 
     @contextmanager
-    def lock(self, patience: float = 0.0) -> Iterator[None]:
-        """Holds the run for this process; Locked after `patience` seconds of somebody else."""
+    def lock(self, patience: float = 1.0) -> Iterator[None]:
+        """Holds the run for this process; Locked after `patience` seconds of somebody else.
+
+        A little patience, because whoever looks at the state of a run locks it for a moment.
+        """
         with disk("lock", self.path):
             f = open(self.path / ".lock", "a+b")  # noqa: SIM115 - closed below, after the yield
         with f:
@@ -156,10 +157,12 @@ def runs(outputs: str | Path) -> list[Run]:
 
 def find_run(ref: str, outputs: str | Path = "outputs") -> Run:
     """The run a person means by a path, an id (or a part of its directory name) or `latest`."""
-    path = Path(ref)
-    if (path / "config.yaml").is_file():
-        return Run(path)
-    if path.is_file():
+    path, is_file = Path(ref), False
+    with suppress(OSError, ValueError):  # a name too long for a path may still be part of a title
+        if (path / "config.yaml").is_file():
+            return Run(path)
+        is_file = path.is_file()
+    if is_file:
         raise Refused(
             f"{ref} is a file; genlab loads run directories, whose tensors are safetensors, and "
             "never unpickles: give a run directory, its id or latest"

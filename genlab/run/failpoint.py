@@ -1,7 +1,7 @@
 """Named points where a test makes this process die or the disk fill: nothing unless asked for.
 
-    GENLAB_FAIL=save.before_rename:kill      kill -9 at the first passage
-    GENLAB_FAIL=save.mid_file:enospc@3       disk full at the third passage
+GENLAB_FAIL=save.before_rename:kill      kill -9 at the first passage
+GENLAB_FAIL=save.mid_file:enospc@3       disk full at the third passage
 """
 
 from __future__ import annotations

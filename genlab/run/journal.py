@@ -26,7 +26,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
             line = json.loads(row)
         except json.JSONDecodeError:
             continue
-        if isinstance(line, dict):
+        if isinstance(line, dict) and isinstance(line.get("images", 0), (int, float)):
             lines.append(line)
     return lines
 

@@ -11,7 +11,9 @@ __all__ = ["Cosine"]
 
 @register
 class Cosine:
-    """Linear warm-up, then (1 + cos(pi p)) / 2 down to `floor`, p the share of the run done.
+    """Linear warm-up, then half a cosine.
+
+    factor = floor + (1 - floor) (1 + cos(pi p)) / 2, p the share of the run done.
 
     Reference: Loshchilov and Hutter 2016, arXiv 1608.03983, eq. 5, without restarts.
     """

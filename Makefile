@@ -1,0 +1,38 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
+
+demo: .venv/installed ## train the default on real digits, draw some, write a report (minutes)
+	$(BIN)/genlab train outputs=outputs/demo
+	$(BIN)/genlab sample outputs=outputs/demo n=200 name=demo animate=true interpolate=true
+	$(BIN)/python scripts/judge_digits.py outputs/demo
+	$(BIN)/genlab report outputs=outputs/demo
+
+test: .venv/installed ## everything that is quick
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: .venv/installed ## also the slow tests; those marked gpu run where there is one
+	$(BIN)/python -m pytest
+
+lint: .venv/installed ## ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/installed ## ruff, in place
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## the environment and what tools left; runs in outputs/ stay
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genlab needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev,sweep]"
+	touch $@

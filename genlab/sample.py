@@ -214,6 +214,7 @@ def main(words: Sequence[str]) -> int:
     loaded = load(asked["run"], asked["outputs"], bool(options.get("trust")), others)
     if asked["animate"] and not isinstance(loaded.built.model, Denoises):
         loaded.trajectory(1)  # raises before anything is drawn
+    loaded.labels(asked["n"], asked["labels"])  # wrong ones make no folder
     folder = loaded.run.path / "samples" / _slug(asked["name"])
     with disk("write samples to", folder):
         folder.mkdir(parents=True, exist_ok=True)

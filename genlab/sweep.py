@@ -57,7 +57,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
 def _check_launcher(overrides: Sequence[str]) -> None:
     for word in overrides:
         key, _, value = word.lstrip("+~").partition("=")
-        if "_target_" in word:
+        if "_target_" in word and key.startswith("hydra"):
             raise Refused(f"{key}: a sweep may name an installed launcher, not code")
         if key == "hydra/launcher" and value not in LAUNCHERS:
             raise ConfigError(registry.unknown("launcher", value, LAUNCHERS).partition(" (`")[0])

@@ -64,6 +64,8 @@ def main(
         if run is not None and run.status == "done":
             print(f"this run is done: {run.path}\nfresh=true trains another")
         else:
+            if run is None and config["init"]:
+                find_run(config["init"], config["outputs"])  # a wrong name makes no directory
             made = run or Run.create(config, cfg.digest(config), overrides, who)
             folder = str(made.path)
     folder = _shared(folder, config)

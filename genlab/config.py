@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genlab import catalog, overrides, registry
+from genlab import catalog, overrides, registry, schema
 from genlab.errors import ConfigError, Refused
 from genlab.registry import ROOMS, suggest
 
@@ -64,7 +64,7 @@ def options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             continue
         try:
             value = OverridesParser.create().parse_override(word).value()
-            found[key] = registry.coerce(value, OPTIONS[key])
+            found[key] = schema.coerce(value, OPTIONS[key])
         except (ValueError, HydraException) as e:
             raise ConfigError(f"{key} must be {e}, not {text!r}") from None
     return found, rest
@@ -116,7 +116,7 @@ def validate(config: Mapping[str, Any]) -> list[str]:
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         try:
-            registry.coerce(value, annotation)
+            schema.coerce(value, annotation)
         except ValueError as e:
             problems.append(f"{key} must be {e}, not {value!r}")
     known = {*ROOMS, *FREE, *(k.partition(".")[0] for k in HOUSE)}
@@ -141,8 +141,8 @@ def _check_roles(config: Mapping[str, Any], networks: Mapping[str, Any]) -> list
     roles = [g for g in wanted.given if g not in given]
     if set(roles) != set(networks):
         problems.append(
-            f"model {model['name']!r} needs {_list(f'network.{r}' for r in roles)}, but the chosen "
-            f"network has {_list(f'network.{r}' for r in networks)}; choose another network="
+            f"model {model['name']!r} needs {_list(f'network.{r}' for r in roles)}, but the "
+            f"chosen network has {_list(f'network.{r}' for r in networks)}; choose another network="
         )
     if "process" in wanted.required and (config.get("process") or {}).get("name") is None:
         problems.append(f"model {model['name']!r} needs a process; add process=linear")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from genlab import config as cfg
-from genlab import registry
+from genlab import registry, schema
 from genlab.build import build
 from genlab.contract import Denoises
 from genlab.errors import CheckpointError, ConfigError
@@ -152,7 +152,7 @@ class Loaded:
     def trajectory(
         self, n: int, *, labels: Any = None, seed: int = 0, weights: str = "ema"
     ) -> list[NDArray[Any]]:
-        """The states of the sampler from noise to n samples, decoded; ConfigError without a path."""
+        """The decoded states from noise to n samples; ConfigError for a model without a path."""
         if not isinstance(self.built.model, Denoises):
             raise ConfigError(
                 f"animate=true needs a model with a path; {self.config['model']['name']!r} draws "
@@ -206,7 +206,7 @@ def main(words: Sequence[str]) -> int:
     problems = []
     for key, annotation in SCHEMA.items():
         try:
-            registry.coerce(asked[key], annotation)
+            schema.coerce(asked[key], annotation)
         except ValueError as e:
             problems.append(f"{key} must be {e}, not {asked[key]!r}")
     if problems:

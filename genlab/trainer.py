@@ -144,7 +144,7 @@ class Trainer:
         model, clock = self.model, self.clock
         seed = hash64(self.seed, DROPOUT, clock.step, self._rank)
         torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.manual_seed(seed)
         factor = self.schedule(clock.images)
         if factor != self._factor:
@@ -268,9 +268,9 @@ class Trainer:
             for name, column in fresh.items():
                 values[name], flat = flat[: len(column)], flat[len(column) :]
             self._raise_if_bad(values)
-            for name, column in values.items():
+            for name, column_values in values.items():
                 if not name.startswith("bad/"):
-                    self.unread.setdefault(name, []).extend(column)
+                    self.unread.setdefault(name, []).extend(column_values)
         return self.unread
 
     def read(self) -> dict[str, float]:

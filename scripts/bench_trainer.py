@@ -25,12 +25,11 @@ LOG = 50  # steps between two journal lines
 
 
 def setup(batch):
-    config, _ = compose(
-        ["experiment=toy/flow_matching", f"schedule.batch={batch}", "hardware=cpu"]
-        + ["hardware.threads=1", "hardware.precision=fp32", "schedule=constant"]
-        + ["network.net.width=32", "network.net.depth=1", "network.net.embedding=16"]
-        + ["schedule.images=1_000_000_000", "optimizer.lr=1e-3"]
-    )
+    words = ["experiment=toy/flow_matching", f"schedule.batch={batch}", "hardware=cpu"]
+    words += ["hardware.threads=1", "hardware.precision=fp32", "schedule=constant"]
+    words += ["network.net.width=32", "network.net.depth=1", "network.net.embedding=16"]
+    words += ["schedule.images=1_000_000_000", "optimizer.lr=1e-3"]
+    config, _ = compose(words)
     built = build(config)
     built.hardware.start()
     data, _ = built.data.load("train")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from genlab import dist
@@ -22,7 +23,6 @@ from genlab.run.checkpoint import (
     model_tensors,
     optimizer_tensors,
 )
-from safetensors.torch import save_file
 
 MODELS = sorted(members("model"))
 SMALL = {"width": 8, "embedding": 16, "head_width": 8, "depth": 1, "z_dim": 8, "dropout": 0.0}

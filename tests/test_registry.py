@@ -10,7 +10,8 @@ import pytest
 
 from genlab import registry
 from genlab.errors import ConfigError, Refused
-from genlab.registry import ROOMS, build, check, coerce, find, members, names, signature, suggest
+from genlab.registry import ROOMS, build, check, find, members, names, signature, suggest
+from genlab.schema import coerce
 
 MEMBERS = [(room, name) for room in ROOMS for name in members(room)]
 
@@ -18,7 +19,8 @@ SOURCE = '''
 """A room of a test."""
 from __future__ import annotations
 from typing import Literal
-from genlab.registry import Count, Positive, register
+from genlab.registry import register
+from genlab.schema import Count, Positive
 
 
 @register

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from genlab.contract import Noise, Spec
 from genlab.errors import ConfigError
-from genlab.registry import Positive, register
+from genlab.registry import register
+from genlab.schema import Positive
 
 __all__ = ["Points"]
 

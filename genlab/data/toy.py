@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from genlab.contract import Spec
-from genlab.registry import Count, Natural, register
+from genlab.registry import register
+from genlab.schema import Count, Natural
 
 __all__ = ["Toy"]
 

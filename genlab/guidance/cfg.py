@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from genlab.contract import Field
-from genlab.registry import NonNegative, register
+from genlab.registry import register
+from genlab.schema import NonNegative
 
 __all__ = ["ClassifierFree"]
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from genlab.dist import world
 from genlab.errors import DeviceError
-from genlab.registry import Count, register
+from genlab.registry import register
+from genlab.schema import Count
 
 __all__ = ["Hardware", "choose"]
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from genlab.contract import Batch, Model, Noise, Process, Solver, Spec
 from genlab.nn.shadow import Shadow
-from genlab.registry import Fraction, NonNegative, register
+from genlab.registry import register
+from genlab.schema import Fraction, NonNegative
 
 __all__ = ["FlowMatching"]
 

@@ -10,7 +10,8 @@ from torch.nn.functional import softplus
 
 from genlab.contract import Batch, Model, Noise, Solver, Update
 from genlab.nn.shadow import Shadow, frozen
-from genlab.registry import NonNegative, register
+from genlab.registry import register
+from genlab.schema import NonNegative
 
 __all__ = ["GAN"]
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from genlab.contract import Spec
 from genlab.nn.embed import LabelEmbedding
-from genlab.registry import Count, register
+from genlab.registry import register
+from genlab.schema import Count
 
 __all__ = ["DCGANDiscriminator", "DCGANGenerator"]
 
@@ -39,7 +40,7 @@ def _plan(spec: Spec) -> tuple[int, int, int]:
 def _initialize(module: nn.Module) -> None:
     """Radford et al.: weights N(0, 0.02), scales of batch normalization N(1, 0.02)."""
     for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, LabelEmbedding)):
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(layer.weight, 0.0, 0.02)
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.weight, 1.0, 0.02)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from genlab.contract import Spec
 from genlab.nn.embed import Condition, LabelEmbedding
-from genlab.registry import Count, register
+from genlab.registry import register
+from genlab.schema import Count
 
 __all__ = ["MLP", "MLPDiscriminator", "MLPGenerator"]
 

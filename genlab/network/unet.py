@@ -10,7 +10,8 @@ from genlab.contract import Spec
 from genlab.nn.attention import SelfAttention2d
 from genlab.nn.embed import Condition
 from genlab.nn.norm import GroupNorm
-from genlab.registry import Count, Fraction, register
+from genlab.registry import register
+from genlab.schema import Count, Fraction
 
 __all__ = ["UNet"]
 

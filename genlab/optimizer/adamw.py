@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from genlab.registry import Fraction, NonNegative, Positive, register
+from genlab.registry import register
+from genlab.schema import Fraction, NonNegative, Positive
 
 __all__ = ["Adam", "AdamW"]
 

@@ -275,7 +275,7 @@ def load_model(model: nn.Module, file: Path) -> None:
     problems = []
     try:
         with safe_open(file, "pt") as saved, torch.no_grad():
-            for name in saved.keys():  # noqa: SIM118 - not a mapping
+            for name in saved.keys():
                 if name not in own:
                     problems.append(f"{name} is in the file only")
                 elif (shape := tuple(saved.get_slice(name).get_shape())) != own[name].shape:
@@ -306,7 +306,7 @@ def load_optimizers(model: nn.Module, optimizers: Mapping[str, Optimizer], file:
     parameters = dict(model.named_parameters())
     try:
         with safe_open(file, "pt") as saved:
-            for key in saved.keys():  # noqa: SIM118 - not a mapping
+            for key in saved.keys():
                 player, _, rest = key.partition("/")
                 name, _, moment = rest.rpartition("/")
                 if player not in optimizers or name not in parameters:

@@ -118,7 +118,7 @@ class Run:
         A little patience, because whoever looks at the state of a run locks it for a moment.
         """
         with disk("lock", self.path):
-            f = open(self.path / ".lock", "a+b")  # noqa: SIM115 - closed below, after the yield
+            f = open(self.path / ".lock", "a+b")
         with f:
             _flock(f, self.path, patience)
             yield

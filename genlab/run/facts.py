@@ -129,12 +129,12 @@ def read(path: Path) -> Facts:
     )
 
 
-def leaves(node: Any, most: int) -> list[tuple[str, str]]:  # noqa: ANN401 - parsed yaml or json
+def leaves(node: Any, most: int) -> list[tuple[str, str]]:
     """(dotted key, value as text) of a nested mapping, `most` of them."""
     return list(islice(_leaves(node, "", 0), most))
 
 
-def plain(value: Any) -> str:  # noqa: ANN401 - parsed yaml or json
+def plain(value: Any) -> str:
     """A value as a config would write it, cut where it is endless."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -144,7 +144,7 @@ def plain(value: Any) -> str:  # noqa: ANN401 - parsed yaml or json
         return "a very long number"
 
 
-def _leaves(node: Any, key: str, depth: int) -> Iterator[tuple[str, str]]:  # noqa: ANN401
+def _leaves(node: Any, key: str, depth: int) -> Iterator[tuple[str, str]]:
     if isinstance(node, dict) and node and depth < DEEP:
         for k, value in node.items():
             yield from _leaves(value, f"{key}.{plain(k)}" if key else plain(k), depth + 1)
@@ -192,17 +192,17 @@ def _journal(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_number(value: Any) -> TypeGuard[float]:  # noqa: ANN401 - parsed json
+def _is_number(value: Any) -> TypeGuard[float]:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return math.isfinite(_float(value))
 
 
-def _is_logged(value: Any) -> bool:  # noqa: ANN401 - parsed json
+def _is_logged(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _float(value: Any) -> float:  # noqa: ANN401 - parsed json
+def _float(value: Any) -> float:
     """A logged value; null stands for one that was not finite."""
     try:
         return math.nan if value is None else float(value)

@@ -173,7 +173,7 @@ class _Patient:
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._gone = stream, False
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the stream has
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def isatty(self) -> bool:

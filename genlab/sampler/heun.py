@@ -8,8 +8,9 @@ from itertools import pairwise
 from torch import Tensor
 
 from genlab.contract import Noise, Process
-from genlab.registry import Count, register
+from genlab.registry import register
 from genlab.sampler.ode import nodes, uniform
+from genlab.schema import Count
 
 __all__ = ["Heun"]
 

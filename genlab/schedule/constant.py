@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from genlab.registry import Count, Natural, register
+from genlab.registry import register
+from genlab.schema import Count, Natural
 
 __all__ = ["Constant"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from genlab.registry import Count, Fraction, Natural, register
+from genlab.registry import register
+from genlab.schema import Count, Fraction, Natural
 
 __all__ = ["Cosine"]
 

@@ -1,0 +1,113 @@
+"""What a value of a config may be: the annotations of keyword-only constructor parameters.
+
+An annotation is read as text from the source, so nothing is imported to check a value.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from genlab.errors import ConfigError
+
+__all__ = ["Count", "Fraction", "Natural", "NonNegative", "Positive", "coerce"]
+
+Positive = Annotated[float, "> 0"]
+NonNegative = Annotated[float, ">= 0"]
+Fraction = Annotated[float, "in [0, 1]"]
+Count = Annotated[int, ">= 1"]
+Natural = Annotated[int, ">= 0"]
+_ALIASES: dict[str, tuple[str, str, Callable[[float], bool]]] = {
+    "Positive": ("float", "a number > 0", lambda v: v > 0),
+    "NonNegative": ("float", "a number >= 0", lambda v: v >= 0),
+    "Fraction": ("float", "a number in [0, 1]", lambda v: 0 <= v <= 1),
+    "Count": ("int", "a whole number >= 1", lambda v: v >= 1),
+    "Natural": ("int", "a whole number >= 0", lambda v: v >= 0),
+}
+
+
+class _Mismatch(Exception):
+    """A value that an annotation does not take; the message says what it takes."""
+
+
+def coerce(value: Any, annotation: str) -> Any:
+    """The value as the annotation wants it: 2e6 -> 2000000 for int, 1 -> 1.0 for float.
+
+    Raises ValueError that says what was expected.
+    """
+    try:
+        return _coerce(value, ast.parse(annotation, mode="eval").body)
+    except _Mismatch as e:
+        raise ValueError(str(e)) from None
+
+
+def _coerce(value: Any, node: ast.expr) -> Any:
+    match node:
+        case ast.BinOp(op=ast.BitOr()):
+            expected = []
+            for side in (node.left, node.right):
+                try:
+                    return _coerce(value, side)
+                except _Mismatch as e:
+                    expected.append(str(e))
+            raise _Mismatch(" or ".join(expected))
+        case ast.Constant(value=None):
+            if value is None:
+                return None
+            raise _Mismatch("null")
+        case ast.Subscript(value=ast.Name(id="Literal")):
+            inner = node.slice
+            options = [ast.literal_eval(e) for e in getattr(inner, "elts", [inner])]
+            if value in options and type(value) in {type(o) for o in options}:
+                return value
+            raise _Mismatch(" or ".join(map(str, options)))
+        case ast.Subscript(value=ast.Name(id="list" | "tuple" as kind)):
+            if not isinstance(value, (list, tuple)):
+                raise _Mismatch("a list like [1,2]")
+            inner = node.slice
+            element = inner.elts[0] if isinstance(inner, ast.Tuple) else inner
+            items = [_coerce(v, element) for v in value]
+            return tuple(items) if kind == "tuple" else items
+        case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[_, inner])):
+            if not isinstance(value, Mapping):
+                raise _Mismatch("a mapping like {a: 1}")
+            return {k: _coerce(v, inner) for k, v in value.items()}
+        case ast.Name(id=name):
+            return _coerce_name(value, name)
+    raise ConfigError(f"annotation {ast.unparse(node)} is not one a yaml key can have")
+
+
+def _coerce_name(value: Any, name: str) -> Any:
+    if name in _ALIASES:
+        base, words, holds = _ALIASES[name]
+        try:
+            number = _coerce_name(value, base)
+        except _Mismatch:
+            raise _Mismatch(words) from None
+        if not holds(number):
+            raise _Mismatch(words)
+        return number
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    match name:
+        case "bool" if isinstance(value, bool):
+            return value
+        case "int" if is_number and math.isfinite(value) and value == int(value):
+            return int(value)
+        case "float" if is_number and math.isfinite(value):
+            return float(value)
+        case "str" if isinstance(value, str):
+            return value
+        case "dict" if isinstance(value, Mapping):
+            return dict(value)
+    kinds = {
+        "bool": "true or false",
+        "int": "a whole number",
+        "float": "a finite number",
+        "str": "text",
+        "dict": "a mapping",
+    }
+    if name not in kinds:
+        raise ConfigError(f"annotation {name} is not one a yaml key can have")
+    raise _Mismatch(kinds[name])

@@ -229,9 +229,9 @@ def _write(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
         n, labels=asked["labels"], seed=seed, batch=asked["batch"], weights=weights
     )
     evaluations = loaded.built.solver.evaluations // math.ceil(n / asked["batch"])
-    if asked["save"] == "npy":
+    if asked["save"] == "npy" or (asked["save"] == "png" and samples.ndim == 2):
         np.save(folder / "samples.npy", samples, allow_pickle=False)
-    elif asked["save"] == "png" and samples.ndim == 4:
+    elif asked["save"] == "png":
         pictures.save_each(samples, folder)
     pictures.save(pictures.sheet(samples[:256]), folder / "grid.png")
     if asked["interpolate"]:

@@ -6,8 +6,8 @@
 A run is trained to its end twice with the same config. The second one is killed with SIGKILL at
 random moments after its start, and inside saves through fail points (GENLAB_FAIL), and started
 again with the same command each time. Compared are the SHA-256 of every tensor of the last
-checkpoint (weights, averages, optimizer), its state, and the journal without its times. Exit code 1
-when anything differs, or when the experiment was weaker than asked for.
+checkpoint (weights, averages, optimizer), its state, and the journal without its times. Exit code
+1 when anything differs, or when the experiment was weaker than asked for.
 
 Killed itself, the script goes on where it was: what happened is kept under --folder.
 """
@@ -20,6 +20,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -147,6 +148,7 @@ def wait_for_step(process: subprocess.Popen[bytes], folder: Folder) -> None:
 
 def end(kill: Kill, folder: Folder) -> dict[str, object] | None:
     """Starts the run and ends it as planned; what was lost, or None if it was done before."""
+    before = _text(folder.path, "metrics.jsonl")
     process = folder.start(f"{kill.point}:kill@{kill.nth}" if kill.point else "")
     try:
         if not kill.point:
@@ -166,6 +168,8 @@ def end(kill: Kill, folder: Folder) -> dict[str, object] | None:
     if code != -9:
         sys.exit(f"the run ended by itself with {code}; see {folder.log}")
     seen, saved = folder.images(), folder.saved()
+    if _text(folder.path, "metrics.jsonl") == before:
+        seen = saved  # it did not come to train, so what is lost was lost by the kill before
     return {"kill": kill.point or "random", "images": seen, "lost": max(0, seen - saved)}
 
 
@@ -185,10 +189,10 @@ def finish(folder: Folder) -> None:
 def images_for(seconds: float, words: list[str], batch: int) -> int:
     """Images of a run that trains about 1.3 times as long, by the speed of a dry run."""
     command = [sys.executable, "-m", "genlab", "train", "--dry-run", *words]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    match = re.search(r"speed\s+([\d,.]+) images/s", out)
+    done = subprocess.run(command, capture_output=True, text=True)
+    match = re.search(r"speed\s+([\d,.]+) images/s", done.stdout)
     if match is None:
-        sys.exit(f"no speed in what the dry run says:\n{out}")
+        sys.exit(f"the dry run does not say how fast it is:\n{done.stdout}{done.stderr}")
     speed = float(match[1].replace(",", ""))
     return int(1.3 * seconds * speed / batch + 1) * batch
 
@@ -231,6 +235,8 @@ def main() -> int:
 
     start = time.monotonic()
     if whole.status() != "done":
+        shutil.rmtree(whole.root)  # begun by a script that was stopped: not left alone
+        whole = Folder(whole.root, words)
         print(f"left alone: genlab train {' '.join(whole.words)}", flush=True)
         finish(whole)
     trained = max(float(line["seconds"]) for line in whole.journal())

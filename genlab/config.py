@@ -142,7 +142,7 @@ def _check_roles(config: Mapping[str, Any], networks: Mapping[str, Any]) -> list
     if set(roles) != set(networks):
         problems.append(
             f"model {model['name']!r} needs {_list(f'network.{r}' for r in roles)}, but the "
-            f"chosen network has {_list(f'network.{r}' for r in networks)}; choose another network="
+            f"chosen network has {_list(f'network.{r}' for r in networks)}; choose another one"
         )
     if "process" in wanted.required and (config.get("process") or {}).get("name") is None:
         problems.append(f"model {model['name']!r} needs a process; add process=linear")

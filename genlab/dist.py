@@ -10,7 +10,18 @@ import torch
 import torch.distributed as td
 from torch import Tensor
 
-__all__ = ["any_", "barrier", "broadcast_", "mean_", "rank", "start", "stop", "sum_grads", "world"]
+__all__ = [
+    "any_",
+    "barrier",
+    "broadcast_",
+    "is_lost",
+    "mean_",
+    "rank",
+    "start",
+    "stop",
+    "sum_grads",
+    "world",
+]
 
 
 def start(device: torch.device) -> None:
@@ -65,6 +76,15 @@ def broadcast_(tensors: Iterable[Tensor]) -> None:
     if td.is_initialized():
         for tensor in tensors:
             td.broadcast(tensor.data, src=0)
+
+
+def is_lost(error: RuntimeError) -> bool:
+    """Whether an error says that another rank is gone; gloo has no class of its own for it."""
+    if not td.is_initialized():
+        return False
+    return isinstance(error, td.DistBackendError) or any(
+        word in str(error) for word in ("gloo", "Connection closed by peer", "Connection reset")
+    )
 
 
 def sum_grads(grads: Sequence[Tensor]) -> None:

@@ -169,10 +169,11 @@ class Worker:
                 if self.main:
                     self.run.status = "done"
             self._report()
-        except torch.distributed.DistBackendError as e:
-            raise PeerLost(
-                f"another rank is gone ({str(e).splitlines()[0]}); resume the run"
-            ) from e
+        except RuntimeError as e:
+            if not dist.is_lost(e):
+                raise
+            text = str(e).splitlines()[0]
+            raise PeerLost(f"another rank is gone ({text}); go on with genlab resume") from e
         finally:
             dist.stop()
         return 0
@@ -223,8 +224,7 @@ class Worker:
         self._began = time.monotonic()
         line: dict[str, float] = {}
         log, save = self._is_due("log"), self._is_due("checkpoint") or save_now
-        if log or save:
-            self.trainer.peek()  # raises if a step was not finite, on every rank alike
+        self.trainer.peek()  # raises if a step was not finite, on every rank alike
         if not self.main:
             if log:
                 self.trainer.read()
@@ -237,8 +237,10 @@ class Worker:
             self._log(line, means=log)
         if self._is_due("sample"):
             self._sample()
-        if save:
-            self._save()
+        # saved now, since the best is what was measured; a broken value is never the best
+        better = math.isfinite(self.measured) and self.measured < self.best
+        if save or better:
+            self._save(better)
         self._pause += time.monotonic() - max(self._began, self._last[0])
         return save
 
@@ -262,7 +264,7 @@ class Worker:
         self.journal.write(values)
         self.panel.update({**values, "total": self.total})
 
-    def _save(self) -> None:
+    def _save(self, best: bool) -> None:
         tensors = ckpt.model_tensors(self.model)
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -270,9 +272,7 @@ class Worker:
                     f"{name} is not finite at image {self.clock.images:,}; nothing was saved over "
                     "the last good checkpoint: lower optimizer.lr, then fresh=true"
                 )
-        # a broken value is never the best; of equals the earlier stays
-        better = math.isfinite(self.measured) and self.measured < self.best
-        if better:
+        if best:
             self.best = self.measured
         self.measured = math.nan
         state = {
@@ -282,6 +282,7 @@ class Worker:
             "best": self.best if math.isfinite(self.best) else None,
             "world": dist.world(),
         }
+        self.journal.sync()
         self.checkpoints.save(
             self.clock.images,
             tensors,
@@ -289,7 +290,7 @@ class Worker:
             state,
             self.config,
             keep=self.config["keep"]["last"],
-            best=better,
+            best=best,
         )
 
     def _sample(self) -> None:

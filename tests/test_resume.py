@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -406,3 +408,15 @@ def test_another_number_of_ranks_must_be_allowed(tiny, at, monkeypatch):
     with pytest.raises(CheckpointError, match=r"trained on 2 ranks, this is 1.*allow=\[world\]"):
         work(run.path)
     assert work(run.path, allow=("world",)) == 0
+
+
+@pytest.mark.slow
+def test_a_run_killed_by_the_kernel_ends_as_if_it_was_not(tmp_path):
+    """scripts/kill_runs.py in small: real processes, real SIGKILL, in and between saves."""
+    script = Path(__file__).parent.parent / "scripts" / "kill_runs.py"
+    command = [sys.executable, str(script), "--model", "gan", "--folder", str(tmp_path)]
+    command += ["--kills", "3", "--inside", "2", "--seconds", "0", "--every", "0.5"]
+    command += ["--images", "25600", "hardware.threads=1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 of 3 planned" in done.stdout and "identical                 yes" in done.stdout

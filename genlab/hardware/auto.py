@@ -66,6 +66,7 @@ class Hardware:
         device: Literal["auto", "cpu", "cuda"],
         precision: Literal["auto", "fp32", "bf16", "fp16"],
         compile: bool,
+        deterministic: bool,
         channels_last: bool,
         threads: Count | Literal["auto"],
         micro_batch: Count | Literal["auto"],
@@ -81,6 +82,9 @@ class Hardware:
         self.device = torch.device(kind, index) if index is not None else torch.device(kind)
         self.dtype = DTYPES[self.precision]
         self.compile, self.channels_last = compile, channels_last
+        self.deterministic = deterministic
+        if deterministic and kind == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         cores = (
             len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         )
@@ -96,6 +100,11 @@ class Hardware:
             # TF32 halves fp32's mantissa but is what every peer trains with; results stay recorded
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
+            if self.deterministic:
+                torch.backends.cudnn.deterministic = True
+                torch.use_deterministic_algorithms(True, warn_only=True)
+                # only what is read before it is written would profit, and nothing here does that
+                torch.utils.deterministic.fill_uninitialized_memory = False
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision context of a training or sampling step."""

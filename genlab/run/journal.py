@@ -56,6 +56,12 @@ class Journal:
             write_text(self.path, "".join(json.dumps(x) + "\n" for x in kept))
         return max((float(x.get("seconds", 0)) for x in kept), default=0.0)
 
+    def sync(self) -> None:
+        """Makes what was written survive a power cut; a checkpoint must not outlive it."""
+        if self.path.exists():
+            with disk("sync", self.path), open(self.path, "rb") as f:
+                os.fsync(f.fileno())
+
     def write(self, line: Mapping[str, float | int]) -> None:
         """Appends one line; non-finite values are written as null, which JSON can hold."""
         clean = {k: v if math.isfinite(v) else None for k, v in line.items()}

@@ -7,15 +7,19 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from genlab import config as cfg
+from genlab import registry
 from genlab.errors import ConfigError
 from genlab.registry import ROOMS, suggest
 from genlab.run.directory import Run, find_run
+
+if TYPE_CHECKING:
+    from genlab.contract import Schedule
 
 __all__ = ["main", "resume"]
 
@@ -95,7 +99,8 @@ def resume(words: Sequence[str]) -> int:
     from genlab.build import build
 
     trust, allow = bool(options.get("trust")), options.get("allow", [])
-    build(after, trust=trust, meta=True)
+    built = build(after, trust=trust, meta=True)
+    _say_rates(before, after, built.schedule)
     if after != before:
         with run.lock():
             run.rewrite_config(after)
@@ -107,7 +112,14 @@ def _same(config: Mapping[str, Any]) -> Run | None:
     digest = cfg.digest(config)
     parent = Path(config["outputs"]) / f"{config['model']['name']}-{config['data']['name']}"
     found = [Run(p.parent) for p in sorted(parent.glob(f"*-{digest}/config.yaml"))]
-    return found[-1] if found else None
+    # a resumed run may have got other keys than its name stands for; a longer one is still it
+    same = [run for run in found if cfg.digest(_as_long(run.config, config)) == digest]
+    return same[-1] if same else None
+
+
+def _as_long(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    images = other["schedule"]["images"]
+    return {**config, "schedule": {**config["schedule"], "images": images}}
 
 
 def _changed(
@@ -142,6 +154,17 @@ def _changed(
     out = OmegaConf.to_container(node)
     assert isinstance(out, dict)
     return {str(k): v for k, v in out.items()}
+
+
+def _say_rates(before: Mapping[str, Any], after: Mapping[str, Any], schedule: Schedule) -> None:
+    """A longer run may give images that are already drawn another learning rate: said once."""
+    old, end = registry.build("schedule", before["schedule"]), before["schedule"]["images"]
+    if before["schedule"] != after["schedule"] and old(end) != schedule(end):
+        print(
+            f"the learning rate at image {end:,} is {schedule(end):.3g} of optimizer.lr, "
+            f"it was {old(end):.3g}",
+            file=sys.stderr,
+        )
 
 
 def _under(key: str, prefixes: Sequence[str]) -> bool:

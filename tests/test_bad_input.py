@@ -100,7 +100,7 @@ TRAIN: list[tuple[list[str], int, list[str]]] = [
     (["fresh=3"], 2, ["fresh must be true or false"]),
     (["allow=[everything]"], 2, ["allow must be", "config"]),
     # combinations
-    (["model=gan", "network=unet"], 2, ["network.generator", "choose another network="]),
+    (["model=gan", "network=unet"], 2, ["network.generator", "choose another"]),
     (["model=gan", "sampler=heun"], 2, ["sampler=one_step"]),
     (["model=gan", "guidance=cfg"], 2, ["guidance=none"]),
     (["process=none"], 2, ["needs a process"]),

@@ -179,7 +179,39 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise ConfigError(f"{path} is empty or names no model: not a config genlab wrote")
     config.pop("hydra", None)
-    return {str(k): v for k, v in config.items()}
+    return _completed({str(k): v for k, v in config.items()})
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A config of an earlier version with the keys members have got since, at their defaults.
+
+    A new key's default leaves a member as it was, so that old runs stay what they are.
+    """
+    for room in ROOMS:
+        nodes = config.get(room)
+        if not isinstance(nodes, dict):
+            continue
+        for node in nodes.values() if room == "network" else [nodes]:
+            name = node.get("name") if isinstance(node, dict) else None
+            if name in registry.members(room):
+                missing = set(registry.signature(room, name).keys) - set(node)
+                if missing:
+                    defaults = _defaults(room, name)
+                    node |= {k: defaults[k] for k in sorted(missing) if k in defaults}
+    return config
+
+
+def _defaults(room: str, name: str) -> dict[str, Any]:
+    """The keys of the first yaml of a room that names this member."""
+    for member in registry.names(room):
+        node = OmegaConf.to_container(
+            OmegaConf.load(registry.configs_dir() / room / f"{member}.yaml"), resolve=False
+        )
+        assert isinstance(node, dict)
+        for candidate in (node, *(v for v in node.values() if isinstance(v, dict))):
+            if candidate.get("name") == name:
+                return candidate
+    return {}
 
 
 # --- refusals ------------------------------------------------------------------------------------

@@ -132,3 +132,15 @@ def test_a_config_of_a_run_directory_is_only_data(tmp_path, text, word):
         return
     with pytest.raises(ConfigError, match=word):
         read(path)
+
+
+def test_a_run_of_an_earlier_version_gets_the_keys_that_are_new(tmp_path):
+    config, _ = compose(["model=gan"])
+    for old, new in ((config["hardware"], "threads"), (config["model"], "r1")):
+        del old[new]
+    del config["network"]["generator"]["width"]
+    config["network"]["generator"]["z_dim"] = 7
+    path = tmp_path / "config.yaml"
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    wanted, _ = compose(["model=gan", "network.generator.z_dim=7"])
+    assert read(path) == wanted

@@ -224,8 +224,10 @@ def _open_players(word: str) -> str:
 
 def _refuse_typed(words: Iterable[str]) -> None:
     for word in words:
-        key = word.lstrip("+~").partition("=")[0]
-        if "_target_" in key and not key.startswith("hydra"):
+        key, _, value = word.lstrip("+~").partition("=")
+        if ("_target_" in key or re.search(r"_target_['\"]?\s*:", value)) and not key.startswith(
+            "hydra"
+        ):
             raise Refused(f"{key}: genlab builds by name, never by _target_; use name=")
         if word.startswith("+") and not key.startswith(
             ("extra.", "extra=", "hydra", "optimizer.players", "experiment")

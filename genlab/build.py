@@ -148,24 +148,26 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         hardware.accumulation(schedule.batch)
     except ValueError as e:
         problems.append(str(e))
-    try:
-        spec = Spec(codec.spec.shape, _classes(config["model"]["classes"], data))
-    except ConfigError as e:
-        raise ConfigError(*problems, *e.problems) from None
+    classes = _classes(config["model"]["classes"], data, problems)
+    spec = Spec(codec.spec.shape, classes)
     torch.default_generator.manual_seed(hash64(config["seed"], INIT))
     with torch.device("meta" if meta else "cpu"):
         networks = {
             role: make("network", node, f"network.{role}", spec=spec)
             for role, node in config["network"].items()
         }
-        if problems:
+        if None in networks.values():
             raise ConfigError(*problems)
         model: Model = make("model", config["model"], spec=spec, process=process, **networks)
+    if model is not None:
+        problems += _misfits(config, model)
+        try:
+            make_optimizers(config, model)  # player names and values, before anything is made
+        except ConfigError as e:
+            problems.extend(e.problems)
     if problems:
         raise ConfigError(*problems)
     solver = PathSolver(sampler, guidance, process)
-    _check_sampler(config, model)
-    make_optimizers(config, model)  # player names and values, before anything is made
     if not meta:
         hardware.place(model)
         if hardware.compile:
@@ -173,36 +175,39 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     return Built(hardware, data, codec, spec, model, solver, schedule)
 
 
-def _classes(asked: int | str, data: Dataset) -> int | None:
+def _classes(asked: int | str, data: Dataset, problems: list[str]) -> int | None:
     have = data.spec.classes
     if asked == "none":
         return None
     if asked == "auto":
         return have
     if have is None:
-        raise ConfigError(f"model.classes={asked}, but the data have no labels; use none or auto")
-    if int(asked) < have:
-        raise ConfigError(f"model.classes={asked}, but the data have {have} classes; use auto")
+        problems.append(f"model.classes={asked}, but the data have no labels; use none or auto")
+    elif int(asked) < have:
+        problems.append(f"model.classes={asked}, but the data have {have} classes; use auto")
     return int(asked)
 
 
-def _check_sampler(config: Mapping[str, Any], model: Model) -> None:
+def _misfits(config: Mapping[str, Any], model: Model) -> list[str]:
+    """What the sampler and guidance cannot do with this model."""
     name, denoises = config["sampler"]["name"], isinstance(model, Denoises)
+    which, problems = config["model"]["name"], []
     if denoises and name == "one_step":
-        raise ConfigError(
-            f"sampler=one_step cannot follow the path of model {config['model']['name']!r}; "
+        problems.append(
+            f"sampler=one_step cannot follow the path of model {which!r}; "
             "use sampler=heun or euler"
         )
     if not denoises and name != "one_step":
-        raise ConfigError(
-            f"sampler={name} needs a model that denoises; {config['model']['name']!r} draws its "
+        problems.append(
+            f"sampler={name} needs a model that denoises; {which!r} draws its "
             "samples in one step: use sampler=one_step"
         )
     if not denoises and config["guidance"].get("name") is not None:
-        raise ConfigError(
+        problems.append(
             f"guidance={config['guidance']['name']} needs a model that denoises; with "
-            f"{config['model']['name']!r} use guidance=none"
+            f"{which!r} use guidance=none"
         )
+    return problems
 
 
 def _compile(model: Model, networks: Mapping[str, nn.Module]) -> None:

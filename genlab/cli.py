@@ -82,9 +82,9 @@ def _sample(call: Call) -> int:
 
 def _resume(call: Call) -> int:
     words = _checked(call, "train", "run", "allow", "trust")
-    from genlab import train
+    from genlab import resume
 
-    return train.resume(words)
+    return resume.main(words)
 
 
 def _report(call: Call) -> int:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -23,7 +22,16 @@ from genlab import catalog, overrides, registry, schema
 from genlab.errors import ConfigError, Refused
 from genlab.registry import ROOMS, suggest
 
-__all__ = ["OPTIONS", "compose", "digest", "flatten", "options", "read", "validate"]
+__all__ = [
+    "OPTIONS",
+    "compose",
+    "digest",
+    "first_line",
+    "flatten",
+    "options",
+    "refuse_targets",
+    "validate",
+]
 
 OPTIONS = {
     "fresh": "bool",
@@ -49,8 +57,8 @@ HOUSE = {
 FREE = {"extra", "promise", "source"}
 """Top-level keys whose content is not checked: notes of an experiment and of a person."""
 
-LIMIT = 200_000
-"""Largest config file in bytes; nobody writes one, and larger ones come from mistakes."""
+HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
+"""What may be set of the hydra node."""
 
 
 def options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -91,10 +99,10 @@ def compose(
         except HydraException as e:
             raise ConfigError(_explain(e, primary, asked, config_dirs)) from e
         except (OmegaConfBaseException, RecursionError) as e:
-            raise ConfigError(f"the config does not resolve: {_first_line(e)}") from e
+            raise ConfigError(f"the config does not resolve: {first_line(e)}") from e
     assert isinstance(config, dict)
     config.pop("hydra", None)
-    _refuse_targets(config)
+    refuse_targets(config)
     if primary == "train" and (problems := validate(config)):
         raise ConfigError(*problems)
     return config, who
@@ -150,68 +158,15 @@ def _check_roles(config: Mapping[str, Any], networks: Mapping[str, Any]) -> list
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Six hex digits of what a run computes; places and cadences do not count."""
+    """Six hex digits of what a run computes; places and cadences do not count.
+
+    The first is a letter: 286e98 or 123456 typed as run= would be read as a number.
+    """
     kept = {k: v for k, v in config.items() if k not in {"outputs", "every", "keep", *FREE}}
     kept["data"] = {k: v for k, v in config["data"].items() if k != "root"}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A config file of a run directory, as plain data: no interpolation, no tags, no aliases."""
-    try:
-        if path.stat().st_size > LIMIT:
-            raise ConfigError(f"{path} is {path.stat().st_size} bytes: not a config genlab wrote")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path} cannot be read as a config: {_first_line(e)}") from e
-    try:
-        # events come before anything is built, so an alias bomb stays a short text
-        events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        if any(getattr(event, "anchor", None) for event in events):
-            raise ConfigError(f"{path} has YAML aliases: not a config genlab wrote")
-        config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except ConfigError:
-        raise
-    except Exception as e:  # YAML's and OmegaConf's error trees have no common root
-        raise ConfigError(f"{path} is not YAML: {_first_line(e)}") from e
-    _refuse_targets(config)
-    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
-        raise ConfigError(f"{path} is empty or names no model: not a config genlab wrote")
-    config.pop("hydra", None)
-    return _completed({str(k): v for k, v in config.items()})
-
-
-def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """A config of an earlier version with the keys members have got since, at their defaults.
-
-    A new key's default leaves a member as it was, so that old runs stay what they are.
-    """
-    for room in ROOMS:
-        nodes = config.get(room)
-        if not isinstance(nodes, dict):
-            continue
-        for node in nodes.values() if room == "network" else [nodes]:
-            name = node.get("name") if isinstance(node, dict) else None
-            if name in registry.members(room):
-                missing = set(registry.signature(room, name).keys) - set(node)
-                if missing:
-                    defaults = _defaults(room, name)
-                    node |= {k: defaults[k] for k in sorted(missing) if k in defaults}
-    return config
-
-
-def _defaults(room: str, name: str) -> dict[str, Any]:
-    """The keys of the first yaml of a room that names this member."""
-    for member in registry.names(room):
-        node = OmegaConf.to_container(
-            OmegaConf.load(registry.configs_dir() / room / f"{member}.yaml"), resolve=False
-        )
-        assert isinstance(node, dict)
-        for candidate in (node, *(v for v in node.values() if isinstance(v, dict))):
-            if candidate.get("name") == name:
-                return candidate
-    return {}
+    value = hashlib.sha256(text.encode()).hexdigest()
+    return "abcdef"[int(value[6], 16) % 6] + value[:5]
 
 
 # --- refusals ------------------------------------------------------------------------------------
@@ -229,6 +184,11 @@ def _refuse_typed(words: Iterable[str]) -> None:
             "hydra"
         ):
             raise Refused(f"{key}: genlab builds by name, never by _target_; use name=")
+        if key.startswith("hydra") and not key.startswith(HYDRA):
+            raise ConfigError(
+                f"{key}: of hydra: only the launcher and the sweeper of a sweep can be chosen "
+                "(hydra/launcher=joblib, hydra.launcher.n_jobs=2); runs go under outputs="
+            )
         if word.startswith("+") and not key.startswith(
             ("extra.", "extra=", "hydra", "optimizer.players", "experiment")
         ):
@@ -238,7 +198,8 @@ def _refuse_typed(words: Iterable[str]) -> None:
             )
 
 
-def _refuse_targets(node: Any, where: str = "") -> None:
+def refuse_targets(node: Any, where: str = "") -> None:
+    """Refused for a `_target_` anywhere in a nested config."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             if str(key).startswith("_target_"):
@@ -246,10 +207,10 @@ def _refuse_targets(node: Any, where: str = "") -> None:
                     f"{where}{key}={value}: genlab builds by name, never by _target_; "
                     "remove it and use name:"
                 )
-            _refuse_targets(value, f"{where}{key}.")
+            refuse_targets(value, f"{where}{key}.")
     elif isinstance(node, (list, tuple)):
         for i, value in enumerate(node):
-            _refuse_targets(value, f"{where}{i}.")
+            refuse_targets(value, f"{where}{i}.")
 
 
 def _folder(path: str) -> str:
@@ -261,7 +222,8 @@ def _folder(path: str) -> str:
 # --- errors --------------------------------------------------------------------------------------
 
 
-def _first_line(e: BaseException) -> str:
+def first_line(e: BaseException) -> str:
+    """The first line of an error, or its class when it says nothing."""
     text = str(e).strip()
     return text.splitlines()[0] if text else type(e).__name__
 
@@ -297,7 +259,7 @@ def _explain(
             group, _, rest = group.partition("/")
             name = f"{rest}/{name}"
         return registry.unknown(group, name, registry.names(group, *map(Path, config_dirs)))
-    line = _first_line(e)
+    line = first_line(e)
     if type(e).__name__ == "OverrideParseException":
         return f"cannot read an override: {line} (key=value; quote values with special characters)"
     return line

@@ -61,14 +61,22 @@ def mean_(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def any_(flag: int) -> int:
-    """The largest of the ranks' small non-negative integers: one signal stops all."""
+_flags: td.ProcessGroup | None = None
+
+
+def any_(*flags: int) -> list[int]:
+    """The largest of the ranks' small non-negative integers, for each: one signal stops all.
+
+    Through the CPU, so that a GPU's queue is not waited for.
+    """
     if not td.is_initialized():
-        return flag
-    device = "cuda" if td.get_backend() == "nccl" else "cpu"
-    value = torch.tensor(flag, device=device)
-    td.all_reduce(value, op=td.ReduceOp.MAX)
-    return int(value)
+        return list(flags)
+    global _flags
+    if _flags is None and td.get_backend() == "nccl":
+        _flags = td.new_group(backend="gloo")
+    values = torch.tensor(flags)
+    td.all_reduce(values, op=td.ReduceOp.MAX, group=_flags)
+    return [int(v) for v in values]
 
 
 def broadcast_(tensors: Iterable[Tensor]) -> None:

@@ -38,7 +38,9 @@ def dry_run(config: Mapping[str, Any]) -> int:
             seconds = time.perf_counter() - start
     rate = (trainer.clock.images - before) / seconds
     whole = schedule.images / rate
-    end = (datetime.now() + timedelta(seconds=whole)).strftime("%d %B, %H:%M")
+    end = "nobody is there to see it"
+    if whole < 100 * 365 * 86400:
+        end = (datetime.now() + timedelta(seconds=whole)).strftime("%d %B %Y, %H:%M")
     print(f"{'hardware':<16}{hardware.describe()}")
     print(f"{'memory':<16}{size(memory(hardware.device))} at batch {schedule.batch}")
     print(f"{'speed':<16}{rate:,.1f} images/s ({seconds:.3f} s a step)")

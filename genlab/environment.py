@@ -17,7 +17,17 @@ from genlab.hardware.auto import Hardware
 
 __all__ = ["changes", "environment"]
 
-EXACT = ("genlab", "torch", "device", "precision", "threads", "channels_last", "compile")
+EXACT = (
+    "genlab",
+    "torch",
+    "device",
+    "precision",
+    "threads",
+    "channels_last",
+    "compile",
+    "deterministic",
+    "micro_batch",
+)
 """Entries that bit-for-bit equality depends on."""
 
 
@@ -35,6 +45,8 @@ def environment(hardware: Hardware) -> dict[str, Any]:
         "threads": hardware.threads,
         "channels_last": hardware.channels_last,
         "compile": hardware.compile,
+        "deterministic": hardware.deterministic,
+        "micro_batch": hardware.micro_batch,
         "world": dist.world(),
     }
 

@@ -16,6 +16,9 @@ _DISK = {
     errno.EROFS: "{path} is on a read-only file system: choose a folder that can be written",
     errno.EACCES: "no permission for {path}: change its rights or choose another folder",
     errno.EPERM: "{path} may not be changed by this user: choose another folder",
+    errno.ENAMETOOLONG: "{path} is too long a name: choose a shorter one",
+    errno.ELOOP: "{path} is a link that leads to itself: choose another folder",
+    errno.EIO: "the disk does not answer at {path}: check it, or choose another folder",
     errno.ENOTDIR: "{path} cannot be a folder, a part of it is a file: choose another folder",
 }
 

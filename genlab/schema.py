@@ -20,8 +20,8 @@ Fraction = Annotated[float, "in [0, 1]"]
 Count = Annotated[int, ">= 1"]
 Natural = Annotated[int, ">= 0"]
 _ALIASES: dict[str, tuple[str, str, Callable[[float], bool]]] = {
-    "Positive": ("float", "a number > 0", lambda v: v > 0),
-    "NonNegative": ("float", "a number >= 0", lambda v: v >= 0),
+    "Positive": ("float", "a finite number > 0", lambda v: v > 0),
+    "NonNegative": ("float", "a finite number >= 0", lambda v: v >= 0),
     "Fraction": ("float", "a number in [0, 1]", lambda v: 0 <= v <= 1),
     "Count": ("int", "a whole number >= 1", lambda v: v >= 1),
     "Natural": ("int", "a whole number >= 0", lambda v: v >= 0),
@@ -93,7 +93,7 @@ def _coerce_name(value: Any, name: str) -> Any:
     match name:
         case "bool" if isinstance(value, bool):
             return value
-        case "int" if is_number and math.isfinite(value) and value == int(value):
+        case "int" if is_number and abs(value) < 2**53 and value == int(value):
             return int(value)
         case "float" if is_number and math.isfinite(value):
             return float(value)

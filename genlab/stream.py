@@ -98,5 +98,7 @@ class Stream:
             # on the CPU: the order must not depend on the device
             generator = torch.Generator().manual_seed(hash64(self._seed, ORDER, epoch))
             order = torch.randperm(len(self._data), generator=generator)
-            self._orders[epoch] = order.to(self._device)
+            if self._device.type == "cuda":
+                order = order.pin_memory()  # a copy of pageable memory would wait for the device
+            self._orders[epoch] = order.to(self._device, non_blocking=True)
         return self._orders[epoch]

@@ -9,7 +9,6 @@ skips what is done and resumes what is not.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from genlab import child, registry
 from genlab import config as cfg
-from genlab import registry
 from genlab.errors import ConfigError, Refused
 
 __all__ = ["main"]
@@ -101,24 +100,21 @@ def _launch(
 
 
 def run_job(words: Sequence[str], plain: bool = False) -> int:
-    """One job in a process of its own; returns its exit code."""
-    command = [sys.executable, "-m", "genlab", "train", *words]
+    """One job in a process of its own; returns its exit code.
+
+    After a stop signal the job saves and stops, and no further one is started.
+    """
+    global _stopped
+    if _stopped:
+        return 128 + _stopped
     print(f"== genlab train {' '.join(words)}", file=sys.stderr, flush=True)
-    environment = {**os.environ, "TERM": "dumb"} if plain else None
-    code = subprocess.run(command, preexec_fn=_die_with_parent, env=environment).returncode
-    return code if code >= 0 else 128 - code
+    environment = {**os.environ, **({"TERM": "dumb"} if plain else {})}
+    command = [sys.executable, "-m", "genlab", "train", *words]
+    code, _stopped = child.run([command], [environment])
+    return code
 
 
-def _die_with_parent() -> None:
-    """A job whose sweep was killed saves and stops, so that nothing trains unseen (Linux)."""
-    if sys.platform == "linux":
-        import ctypes
-        import signal
-
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == 1:
-            os._exit(143)
+_stopped = 0  # the signal that ended the sweep
 
 
 def _table(jobs: Sequence[Sequence[str]], codes: Sequence[int]) -> None:
@@ -126,4 +122,4 @@ def _table(jobs: Sequence[Sequence[str]], codes: Sequence[int]) -> None:
     for job, code in zip(jobs, codes, strict=False):
         print(f"{code:>4}  {' '.join(w for w in job if not w.startswith('hydra'))}")
     if bad := sum(1 for c in codes if c):
-        print(f"{bad} of {len(codes)} jobs failed; the same command runs only those again")
+        print(f"{bad} of {len(codes)} jobs did not end; the same command goes on with those")

@@ -58,17 +58,20 @@ class Player:
         """The learning rate of the first group as it stands."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def step(self, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps on the gradients; returns (gradient norm, 1.0 where the step was not finite)."""
+    def step(self, loss: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Steps on the gradients of a loss that was multiplied by `scale`.
+
+        Returns (gradient norm, 1.0 if the step was not finite and was left out).
+        """
         grads = [p.grad for p in self.params if p.grad is not None]
         dist.sum_grads(grads)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         probe = loss + norm
         bad = (probe - probe).ne_(0)  # 1.0 if not finite: inf - inf and NaN - NaN are NaN, not 0
         divide = None
-        if self.scale is not None:
-            norm = norm / self.scale
-            divide = self.scale
+        if scale is not None:
+            norm = norm / scale
+            divide = scale
         if self.clip is not None:
             factor = (norm / self.clip).clamp_(min=1.0)
             divide = factor if divide is None else divide * factor
@@ -155,11 +158,14 @@ class Trainer:
         micro = [model.step(source) for source in sources]
         while (update := self._advance(micro)) is not None:
             on, loss, log = update
+            # the scale the loss was multiplied by; cloned, since a player's step may change it
+            scale = self.players[on[0]].scale
+            scale = scale.clone() if scale is not None and len(on) > 1 else scale
             self._keep("loss/" + "+".join(on), loss)
             for name, value in log.items():
                 self._keep(name, value)
             for name in on:
-                norm, bad = self.players[name].step(loss)
+                norm, bad = self.players[name].step(loss, scale)
                 self._keep(f"grad_norm/{name}", norm)
                 self._keep(f"bad/{name}", bad)
                 self._steps.setdefault(name, []).append(clock.step)
@@ -277,6 +283,10 @@ class Trainer:
         """Means since the last call, with learning rates and loss scales; Diverged as in peek."""
         line = {n: sum(v) / len(v) for n, v in self.peek().items() if v}
         self.unread = {}
+        if self._world > 1 and line:  # every rank reads at the same steps
+            device = next(iter(self.players.values())).params[0].device
+            means = dist.mean_(torch.tensor(list(line.values()), device=device))
+            line = dict(zip(line, means.tolist(), strict=True))
         for name, player in self.players.items():
             line[f"lr/{name}"] = player.lr()
             if player.scale is not None:
@@ -296,6 +306,5 @@ class Trainer:
             elif any(flags):
                 raise Diverged(
                     f"the loss or gradient of player {name!r} is not finite at step "
-                    f"{steps[flags.index(1.0)]} (learning rate {player.lr():g}); the last good "
-                    "checkpoint is kept: lower optimizer.lr or optimizer.clip, then fresh=true"
+                    f"{steps[flags.index(1.0)]} (learning rate {player.lr():g})"
                 )

@@ -19,12 +19,14 @@ import torch
 
 from genlab import dist
 from genlab.build import Built, build, make_trainer
+from genlab.child import die_with_parent
 from genlab.contract import Model
 from genlab.environment import changes, environment
-from genlab.errors import CheckpointError, Diverged, GenlabError, PeerLost, Stopped
+from genlab.errors import CheckpointError, ConfigError, Diverged, GenlabError, PeerLost, Stopped
 from genlab.heldout import held_out_loss
 from genlab.memory import memory, memory_advice
 from genlab.nn.shadow import Shadow
+from genlab.registry import suggest
 from genlab.run import checkpoint as ckpt
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run, find_run
@@ -85,7 +87,7 @@ class Worker:
         self.every = cadences(self.config["every"], self.total, self.built.schedule.batch)
         self.panel = Panel(run.title, self.total, None if self.main else open(os.devnull, "w"))
         self.journal = Journal(run.path)
-        self.checkpoints = Checkpoints(run.path / "checkpoints", self.panel.note)
+        self.checkpoints = Checkpoints(run.path / "checkpoints", self.panel.note, self.main)
         self._prepare(allow)
 
     def _prepare(self, allow: tuple[str, ...]) -> None:
@@ -161,11 +163,16 @@ class Worker:
         """Runs to the end of the schedule; returns 0."""
         self.say(f"{self.run.path}")
         self.say(self.built.hardware.describe())
+        if not any(rate for p in self.trainer.players.values() for rate in p.rates):
+            self.say("optimizer.lr=0: nothing will be learned")
         if self.clock.images >= self.total:
             self.say(f"this run is done ({self.clock.images:,} images)")
         try:
             with Signals() as signals, self.panel, memory_advice(self.config):
-                self._loop(signals)
+                try:
+                    self._loop(signals)
+                except Diverged as e:
+                    raise Diverged(f"{e}; {self._kept()}") from e
                 if self.main:
                     self.run.status = "done"
             self._report()
@@ -187,28 +194,41 @@ class Worker:
         soonest = self._soonest()
         while clock.images < self.total:
             trainer.one_step()
-            stop = signals.caught if alone else dist.any_(signals.caught)
-            due_by_time = time.monotonic() >= save_at
-            late = due_by_time if alone else bool(dist.any_(int(due_by_time)))
+            stop, late = signals.caught, time.monotonic() >= save_at
+            if not alone:  # all stop and save at the same step
+                stop, late = dist.any_(stop, late)
             if clock.images < soonest and not stop and not late:
                 continue
-            saved = self._events(bool(stop) or late)
+            saved = self._events(bool(stop or late))
             soonest = self._soonest()
             if saved:
                 save_at = time.monotonic() + self.config["every"]["seconds"]
             if stop:
                 self._stop(stop)
 
+    def _kept(self) -> str:
+        names = self.checkpoints.names()
+        kept = (
+            f"the checkpoint at image {int(names[-1]):,} is kept" if names else "nothing is saved"
+        )
+        clip = self.config["optimizer"].get("clip")
+        fix = "lower optimizer.lr" if clip else "lower optimizer.lr or set optimizer.clip=1"
+        return f"of checkpoints {kept}: {fix}, then train with fresh=true"
+
     def _stop(self, number: int) -> None:
         name = signal.Signals(number).name
         error = Stopped(
             number,
             f"{name} at image {self.clock.images:,}, saved; go on with "
-            f"genlab resume run={self.run.id}",
+            f"genlab resume run={self._name()}",
         )
         if number == signal.SIGUSR1:
             error.code = 75  # the batch system's word for "run me again"
         raise error
+
+    def _name(self) -> str:
+        """What to type as run=: the id where it is looked for by itself, else the path."""
+        return self.run.id if self.config["outputs"] == "outputs" else str(self.run.path)
 
     def _soonest(self) -> int:
         """The image count at which something is due next: a function of the clock alone."""
@@ -261,6 +281,11 @@ class Worker:
         wanted = "heldout/loss" if wanted == "auto" else wanted
         if wanted in values:
             self.measured = values[wanted]
+        elif means and wanted not in (None, "heldout/loss"):
+            raise ConfigError(
+                f"keep.best={wanted}: the journal has no such value. "
+                f"{suggest(wanted, values) or 'It has: ' + ', '.join(values) + '.'}"
+            )
         self.journal.write(values)
         self.panel.update({**values, "total": self.total})
 
@@ -268,10 +293,7 @@ class Worker:
         tensors = ckpt.model_tensors(self.model)
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise Diverged(
-                    f"{name} is not finite at image {self.clock.images:,}; nothing was saved over "
-                    "the last good checkpoint: lower optimizer.lr, then fresh=true"
-                )
+                raise Diverged(f"{name} is not finite at image {self.clock.images:,}")
         if best:
             self.best = self.measured
         self.measured = math.nan
@@ -322,5 +344,6 @@ def cadences(every: Mapping[str, Any], total: int, batch: int) -> dict[str, int]
 
 def main(words: list[str]) -> int:
     """`python -m genlab __work <run directory> [trust] [config] [world]`."""
+    die_with_parent(os.getppid())  # a rank must not go on alone
     allow = tuple(w for w in ("config", "world") if w in words[1:])
     return work(Path(words[0]), trust="trust" in words[1:], allow=allow)

@@ -46,7 +46,7 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.said: list[str] = []
         self.folder = folder / "checkpoints"
-        self.store = Checkpoints(self.folder, self.said.append)
+        self.store = Checkpoints(self.folder, self.said.append, owner=True)
 
     def save(self, images: int, *, keep: int = 2, best: bool = False) -> Path:
         moments = {"net/net.weight/exp_avg": torch.full((2, 3), float(images))}

@@ -4,9 +4,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from genlab import registry
-from genlab.config import compose, digest, read
+from genlab.config import compose, digest
 from genlab.errors import ConfigError, Refused
 from genlab.registry import ROOMS, configs_dir, members, names
+from genlab.stored import read
 
 CASES = [(room, name) for room in ROOMS for name in names(room)]
 EXPERIMENTS = names("experiment")

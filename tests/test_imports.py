@@ -93,3 +93,8 @@ def test_help_list_and_tab_import_only_the_standard_library(name):
 @pytest.mark.parametrize("name", ["genlab.config", "genlab.show", "genlab.train"])
 def test_checking_a_config_imports_no_torch(name):
     assert "torch" not in closure(name, set())
+
+
+def test_no_source_file_is_long():
+    long = [f"{p.name}: {n}" for p in FILES if (n := len(p.read_text().splitlines())) > 350]
+    assert not long

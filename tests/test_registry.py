@@ -84,7 +84,7 @@ def test_check_finds_every_problem_at_once(room):
     assert check("model", good) == []
     problems = check("model", {"name": "first", "lr": -1, "knid": "a", "n": 2.5})
     text = "\n".join(problems)
-    assert "model.lr must be a number > 0, not -1" in text
+    assert "model.lr must be a finite number > 0, not -1" in text
     assert "model.knid" in text and "'kind'" in text
     assert "model.n must be a whole number >= 1 or null, not 2.5" in text
     assert "needs the key kind" in text and len(problems) == 4
@@ -127,9 +127,9 @@ def test_coerce(value, annotation, expected):
         (True, "int", "a whole number"),
         (True, "float", "a finite number"),
         (math.nan, "float", "a finite number"),
-        (math.inf, "Positive", "a number > 0"),
-        (0, "Positive", "a number > 0"),
-        (-1e-9, "NonNegative", "a number >= 0"),
+        (math.inf, "Positive", "a finite number > 0"),
+        (0, "Positive", "a finite number > 0"),
+        (-1e-9, "NonNegative", "a finite number >= 0"),
         (1.1, "Fraction", "a number in [0, 1]"),
         (0, "Count", "a whole number >= 1"),
         (-1, "Natural", "a whole number >= 0"),
@@ -199,7 +199,7 @@ def test_build_hands_over_what_is_named_and_reports_a_value_error():
     assert codec.spec.shape == (2,)
     with pytest.raises(ConfigError, match="needs spec, which nothing gives"):
         build("codec", points)
-    with pytest.raises(ConfigError, match=r"codec\.scale must be a number > 0"):
+    with pytest.raises(ConfigError, match=r"codec\.scale must be a finite number > 0"):
         build("codec", {**points, "scale": -1}, spec=Spec((2,)))
     with pytest.raises(ConfigError, match=r"^codec: "):
         build("codec", points, spec=Spec((3, 8, 8)))

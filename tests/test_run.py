@@ -13,6 +13,7 @@ import yaml
 from conftest import started
 
 from genlab import config as cfg
+from genlab import stored
 from genlab.errors import ConfigError, DiskError, Locked, Refused
 from genlab.run import directory
 from genlab.run.directory import Run, find_run, runs
@@ -219,7 +220,7 @@ BOMB = "a: &a [x,x]\n" + "".join(f"{k}: &{k} [*{chr(ord(k) - 1)}]\n" for k in "b
 )
 def test_what_genlab_did_not_write_is_not_a_config(tmp_path, text):
     with pytest.raises(ConfigError, match=r"config\.yaml") as e:
-        cfg.read(written(tmp_path, text))
+        stored.read(written(tmp_path, text))
     assert "\n" not in str(e.value)
 
 
@@ -236,7 +237,7 @@ def test_what_genlab_did_not_write_is_not_a_config(tmp_path, text):
 )
 def test_a_target_in_a_config_is_refused(tmp_path, text):
     with pytest.raises(Refused, match="never by _target_") as e:
-        cfg.read(written(tmp_path, text))
+        stored.read(written(tmp_path, text))
     assert e.value.code == 11
 
 
@@ -247,5 +248,5 @@ def test_notes_of_a_person_are_no_yaml_tricks(tmp_path, tiny):
     config = {**tiny("gan"), "extra": NOTES}
     run = started(config)
     assert Run(run.path).config["extra"] == NOTES
-    run.rewrite_config({**config, "seed": 3})
+    run.rewrite_config({**config, "seed": 3}, ["seed=3"])
     assert run.config["seed"] == 3 and run.config["extra"] == NOTES

@@ -16,17 +16,24 @@ from genlab.schema import Count
 
 __all__ = ["Hardware", "choose"]
 
+AVX512 = "_is_avx512_bf16_supported"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def has_amx() -> bool:
-    """Whether this CPU multiplies bf16 tiles (several times the speed of fp32)."""
-    tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(tiles and tiles())
+def bf16_unit() -> str:
+    """What multiplies bf16 on this CPU: "AMX", "AVX-512 bf16" or nothing ("").
+
+    Both pay for networks of convolutions; docs/results.md has the measurements.
+    """
+    for name, words in (("_is_amx_tile_supported", "AMX"), (AVX512, "AVX-512 bf16")):
+        supported = getattr(torch.cpu, name, None)
+        if supported and supported():
+            return words
+    return ""
 
 
 def choose(device: str = "auto", precision: str = "auto") -> tuple[str, str]:
-    """What `auto` means here: CUDA with bf16 (fp16 before Ampere), a CPU with AMX bf16, else fp32.
+    """What `auto` means here: bf16 where there is a unit for it, fp16 on older GPUs, else fp32.
 
     Raises DeviceError for a device or precision that is not there.
     """
@@ -50,7 +57,7 @@ def choose(device: str = "auto", precision: str = "auto") -> tuple[str, str]:
         raise DeviceError(
             "hardware.precision=fp16 is for GPUs; on the CPU use hardware.precision=bf16 or fp32"
         )
-    return device, ("bf16" if has_amx() else "fp32") if precision == "auto" else precision
+    return device, ("bf16" if bf16_unit() else "fp32") if precision == "auto" else precision
 
 
 @register("auto", "cpu", "cuda")
@@ -145,7 +152,7 @@ class Hardware:
             what = torch.cuda.get_device_name(self.device)
         else:
             what = f"cpu, {self.threads} thread{'s' if self.threads > 1 else ''}"
-            what += ", AMX" if has_amx() else ""
+            what += f", {bf16_unit()}" if bf16_unit() else ""
         layout = ", channels_last" if self.channels_last else ""
         ranks = f", {world()} ranks" if world() > 1 else ""
         return f"{what}, {self.precision}{layout}{', compiled' if self.compile else ''}{ranks}"

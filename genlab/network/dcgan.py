@@ -74,6 +74,9 @@ class DCGANGenerator(nn.Module):
             *layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1), nn.Tanh()
         )
         _initialize(self)
+        if self.label is not None:
+            # As large as z, the label takes over in the first steps: one image per class.
+            nn.init.normal_(self.label.weight, 0.0, 0.1)
 
     def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
         """z [B, Z], y [B] or None -> [B, C, H, W] float32 in [-1, 1]."""

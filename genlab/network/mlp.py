@@ -83,6 +83,9 @@ class MLPGenerator(nn.Module):
         self.label = LabelEmbedding(spec.classes, z_dim) if spec.classes is not None else None
         inside = z_dim if self.label is None else 2 * z_dim
         self.body = _stack(inside, width, depth, numbers, nn.ReLU())
+        if self.label is not None:
+            # As large as z, the label takes over in the first steps: one point per class.
+            nn.init.normal_(self.label.weight, 0.0, 0.1)
 
     def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
         """z [B, Z], y [B] or None -> [B, D] float32."""
@@ -93,7 +96,9 @@ class MLPGenerator(nn.Module):
 
 @register("mlp_discriminator")
 class MLPDiscriminator(nn.Module):
-    """Perceptron from a point, and a label, to a logit: head(h) + <label(y), h>.
+    """Perceptron from a point to a logit.
+
+    logit = head(h) + <label(y), h>
 
     Reference: Miyato and Koyama 2018, arXiv 1802.05637, eq. 9 (the projection on the label).
     """
@@ -106,7 +111,7 @@ class MLPDiscriminator(nn.Module):
         self.head = nn.Linear(width, 1)
         self.label = LabelEmbedding(spec.classes, width) if spec.classes is not None else None
         if self.label is not None:
-            nn.init.normal_(self.label.weight, std=0.02)
+            nn.init.normal_(self.label.weight, 0.0, width**-0.5)
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         """x [B, D], y [B] or None -> logits [B] float32."""

@@ -19,7 +19,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +43,12 @@ FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 class Checkpoints:
     """The checkpoints of one run directory."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        """folder: <run>/checkpoints; say: prints one line for a person."""
-        self.folder, self.say = folder, say
+    def __init__(self, folder: Path, say: Callable[[str], None], owner: bool = False) -> None:
+        """folder: <run>/checkpoints; say: prints one line for a person.
+
+        owner: we hold the lock of the run; a mere reader leaves damaged folders where they are.
+        """
+        self.folder, self.say, self.owner = folder, say, owner
 
     def names(self) -> list[str]:
         """Names of all complete folders, oldest first."""
@@ -119,7 +121,7 @@ class Checkpoints:
             except CheckpointError as e:
                 if not folder.is_dir():  # retired meanwhile by the process that trains
                     return self.newest()
-                with suppress(OSError):  # the run of somebody else may be read-only
+                if self.owner:
                     aside = self.folder / f".corrupt-{name}"
                     shutil.rmtree(aside, ignore_errors=True)
                     os.rename(folder, aside)
@@ -231,7 +233,11 @@ def verify(folder: Path) -> dict[str, Any]:
                 if hashlib.file_digest(f, "sha256").hexdigest() != entry["sha256"]:
                     raise CheckpointError(f"{name} has other bytes than were written")
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as e:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
+        raise CheckpointError(f"{Path(e.filename or folder).name} is missing") from e
+    except OSError as e:  # says something about the disk, not about what was written
+        raise DiskError(f"cannot read {folder}: {e.strerror}; try again when it can be") from e
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as e:
         text = str(e).splitlines()[0] if str(e) else ""
         raise CheckpointError(f"{type(e).__name__}: {text}") from e
     if not isinstance(state, dict):

@@ -76,14 +76,21 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved config; ConfigError when the file is not one genlab wrote."""
-        from genlab.config import read
+        from genlab.stored import read
 
         return read(self.path / "config.yaml")
 
-    def rewrite_config(self, config: Mapping[str, Any]) -> None:
-        """Records the config a resumed run goes on with."""
+    def rewrite_config(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+        """Records the config a resumed run goes on with, and what was typed for it."""
         from omegaconf import OmegaConf
 
+        with suppress(OSError, ValueError):
+            who = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))
+            who |= {w.lstrip("+~").partition("=")[0]: "command line" for w in overrides}
+            write_text(self.path / "provenance.json", json.dumps(who, indent=1))
+            typed = (self.path / "overrides.txt").read_text(encoding="utf-8").splitlines()
+            typed += [w for w in overrides if w not in typed]
+            write_text(self.path / "overrides.txt", "".join(f"{w}\n" for w in typed))
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
         self.__dict__.pop("config", None)
 
@@ -174,7 +181,9 @@ def find_run(ref: str, outputs: str | Path = "outputs") -> Run:
     if ref == "latest" or not hits:
         from genlab.registry import suggest
 
-        hint = suggest(ref, [r.id for r in known]) if known else f"There is none in {outputs}."
+        hint = suggest(ref, [r.id for r in known]) or (
+            f"The newest is {known[-1].id!r}." if known else "There is none."
+        )
         raise ConfigError(f"no run {ref!r} in {outputs}. {hint} (`genlab list runs` shows all)")
     if len({r.path for r in hits}) > 1 and not all(r.id == hits[0].id for r in hits):
         raise ConfigError(

@@ -19,6 +19,10 @@ _WORDS = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "no permission",
     errno.EPERM: "no permission",
+    errno.ENOENT: "there is no such folder, and none can be made there",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "a link leads to itself",
+    errno.EIO: "the disk does not answer",
     errno.ENOTDIR: "a parent is a file, not a folder",
     errno.EEXIST: "a file stands in the way",
 }
@@ -32,9 +36,9 @@ def disk(doing: str, where: Path) -> Iterator[None]:
     except OSError as e:
         if e.errno not in _WORDS:
             raise
-        fix = "free some space" if e.errno in {errno.ENOSPC, errno.EDQUOT} else "check the path"
-        if e.errno in {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}:
-            fix = "choose another place with outputs="
+        fix = "choose another place with outputs="
+        if e.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            fix = "free some space"
         raise DiskError(f"cannot {doing} {where}: {_WORDS[e.errno]}; {fix}") from e
 
 

@@ -313,7 +313,7 @@ def test_a_config_that_lost_keys(capsys, foreign, verb):
     (foreign / "config.yaml").write_text(yaml.safe_dump(config))
     says = ["schedule is missing", "seed must be", "codec is missing", "'model'"]
     err = refused(capsys, 2, *says, line=[verb, f"run={foreign}"])
-    assert "lacks keys: lr=0.0002" in err, "a default that is filled in is said"
+    assert "lacks keys: lr=0.001" in err, "a default that is filled in is said"
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -76,7 +76,7 @@ class Batch(NamedTuple):
     """One micro-batch on the device of the model."""
 
     x: Tensor  # [B, *S] float32, model space (after Codec.encode)
-    y: Tensor | None  # [B] int64 labels; None when the run is unconditional
+    y: Tensor | None  # [B] int64 labels; None when unconditional, networks take -1 as no label
     noise: Noise  # all randomness a loss may use
     z: Tensor | None = None  # [B, *Z] paired noise; only coupling data fill it
 

@@ -1,5 +1,6 @@
 """Data parallel by the command line: two gloo ranks give the weights of one."""
 
+import signal
 import subprocess
 import sys
 
@@ -35,3 +36,36 @@ def test_torchrun_and_devices_are_one_rank(tmp_path):
     for other in (train(tmp_path / "torchrun", *torchrun), train(tmp_path / "two", devices=2)):
         assert alone.keys() == other.keys()
         assert max(float((alone[k] - other[k]).abs().max()) for k in alone) < 1e-6
+
+
+def test_ranks_end_with_the_code_of_what_happened(tmp_path):
+    words = [w for w in WORDS if "optimizer.lr" not in w]
+    words += ["optimizer.lr=1e20", "optimizer.clip=null", "hardware.devices=2"]
+    command = [sys.executable, "-m", "genlab", "train", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 6, done.stderr
+    assert "not finite" in done.stderr
+    assert "Traceback" not in done.stderr
+    (run,) = (tmp_path / "outputs/flow_matching-digits").iterdir()
+    assert (run / "STATUS").read_text().startswith("failed: ")
+
+
+def test_a_signal_stops_all_ranks_saves_and_resumes(tmp_path):
+    words = [w for w in WORDS if "schedule.images" not in w]
+    words += ["schedule.images=1_000_000", "hardware.devices=2", "every.log=64"]
+    command = [sys.executable, "-m", "genlab", "train", *words]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("images "):
+                break
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait(120) == 143, rest
+    (run,) = (tmp_path / "outputs/flow_matching-digits").iterdir()
+    assert (run / "STATUS").read_text().startswith("interrupted: SIGTERM")
+    (saved,) = (p.name for p in (run / "checkpoints").glob("0*"))
+    more = f"schedule.images={int(saved) + 32}"
+    command = [sys.executable, "-m", "genlab", "resume", f"run={run}", more]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"resuming at image {int(saved):,}" in done.stderr

@@ -145,3 +145,19 @@ def test_a_run_of_an_earlier_version_gets_the_keys_that_are_new(tmp_path):
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     wanted, _ = compose(["model=gan", "network.generator.z_dim=7"])
     assert read(path) == wanted
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_builds(experiment):
+    from genlab.build import build
+    from genlab.errors import DataError
+
+    shared = registry.PACKAGE.parent.parent / "shared/data"
+    words = [f"experiment={experiment}", "hardware=cpu"]
+    config, _ = compose([*words, *([f"data.root={shared}"] if shared.is_dir() else [])])
+    try:
+        built = build(config, meta=True)
+    except DataError as e:
+        pytest.skip(str(e))
+    assert built.schedule.images == config["schedule"]["images"]
+    assert all(p.is_meta for p in built.model.parameters())

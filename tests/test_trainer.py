@@ -239,3 +239,76 @@ def test_frozen_blocks_weights_and_lets_inputs_through():
     assert net.weight.grad is None
     assert x.grad is not None
     assert net.weight.requires_grad
+
+
+def fp16(model, **kwargs):
+    t = trainer(model, **kwargs)
+    other = Trainer(
+        model,
+        t.optimizers,
+        Source(),
+        lambda images: 1.0,
+        seed=0,
+        autocast=contextlib.nullcontext,
+        fp16=True,
+    )
+    return other
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_a_loss_scale_changes_nothing_but_the_range(clip):
+    plain, scaled = Two(), Two()
+    trainer(plain, clip=clip).one_step()
+    t = fp16(scaled, clip=clip)
+    t.one_step()
+    torch.testing.assert_close(scaled.d.weight, plain.d.weight)
+    torch.testing.assert_close(scaled.g.weight, plain.g.weight)
+    assert t.read()["scale/d"] == 2.0**16
+
+
+def test_an_overflow_halves_the_scale_of_its_player_alone_and_is_survived():
+    def script(model, data):
+        x = next(data).x
+        huge = 3e38 if model.clock.step == 1 else 1.0
+        yield Update(model.d(x).mean() * huge, on="d")
+        yield Update(model.g(x).mean(), on="g")
+
+    model = Two(script)
+    t = fp16(model)
+    t.one_step()
+    before = model.d.weight.clone()
+    t.one_step()
+    assert torch.equal(model.d.weight, before), "the step is left out"
+    t.one_step()
+    assert not torch.equal(model.d.weight, before)
+    line = t.read()
+    assert (line["scale/d"], line["scale/g"]) == (2.0**15, 2.0**16)
+    again = fp16(Two(script))
+    clock = {"step": t.clock.step, "images": t.clock.images}
+    again.restore(clock, {n: p.state() for n, p in t.players.items()})
+    assert again.players["d"].state() == {"scale": 2.0**15, "calm": 1}
+    assert again.players["g"].state() == {"scale": 2.0**16, "calm": 3}
+
+
+def test_two_players_on_one_loss_share_its_scale():
+    def script(model, data):
+        x = next(data).x
+        yield Update(model.d(x).mean() + model.g(x).mean(), on=("d", "g"))
+
+    model = Two(script)
+    t = fp16(model)
+    t.players["g"].scale.fill_(2.0)
+    t.one_step()
+    assert float(model.d.weight) == pytest.approx(0.9)
+    assert float(model.g.weight) == pytest.approx(0.9)
+
+
+def test_a_scale_at_its_floor_ends_the_run():
+    def script(model, data):
+        yield Update(model.d(next(data).x).mean() * float("inf"), on="d")
+
+    t = fp16(Two(script))
+    with pytest.raises(Diverged, match="bf16"):
+        for _ in range(40):
+            t.one_step()
+        t.read()

@@ -23,7 +23,7 @@ COMMANDS = {
     "a wrong key": "train optimizer.lrr=1",
     "a wrong type": "train optimizer.lr=fast",
     "show": "show model=gan data=fashion_mnist",
-    "one step from cold, saved, with report": "train schedule.images=64 every.sample=1000 fresh=true",
+    "one step from cold, saved": "train schedule.images=64 every.sample=1000 fresh=true",
 }
 
 

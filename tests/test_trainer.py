@@ -49,9 +49,9 @@ class Two(Model):
             yield from self.script(self, data)
             return
         x = next(data).x
-        self.trace.append(("d", float(self.d.weight)))
+        self.trace.append(("d", self.d.weight.item()))
         yield Update(self.d(self.g(x)).mean(), on="d")
-        self.trace.append(("g", float(self.d.weight)))
+        self.trace.append(("g", self.d.weight.item()))
         yield Update(-self.d(self.g(x)).mean(), on="g")
 
 

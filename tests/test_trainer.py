@@ -49,9 +49,9 @@ class Two(Model):
             yield from self.script(self, data)
             return
         x = next(data).x
-        self.trace.append(("d", self.d.weight.item()))
+        self.trace.append(("d", self.d.weight.detach().item()))
         yield Update(self.d(self.g(x)).mean(), on="d")
-        self.trace.append(("g", self.d.weight.item()))
+        self.trace.append(("g", self.d.weight.detach().item()))
         yield Update(-self.d(self.g(x)).mean(), on="g")
 
 

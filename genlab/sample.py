@@ -74,7 +74,6 @@ class Loaded:
         self.built = build(self.config, trust=trust)
         self.built.hardware.start()
         load_model(self.built.model, found[0] / "model.safetensors")
-        self.built.model.clock = None  # type: ignore[assignment] - nothing trains here
 
     @property
     def classes(self) -> int | None:

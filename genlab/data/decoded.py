@@ -93,7 +93,7 @@ class Decoded:
         names = [*self.splits["train"], *self.splits["test"]]
         done: Counter[str] = Counter()
         skipped: dict[str, str] = {}
-        workers = min(8, len(os.sched_getaffinity(0)))  # Pillow's decoders run side by side
+        workers = min(8, os.cpu_count() or 1)  # Pillow's decoders run side by side
         with (
             ThreadPoolExecutor(workers) as pool,
             progress(f"decoding {self.source.path.name}", len(names)) as advance,

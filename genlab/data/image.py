@@ -26,7 +26,7 @@ from PIL import Image, ImageOps
 
 from genlab.errors import Refused
 
-__all__ = ["BYTES", "Corrupt", "Recipe", "opened", "plain", "square"]
+__all__ = ["BYTES", "Corrupt", "Recipe", "centred", "opened", "plain", "square"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # readers of rarer formats are rarely tested
 PIXELS = 2**26  # of one image; Pillow warns from 1.3 times and stops at 2.7 times as many
@@ -68,11 +68,15 @@ class Recipe:
             return np.asarray(picture).reshape(picture.height, picture.width, -1), done
 
 
-def square(width: int, height: int) -> Box:
-    """The centred square of the shorter side."""
-    side = min(width, height)
+def centred(width: int, height: int, side: int) -> Box:
+    """The square of `side` pixels in the middle, half a pixel up and left where it must be."""
     left, upper = (width - side) // 2, (height - side) // 2
     return left, upper, left + side, upper + side
+
+
+def square(width: int, height: int) -> Box:
+    """The centred square of the shorter side."""
+    return centred(width, height, min(width, height))
 
 
 def opened(data: bytes, name: str) -> Image.Image:

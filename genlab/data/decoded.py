@@ -93,6 +93,7 @@ class Decoded:
         names = [*self.splits["train"], *self.splits["test"]]
         done: Counter[str] = Counter()
         skipped: dict[str, str] = {}
+        first = ""
         workers = min(8, os.cpu_count() or 1)  # Pillow's decoders run side by side
         with (
             ThreadPoolExecutor(workers) as pool,
@@ -109,7 +110,8 @@ class Decoded:
                     if pixels is None:
                         self._broken(name, reason, skipped, len(names))
                         continue
-                    self._fits(name, pixels.shape, names[0])
+                    first = first or name
+                    self._fits(name, pixels.shape, first)
                     done.update(words)
                     file.write(pixels.tobytes())
                 advance(len(block))

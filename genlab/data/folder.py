@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from genlab.contract import Spec
 from genlab.data.array import Rows
 from genlab.data.decoded import Decoded, last_tenth, planes
-from genlab.data.image import Corrupt, Recipe, plain, square
+from genlab.data.image import Corrupt, Recipe, square
 from genlab.data.resize import check_size
 from genlab.data.source import Source, source
 from genlab.errors import ConfigError, DataError
@@ -160,15 +158,12 @@ def _side(rows: Rows) -> tuple[int, ...]:
 
 def _first(images: Source, channels: int) -> tuple[int, int]:
     """(H, W) of the first image that can be decoded."""
-    reason = ""
+    recipe, reason = Recipe(channels, None, None), ""
     for name in images.names[:100]:
         try:
-            picture, _ = plain(images.image(name), channels)
+            pixels, _ = recipe(images.image(name))
         except Corrupt as e:
             reason = reason or f"{name}: {e}"
             continue
-        except OSError as e:
-            reason = reason or f"{name}: {e}"
-            continue
-        return picture.height, picture.width
+        return pixels.shape[0], pixels.shape[1]
     raise DataError(f"{images.path}: no image can be decoded ({reason}); get the images again")

@@ -121,7 +121,7 @@ class CelebA:
             f"celeba is not there: no {' or '.join(IMAGES)} in data.root={root} or its parent, "
             f"in celeba, CelebA or bare; it cannot be downloaded from here: get "
             f"{IMAGES[0]}, {ATTRIBUTES} and {PARTITION} by hand from "
-            f"https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and put them into {root / 'celeba'}"
+            f"https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, into {root / 'celeba'}"
         )
 
     def _list(self, name: str) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,7 +58,8 @@ class CIFAR10:
     Reference: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
 
-    names: list[str] | None = [
+    count = 50_000
+    classes = (
         "airplane",
         "automobile",
         "bird",
@@ -69,14 +70,14 @@ class CIFAR10:
         "horse",
         "ship",
         "truck",
-    ]
-    count = 50_000
+    )
     official = ("https://www.cs.toronto.edu/~kriz/",)
-    archives = {  # SHA-256 and bytes as sent
+    archives: Mapping[str, tuple[str, int]] = {  # SHA-256 and bytes as sent
         BINARY: ("c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd", 170_052_171),
         PYTHON: ("6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce", 170_498_071),
     }
-    contents = {  # SHA-256 of the images [N, 32, 32, 3] and of the labels [N] as bytes
+    # SHA-256 of the images [N, 32, 32, 3] and of the labels [N] as bytes
+    contents: Mapping[str, tuple[str, str]] = {
         "train": (
             "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
             "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
@@ -90,9 +91,12 @@ class CIFAR10:
     def __init__(self, root: str, *, size: int | None, flip: bool, download: bool) -> None:
         check_size(size)
         self.flip = flip
+        self.names = list(self.classes)
         self.side = size or 32
         self.spec = Spec((3, self.side, self.side), 10)
-        self.path, self._read = self._find(Path(os.path.abspath(os.path.expanduser(root))), download)
+        self.path, self._read = self._find(
+            Path(os.path.abspath(os.path.expanduser(root))), download
+        )
         home = self.path if (self.path / "train_1.webp").exists() else self.path.parent
         self._cache = Cache(home, f"cifar10-{self.side}", f"{self.path.name} {_state(self.path)}")
         self.notes: dict[str, Any] = {"read": self.path.name}
@@ -122,8 +126,8 @@ class CIFAR10:
             for array, digest in zip((images[split], labels[split]), digests, strict=True):
                 if hashlib.sha256(array.tobytes()).hexdigest() != digest:
                     raise DataError(
-                        f"{self.path} does not hold CIFAR-10 as published: the {split} images or "
-                        "labels are others (SHA-256); get it again, or read your own by data=folder"
+                        f"{self.path} does not hold CIFAR-10 as published: other {split} images "
+                        "or labels (SHA-256); get it again, or read your own by data=folder"
                     )
         for split in images:
             whole = torch.from_numpy(images[split]).permute(0, 3, 1, 2)

@@ -55,7 +55,7 @@ def pickled(get: Get, batch: str) -> Images:
     try:
         found = _Unpickler(io.BytesIO(get(name))).load()
         stored = {_text(k): v for k, v in found.items()}
-        data, labels = stored["data"].bytes((None, ROW)), stored["labels"]
+        data, labels = stored["data"].bytes(ROW), stored["labels"]
         rows = np.frombuffer(data, np.uint8).reshape(-1, ROW)
         y = np.array(labels, np.uint8)
         if y.shape != (len(rows),):
@@ -111,14 +111,13 @@ class _Array:
     def __setstate__(self, state: object) -> None:
         self.state = state
 
-    def bytes(self, shape: tuple[int | None, ...]) -> bytes:
-        """The bytes of a C-contiguous array of uint8; ValueError for any other."""
+    def bytes(self, columns: int) -> bytes:
+        """The bytes of a C-contiguous uint8 [N, columns]; ValueError for any other array."""
         _, found, dtype, fortran, data = self.state
         data = data.encode("latin-1") if isinstance(data, str) else data
-        fits = len(found) == len(shape) and all(b in (None, a) for a, b in zip(found, shape))
-        if fortran or not fits or _text(dtype.code) not in ("u1", "|u1"):
-            raise ValueError("its array is none of bytes [N, 3072]")
-        if len(data) != found[0] * found[1]:
+        if fortran or tuple(found[1:]) != (columns,) or _text(dtype.code) not in ("u1", "|u1"):
+            raise ValueError(f"its array is none of bytes [N, {columns}]")
+        if len(data) != found[0] * columns:
             raise ValueError("its array is cut short")
         return data
 
@@ -158,7 +157,7 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="latin1")
 
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - as in pickle
+    def find_class(self, module: str, name: str) -> Any:
         """A stand-in, or Refused."""
         try:
             return _KNOWN[module, name]

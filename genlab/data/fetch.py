@@ -65,7 +65,7 @@ def fetch(
 def fetch_archive(
     name: str, bases: Sequence[str], folder: Path, file: str, digest: str, length: int
 ) -> None:
-    """Downloads one archive into `folder`, as it is: digest is of the packed file of `length` bytes.
+    """Downloads one archive into `folder` as it is; digest and length are of the packed file.
 
     Raises as `fetch` does.
     """

@@ -10,6 +10,7 @@ It lies in `.genlab-cache` beside the data, and where that cannot be written, in
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -114,13 +115,14 @@ class Cache:
         for place in self._places:
             probe = place / f".{os.getpid()}.probe"
             try:
+                _may_write(place)
                 place.mkdir(parents=True, exist_ok=True, mode=0o755)
                 probe.touch()
                 probe.unlink()
             except OSError as e:
                 reasons.append(f"{place}: {e.strerror}")
                 continue
-            if reasons and not (place / f"{self.name}.json").exists():
+            if reasons:
                 say(f"{reasons[0]}; decoded images go to {place}")
             return place
         raise DiskError(
@@ -151,6 +153,15 @@ class Cache:
         return DiskError(
             f"decoded images cannot be written to {place} ({e.strerror or e}); free some space"
         )
+
+
+def _may_write(place: Path) -> None:
+    """OSError for a folder that is marked read-only: root could write there, but is asked not to."""
+    existing = place
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.stat().st_mode & 0o222:
+        raise PermissionError(errno.EACCES, "it is read-only")
 
 
 def _elsewhere(home: Path) -> Path:

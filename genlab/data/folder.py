@@ -60,24 +60,24 @@ class Folder:
         self.path = _place(path, Path(os.path.expanduser(root)))
         images: Source = Rows(self.path) if self.path.suffix == ".npy" else source(self.path)
         stored = images.shape[2] if isinstance(images, Rows) else 3
-        channels = stored if channels == "auto" else channels
+        depth = stored if channels == "auto" else int(channels)
         classes = _classes(images.names) if labels == "folders" else {}
         self.names = sorted(set(classes.values())) or None
         self._class = {n: k for k, n in enumerate(self.names or ())}
         self._classes = classes
         train, test = self._split(images.names)
         self._rows: Rows | None = None
-        if isinstance(images, Rows) and channels == stored and size in (None, *_side(images)):
+        if isinstance(images, Rows) and depth == stored and size in (None, *_side(images)):
             self._rows, self._train = images, len(train)
-            shape = (channels, *images.shape[:2])
+            shape = (depth, *images.shape[:2])
         else:
-            shape = (channels, *((size, size) if size else _first(images, channels)))
+            shape = (depth, *((size, size) if size else _first(images, depth)))
             self._images = Decoded(
                 images,
                 train,
                 test,
-                Recipe(channels, size, square if size else None),
-                name=f"{self.path.stem}-{size or 'stored'}-{channels}",
+                Recipe(depth, size, square if size else None),
+                name=f"{self.path.stem}-{size or 'stored'}-{depth}",
                 home=self.path if self.path.is_dir() else self.path.parent,
                 shape=shape,
                 skip=corrupt == "skip",

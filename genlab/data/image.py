@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genlab.errors import Refused
 
@@ -150,5 +150,5 @@ def _corrupt() -> Iterator[None]:
         struct.error,
         zlib.error,
     ) as e:
-        known = isinstance(e, Image.UnidentifiedImageError)
+        known = isinstance(e, UnidentifiedImageError)
         raise Corrupt("it is no image of a known kind" if known else f"{e}") from e

@@ -32,9 +32,7 @@ def huge(width: int, height: int) -> bytes:
     """A PNG of a few bytes whose header promises width x height pixels."""
     data = encoded(picture())
     head = struct.pack(">II", width, height) + data[24:29]
-    return (
-        data[:16] + head + struct.pack(">I", zlib.crc32(b"IHDR" + head)) + data[33:]
-    )
+    return data[:16] + head + struct.pack(">I", zlib.crc32(b"IHDR" + head)) + data[33:]
 
 
 def folder(path: Path, names: dict[str, bytes]) -> Path:

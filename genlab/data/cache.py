@@ -156,7 +156,7 @@ class Cache:
 
 
 def _may_write(place: Path) -> None:
-    """OSError for a folder that is marked read-only: root could write there, but is asked not to."""
+    """OSError for a folder marked read-only, where root could write but is asked not to."""
     existing = place
     while not existing.exists():
         existing = existing.parent

@@ -120,8 +120,9 @@ class CIFAR10:
             for batch in files.BATCHES:
                 batches.append(self._read(get, batch))
                 advance(1)
-        images = {"train": np.concatenate([u for u, _ in batches[:-1]]), "test": batches[-1][0]}
-        labels = {"train": np.concatenate([y for _, y in batches[:-1]]), "test": batches[-1][1]}
+        parts = {"train": batches[:-1], "test": batches[-1:]}
+        images = {split: np.concatenate([u for u, _ in part]) for split, part in parts.items()}
+        labels = {split: np.concatenate([y for _, y in part]) for split, part in parts.items()}
         for split, digests in self.contents.items():
             for array, digest in zip((images[split], labels[split]), digests, strict=True):
                 if hashlib.sha256(array.tobytes()).hexdigest() != digest:

@@ -75,7 +75,8 @@ class CelebA:
             train,
             test,
             Recipe(3, size, _box(WIDTH if crop == "full" else crop)),
-            name=f"celeba-{size}-{crop}",
+            kind="celeba",
+            variant=f"{size}-{crop}",
             home=self.folder,
             shape=self.spec.shape,  # type: ignore[arg-type]
             skip=corrupt == "skip",

@@ -98,7 +98,9 @@ class CIFAR10:
             Path(os.path.abspath(os.path.expanduser(root))), download
         )
         home = self.path if (self.path / "train_1.webp").exists() else self.path.parent
-        self._cache = Cache(home, f"cifar10-{self.side}", f"{self.path.name} {_state(self.path)}")
+        self._cache = Cache(
+            home, "cifar10", str(self.side), f"{self.path.name} {_state(self.path)}"
+        )
         self.notes: dict[str, Any] = {"read": self.path.name}
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:

@@ -273,6 +273,25 @@ def test_damaged_binary_files(tmp_path):
         cifar(tmp_path).load("test")
 
 
+def test_damaged_mosaics(tmp_path):
+    home = write(tmp_path / "cifar10", {"train_1.webp": b"RIFF"})
+    with pytest.raises(DataError, match=r"train_1\.webp or labels\.npz beside it is damaged"):
+        cifar(tmp_path).load("train")
+    out = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(out, "WEBP", lossless=True)
+    write(home, {"train_1.webp": out.getvalue()})
+    with pytest.raises(DataError, match="32 x 32 pixels, not 3200 x 3200"):
+        cifar(tmp_path).load("train")
+    out = io.BytesIO()
+    Image.new("RGB", (3200, 3200)).save(out, "WEBP", lossless=True)
+    write(home, {"train_1.webp": out.getvalue()})
+    with pytest.raises(DataError, match=r"labels\.npz cannot be read"):
+        cifar(tmp_path).load("train")
+    np.savez(home / "labels.npz", train=np.array([{}], object), test=np.zeros(1))
+    with pytest.raises(DataError, match=r"labels\.npz beside it is damaged"):
+        cifar(tmp_path).load("train")
+
+
 def test_archives_that_swell_or_are_cut(tmp_path, monkeypatch):
     path = packed(tmp_path / BINARY, binary(batches()), "b")
     whole = path.read_bytes()

@@ -117,12 +117,10 @@ class Cache:
         """(the first place that can be written, made if need be; why not those before)."""
         reasons = []
         for place in self._places:
-            probe = place / f".{os.getpid()}.probe"
             try:
                 _may_write(place)
                 place.mkdir(parents=True, exist_ok=True, mode=0o755)
-                probe.touch()
-                probe.unlink()
+                (place / f"{self.name}.lock").touch()
             except OSError as e:
                 reasons.append(f"{place}: {e.strerror}")
                 continue

@@ -41,7 +41,7 @@ KINDS: dict[str, tuple[Callable[..., files.Images], str]] = {
 
 @register
 class CIFAR10:
-    """Small pictures of ten kinds, 32 x 32, 50,000 to train on and 10,000 to test.
+    """Ten kinds of things, 32 x 32; 50,000 to train on and 10,000 to test.
 
     Read from the official binary files (cifar-10-binary.tar.gz or the cifar-10-batches-bin it
     unpacks to), the official pickles (cifar-10-python.tar.gz or cifar-10-batches-py, by a reader

@@ -16,6 +16,7 @@ from genlab.contract import (
     Dataset,
     Denoises,
     Field,
+    Generates,
     Guidance,
     Model,
     Noise,
@@ -38,6 +39,7 @@ INIT = 4  # keeps the seed of the starting weights apart from those of the strea
 class PathSolver:
     """A sampler with its guidance and process bound: what a model calls to draw samples.
 
+    temperature: of the starting noise; samplers without the key leave it at 1.
     evaluations: network evaluations a sample has cost so far (a guided one counts twice).
     watch: called with every state x_t [B, *S] of the path, for an animation.
     """
@@ -46,6 +48,7 @@ class PathSolver:
         self, sampler: Sampler, guidance: Guidance | None, process: Process | None
     ) -> None:
         self.sampler, self.guidance, self.process = sampler, guidance, process
+        self.temperature: float = getattr(sampler, "temperature", 1.0)
         self.evaluations = 0
         self.watch: Callable[[Tensor], None] | None = None
 
@@ -91,8 +94,10 @@ class Built:
         """
         noise = SampleNoise(seed, indices, self.hardware.device)
         labels = None if y is None else torch.tensor(y, device=self.hardware.device)
+        assert isinstance(self.model, Generates)
         with self.viewed(weights), self.hardware.autocast():
-            x = self.model.sample(labels, noise, self.solver)
+            z = self.model.prior(noise) * self.solver.temperature
+            x = self.model.transport(z, labels, noise, self.solver)
         return self.codec.decode(x.float()).cpu()
 
     def viewed(self, weights: str) -> _Viewed:
@@ -158,7 +163,9 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         }
         if None in networks.values():
             raise ConfigError(*problems)
-        model: Model = make("model", config["model"], spec=spec, process=process, **networks)
+        model: Model = make(
+            "model", config["model"], spec=spec, process=process, codec=codec, **networks
+        )
     if model is not None:
         problems += _misfits(config, model)
         try:

@@ -138,7 +138,7 @@ class Loaded:
                 f = i / (STEPS - 1)
                 mixed = (torch.sin((1 - f) * angle) * a + torch.sin(f * angle) * b) / angle.sin()
                 rows.append(mixed.view(PAIRS, *ends.shape[1:]))
-            z = torch.stack(rows, 1).flatten(0, 1)
+            z = torch.stack(rows, 1).flatten(0, 1) * built.solver.temperature
             classes = self.classes
             y = None
             if classes is not None:

@@ -23,7 +23,7 @@ from genlab.child import die_with_parent
 from genlab.contract import Model
 from genlab.environment import changes, environment
 from genlab.errors import CheckpointError, ConfigError, Diverged, GenlabError, PeerLost, Stopped
-from genlab.heldout import held_out_loss
+from genlab.heldout import held_out
 from genlab.memory import memory, memory_advice
 from genlab.nn.shadow import Shadow
 from genlab.registry import suggest
@@ -150,6 +150,7 @@ class Worker:
         if found is None:
             raise CheckpointError(f"init={ref}: {other.path} has no checkpoint yet")
         ckpt.load_model(self.model, found[0] / "model.safetensors")
+        self.trainer.fresh = False
         self.say(f"starting from the weights of {other.title} at image {int(found[0].name):,}")
 
     def say(self, text: str) -> None:
@@ -250,9 +251,7 @@ class Worker:
                 self.trainer.read()
             return save
         if self._is_due("eval") and type(self.model).loss is not Model.loss:
-            line["heldout/loss"] = held_out_loss(
-                self.built, self.built.schedule.batch, self.config["seed"]
-            )
+            line |= held_out(self.built, self.built.schedule.batch, self.config["seed"])
         if log or line:
             self._log(line, means=log)
         if self._is_due("sample"):
@@ -281,7 +280,7 @@ class Worker:
         wanted = "heldout/loss" if wanted == "auto" else wanted
         if wanted in values:
             self.measured = values[wanted]
-        elif means and wanted not in (None, "heldout/loss"):
+        elif means and wanted is not None and not wanted.startswith("heldout/"):
             raise ConfigError(
                 f"keep.best={wanted}: the journal has no such value. "
                 f"{suggest(wanted, values) or 'It has: ' + ', '.join(values) + '.'}"

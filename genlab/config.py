@@ -23,7 +23,9 @@ from genlab.errors import ConfigError, Refused
 from genlab.registry import ROOMS, suggest
 
 __all__ = [
+    "HOUSE",
     "OPTIONS",
+    "PROMISE",
     "compose",
     "digest",
     "first_line",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sys
 import types
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=images + 1)
         text = yaml.safe_dump(dict(config), sort_keys=False)
         self.writer.add_text("config", f"```yaml\n{text}```", images)
-        return f"TensorBoard: tensorboard --logdir {folder / 'tensorboard'}"
+        return f"to look at it: tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}"
 
     def line(self, values: Mapping[str, float]) -> None:
         """A scalar a value; its step is the number of images."""

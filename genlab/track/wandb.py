@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import secrets
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -69,14 +70,16 @@ class WandB:
                 self.run = wandb.init(mode="offline" if self.offline else None, **given)
             except Exception as e:  # no key, no network, a project that is not ours
                 wandb.teardown()
-                why = f" ({str(e).splitlines()[0] if str(e) else type(e).__name__})"
+                why = str(e).splitlines()[0].rstrip(".") if str(e) else type(e).__name__
+                why = f" ({why})"
                 self.run = wandb.init(mode="offline", **given)
         self.run.define_metric("images")
         self.run.define_metric("*", step_metric="images")
         if self.run.disabled:
             return "W&B is disabled by its own settings"
         if self.run.offline:
-            return f"W&B is offline{why}; to send it: wandb sync {folder}/wandb/offline-run-*"
+            place = shlex.quote(str(folder))
+            return f"W&B is offline{why}; to send it: wandb sync {place}/wandb/offline-run-*"
         return f"W&B: {self.run.url}"
 
     def line(self, values: Mapping[str, float]) -> None:

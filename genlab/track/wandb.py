@@ -23,7 +23,7 @@ PATIENCE = 30  # seconds that W&B gets to answer at the start, and to send the r
 
 @register
 class WandB:
-    """Curves, sample grids and the config on Weights & Biases, or in files to send there later.
+    """Curves and sample grids on Weights & Biases, or in files for later.
 
     The id of the W&B run lies in the run directory (`wandb-id`), so that a resumed run goes on in
     the same place. Charts are over images drawn, which W&B gets as a value: its own step can only

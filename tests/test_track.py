@@ -271,6 +271,13 @@ def test_one_finish_with_the_exit_code_of_the_run(faked, error, code):
     assert track.calls == [("start", 16), ("line", 24), ("picture", 24), ("finish", code)]
 
 
+def test_a_run_that_is_done_is_not_begun_again(faked):
+    track = Fake()
+    with Sink(track, faked, pytest.fail).open(64):
+        pass
+    assert track.calls == []
+
+
 @pytest.mark.parametrize("call", ["start", "line", "picture", "finish"])
 def test_a_tracker_that_fails_is_one_line_and_the_run_goes_on(faked, call):
     said: list[str] = []

@@ -26,6 +26,8 @@ class Sink:
     @contextmanager
     def open(self, images: int) -> Iterator[None]:
         """From the start at image `images` to one finish, however the run ends."""
+        if images >= self._run.config["schedule"]["images"]:
+            self._track = None  # a run that is done has nothing to tell
         self._try(lambda t: self._start(t, images))
         code = 0
         try:

@@ -16,6 +16,7 @@ from genlab.contract import (
     Dataset,
     Denoises,
     Field,
+    Generates,
     Guidance,
     Model,
     Noise,
@@ -23,6 +24,7 @@ from genlab.contract import (
     Sampler,
     Schedule,
     Spec,
+    Track,
 )
 from genlab.errors import ConfigError
 from genlab.hardware.auto import Hardware
@@ -30,7 +32,7 @@ from genlab.noise import SampleNoise, hash64
 from genlab.stream import Stream
 from genlab.trainer import Trainer
 
-__all__ = ["Built", "PathSolver", "build", "make_optimizers", "make_trainer"]
+__all__ = ["Built", "PathSolver", "build", "make_optimizers", "make_track", "make_trainer"]
 
 INIT = 4  # keeps the seed of the starting weights apart from those of the stream
 
@@ -38,6 +40,7 @@ INIT = 4  # keeps the seed of the starting weights apart from those of the strea
 class PathSolver:
     """A sampler with its guidance and process bound: what a model calls to draw samples.
 
+    temperature: of the starting noise; samplers without the key leave it at 1.
     evaluations: network evaluations a sample has cost so far (a guided one counts twice).
     watch: called with every state x_t [B, *S] of the path, for an animation.
     """
@@ -46,6 +49,7 @@ class PathSolver:
         self, sampler: Sampler, guidance: Guidance | None, process: Process | None
     ) -> None:
         self.sampler, self.guidance, self.process = sampler, guidance, process
+        self.temperature: float = getattr(sampler, "temperature", 1.0)
         self.evaluations = 0
         self.watch: Callable[[Tensor], None] | None = None
 
@@ -91,8 +95,10 @@ class Built:
         """
         noise = SampleNoise(seed, indices, self.hardware.device)
         labels = None if y is None else torch.tensor(y, device=self.hardware.device)
+        assert isinstance(self.model, Generates)
         with self.viewed(weights), self.hardware.autocast():
-            x = self.model.sample(labels, noise, self.solver)
+            z = self.model.prior(noise) * self.solver.temperature
+            x = self.model.transport(z, labels, noise, self.solver)
         return self.codec.decode(x.float()).cpu()
 
     def viewed(self, weights: str) -> _Viewed:
@@ -158,7 +164,9 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         }
         if None in networks.values():
             raise ConfigError(*problems)
-        model: Model = make("model", config["model"], spec=spec, process=process, **networks)
+        model: Model = make(
+            "model", config["model"], spec=spec, process=process, codec=codec, **networks
+        )
     if model is not None:
         problems += _misfits(config, model)
         try:
@@ -271,3 +279,9 @@ def make_trainer(
         autocast=hardware.autocast,
         fp16=hardware.precision == "fp16",
     )
+
+
+def make_track(config: Mapping[str, Any], trust: bool = True) -> Track | None:
+    """The tracker of a config, None for none; DeviceError when its package is not installed."""
+    node = config["track"]
+    return None if node["name"] is None else registry.build("track", node, trust=trust)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -27,6 +28,7 @@ __all__ = [
     "Dataset",
     "Denoises",
     "Field",
+    "Generates",
     "Guidance",
     "HasLikelihood",
     "Model",
@@ -37,6 +39,7 @@ __all__ = [
     "Schedule",
     "Solver",
     "Spec",
+    "Track",
     "Update",
 ]
 
@@ -114,6 +117,13 @@ class Model(nn.Module):
     weights: str = "raw"  # "ema" while samples are drawn from the Shadows
     second_order: bool = False  # True: needs double backward, so its networks stay uncompiled
 
+    def start(self, data: Iterator[Batch]) -> None:
+        """Runs once, without gradients, before the first step of a run that starts from nothing.
+
+        For what begins with a look at the data (actnorm, k-means). data: the whole global batches
+        the run begins with, on every rank alike; they are drawn again for training.
+        """
+
     def players(self) -> dict[str, list[nn.Parameter]]:
         """Name -> parameters of each optimizer; the default is one player, "net"."""
         return {"net": [p for p in self.parameters() if p.requires_grad]}
@@ -144,20 +154,21 @@ class Model(nn.Module):
                     return module.copy
         return network
 
-    def prior(self, noise: Noise) -> Tensor:
-        """[n, *Z] where sampling starts."""
-        raise NotImplementedError
-
-    def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
-        """[n, *Z] -> [n, *S] model space; deterministic if the solver is."""
-        raise NotImplementedError
-
-    def sample(self, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
-        """[n, *S] samples in model space with labels y [n] (None: unconditional)."""
-        return self.transport(self.prior(noise), y, noise, solver)
-
 
 # --- capabilities: asked with isinstance, never flags ----------------------------------------
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """A model that draws samples: what starts in the prior is carried to the data."""
+
+    def prior(self, noise: Noise) -> Tensor:
+        """[n, *Z] where sampling starts."""
+        ...
+
+    def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
+        """[n, *Z], y [n] or None -> [n, *S] model space; deterministic if the solver is."""
+        ...
 
 
 @runtime_checkable
@@ -266,14 +277,18 @@ class Dataset(Protocol):
 
 
 class Bijection(Protocol):
-    """An invertible network."""
+    """An invertible network between data and D = prod(S) independent standard normal numbers.
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, *S] -> (z [B, *S], logdet [B] nats)."""
+    Learned priors, also those that depend on a label or on other latents, are part of it: their
+    mean and deviation are one more affine map.
+    """
+
+    def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x [B, *S], y [B] or None -> (z [B, D], log |dz/dx| [B] nats), float32."""
         ...
 
-    def inverse(self, z: Tensor) -> Tensor:
-        """z [B, *S] -> x [B, *S]."""
+    def inverse(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """z [B, D], y [B] or None -> x [B, *S] float32."""
         ...
 
 
@@ -285,4 +300,31 @@ class Schedule(Protocol):
 
     def __call__(self, images: int) -> float:
         """Multiplier of the base learning rate when `images` images have been drawn."""
+        ...
+
+
+class Track(Protocol):
+    """A sink of the journal, for eyes elsewhere; whatever it raises, the run goes on.
+
+    Only rank 0 has one. Between `start` and `finish` come lines and pictures in order of images,
+    which may begin again at an earlier number when a killed run is resumed.
+    """
+
+    def start(self, folder: Path, title: str, config: Mapping[str, Any], images: int) -> str:
+        """Begins, or goes on with, the run directory `folder` at image `images`.
+
+        title: <model>-<data>/<directory>. config: resolved. Returns what a person should know.
+        """
+        ...
+
+    def line(self, values: Mapping[str, float]) -> None:
+        """One line of the journal: "images", "step", "seconds" and what was measured."""
+        ...
+
+    def picture(self, name: str, path: Path, images: int) -> None:
+        """A PNG of the run directory, drawn after `images` images."""
+        ...
+
+    def finish(self, code: int) -> None:
+        """Once, with the exit code of the run."""
         ...

@@ -138,7 +138,7 @@ class Loaded:
                 f = i / (STEPS - 1)
                 mixed = (torch.sin((1 - f) * angle) * a + torch.sin(f * angle) * b) / angle.sin()
                 rows.append(mixed.view(PAIRS, *ends.shape[1:]))
-            z = torch.stack(rows, 1).flatten(0, 1)
+            z = torch.stack(rows, 1).flatten(0, 1) * built.solver.temperature
             classes = self.classes
             y = None
             if classes is not None:
@@ -175,10 +175,7 @@ def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
         key, value = override.get_key_element(), override.value()
         room = key.partition(".")[0]
         if key in ("sampler", "guidance", "hardware"):
-            path = registry.configs_dir() / key / f"{value}.yaml"
-            if not path.is_file():
-                raise ConfigError(registry.unknown(key, str(value), registry.names(key)))
-            node[key] = OmegaConf.load(path)
+            node[key] = cfg.member(key, str(value))
         elif key != "data.root" and room not in ("sampler", "guidance", "hardware"):
             raise ConfigError(
                 f"{key}: sampling can change sampler, guidance, hardware and data.root; "

@@ -67,6 +67,13 @@ class Stream:
             self._shared.clear()
         return [self._micro(start, m) for m in range(self._count)]
 
+    def whole(self) -> Iterator[Batch]:
+        """The global batches from position 0 on, undivided, the same on every rank."""
+        start = 0
+        while True:
+            yield self._batch(start, slice(0, self.batch))
+            start += self.batch
+
     def _micro(self, start: int, m: int) -> Iterator[Batch]:
         first = self._first + m * self._size
         rows = slice(first, first + self._size)

@@ -31,6 +31,10 @@ class Source(Protocol):
         """One iterator per micro-batch of the step at stream position `start`."""
         ...
 
+    def whole(self) -> Iterator[Batch]:
+        """The global batches from position 0 on, undivided, the same on every rank."""
+        ...
+
 
 class Player:
     """One optimizer, its parameters, and what guards them.
@@ -108,6 +112,8 @@ class Trainer:
 
     After each step `clock` says where the run stands; `read` gives the means of what was logged
     since the last call and raises Diverged if a step was not finite. unread: values logged since.
+    fresh: whether the weights are those of the constructors, so that the first step is preceded
+    by `Model.start`; False when they came from a checkpoint.
     """
 
     def __init__(
@@ -125,6 +131,7 @@ class Trainer:
         self.optimizers = optimizers
         self.players = {n: Player(n, o, fp16) for n, o in optimizers.items()}
         self.clock = model.clock = Clock()
+        self.fresh = True
         self._autocast = autocast
         self._rank, self._world = dist.rank(), dist.world()
         self._others: dict[tuple[str, ...], list[nn.Parameter]] = {}
@@ -141,6 +148,15 @@ class Trainer:
         for name, state in scales.items():
             self.players[name].restore(state)
         self._factor = None
+        self.fresh = False
+
+    def _begin(self) -> None:
+        """Lets the model look at the data it starts with."""
+        self.fresh = False
+        if type(self.model).start is not Model.start:
+            with torch.no_grad(), self._autocast():
+                self.model.start(self.stream.whole())
+            dist.broadcast_([*self.model.parameters(), *self.model.buffers()])
 
     def one_step(self) -> None:
         """Draws, computes, steps every player in the order the model yields them."""
@@ -149,6 +165,8 @@ class Trainer:
         torch.default_generator.manual_seed(seed)
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.manual_seed(seed)
+        if self.fresh:
+            self._begin()
         factor = self.schedule(clock.images)
         if factor != self._factor:
             self._set_rates(factor)

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 
 from genlab import dist
-from genlab.build import Built, build, make_trainer
+from genlab.build import Built, build, make_track, make_trainer
+from genlab.cadence import cadences
 from genlab.child import die_with_parent
 from genlab.contract import Model
 from genlab.environment import changes, environment
 from genlab.errors import CheckpointError, ConfigError, Diverged, GenlabError, PeerLost, Stopped
-from genlab.heldout import held_out_loss
+from genlab.heldout import held_out
 from genlab.memory import memory, memory_advice
 from genlab.nn.shadow import Shadow
 from genlab.registry import suggest
@@ -34,6 +35,7 @@ from genlab.run.files import disk, write_text
 from genlab.run.journal import Journal
 from genlab.run.panel import Panel
 from genlab.run.pictures import save, sheet
+from genlab.run.sink import Sink
 from genlab.signals import Signals
 
 __all__ = ["Worker", "main", "work"]
@@ -88,6 +90,7 @@ class Worker:
         self.panel = Panel(run.title, self.total, None if self.main else open(os.devnull, "w"))
         self.journal = Journal(run.path)
         self.checkpoints = Checkpoints(run.path / "checkpoints", self.panel.note, self.main)
+        self.sink = Sink(make_track(self.config, trust) if self.main else None, run, self.say)
         self._prepare(allow)
 
     def _prepare(self, allow: tuple[str, ...]) -> None:
@@ -150,6 +153,7 @@ class Worker:
         if found is None:
             raise CheckpointError(f"init={ref}: {other.path} has no checkpoint yet")
         ckpt.load_model(self.model, found[0] / "model.safetensors")
+        self.trainer.fresh = False
         self.say(f"starting from the weights of {other.title} at image {int(found[0].name):,}")
 
     def say(self, text: str) -> None:
@@ -168,7 +172,8 @@ class Worker:
         if self.clock.images >= self.total:
             self.say(f"this run is done ({self.clock.images:,} images)")
         try:
-            with Signals() as signals, self.panel, memory_advice(self.config):
+            sink = self.sink.open(self.clock.images)
+            with Signals() as signals, self.panel, sink, memory_advice(self.config):
                 try:
                     self._loop(signals)
                 except Diverged as e:
@@ -250,9 +255,7 @@ class Worker:
                 self.trainer.read()
             return save
         if self._is_due("eval") and type(self.model).loss is not Model.loss:
-            line["heldout/loss"] = held_out_loss(
-                self.built, self.built.schedule.batch, self.config["seed"]
-            )
+            line |= held_out(self.built, self.built.schedule.batch, self.config["seed"])
         if log or line:
             self._log(line, means=log)
         if self._is_due("sample"):
@@ -281,12 +284,13 @@ class Worker:
         wanted = "heldout/loss" if wanted == "auto" else wanted
         if wanted in values:
             self.measured = values[wanted]
-        elif means and wanted not in (None, "heldout/loss"):
+        elif means and wanted is not None and not wanted.startswith("heldout/"):
             raise ConfigError(
                 f"keep.best={wanted}: the journal has no such value. "
                 f"{suggest(wanted, values) or 'It has: ' + ', '.join(values) + '.'}"
             )
         self.journal.write(values)
+        self.sink.line(values)
         self.panel.update({**values, "total": self.total})
 
     def _save(self, best: bool) -> None:
@@ -325,21 +329,13 @@ class Worker:
         with disk("write", path):
             path.parent.mkdir(parents=True, exist_ok=True)
             save(sheet(drawn.numpy()), path)
+        self.sink.picture("samples", path, self.clock.images)
 
     def _report(self) -> None:
         if self.main:
             from genlab.run.report import write_report
 
             self.say(f"report: {write_report(self.run.path)}")
-
-
-def cadences(every: Mapping[str, Any], total: int, batch: int) -> dict[str, int]:
-    """Images between two of each event, `auto` resolved by the length of the run."""
-    shares = {"log": 100, "sample": 10, "checkpoint": 10, "eval": 10}
-    return {
-        what: max(batch, total // share) if every[what] == "auto" else int(every[what])
-        for what, share in shares.items()
-    }
 
 
 def main(words: list[str]) -> int:

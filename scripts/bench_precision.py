@@ -12,7 +12,7 @@ import time
 
 from genlab.build import build, make_trainer
 from genlab.config import compose
-from genlab.heldout import held_out_loss
+from genlab.heldout import held_out
 
 VARIANTS = [(p, c) for p in ("fp32", "bf16") for c in (False, True)]
 
@@ -53,7 +53,7 @@ def main():
     print("|---|---|---|---|---|")
     for (precision, channels_last), (built, trainer) in sides.items():
         rate = statistics.median(rates[precision, channels_last])
-        loss = held_out_loss(built, trainer.stream.batch, 0)
+        loss = held_out(built, trainer.stream.batch, 0)["heldout/loss"]
         layout = "yes" if channels_last else "no"
         print(f"| {precision} | {layout} | {rate:.1f} | {rate / base:.2f} | {loss:.4f} |")
 

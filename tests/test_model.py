@@ -145,7 +145,7 @@ def test_flow_matching_hands_its_field_and_labels_to_the_solver():
         return z + 1
 
     rng = noise(2)
-    out = model.sample(y, rng, solver)
+    out = model.transport(model.prior(rng), y, rng, solver)
     torch.testing.assert_close(out, noise(2).normal(2) + 1)
     assert seen == {"field": model.field, "y": y, "noise": rng}
 
@@ -247,5 +247,5 @@ def test_gan_players_share_nothing_and_samples_need_no_solver():
     assert list(players) == ["d", "g"]
     assert players["d"] == [model.discriminator.weight]
     assert players["g"] == [model.generator.weight]
-    out = model.sample(None, noise(4), None)
+    out = model.transport(model.prior(noise(4)), None, noise(4), None)
     torch.testing.assert_close(out, noise(4).normal(3) @ model.generator.weight.T)

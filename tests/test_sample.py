@@ -10,6 +10,7 @@ from PIL import Image
 
 import genlab
 from genlab.cli import main
+from genlab.noise import SampleNoise
 from genlab.worker import work
 
 
@@ -104,3 +105,13 @@ def test_points_are_a_scatter_and_an_array(toy_run):
     assert points.shape == (50, 2)
     assert points.dtype == np.float32
     assert Image.open(folder / "grid.png").size[0] > 100
+
+
+def test_temperature_multiplies_the_noise(toy_run):
+    loaded = genlab.load(toy_run, overrides=["sampler.temperature=0.5"])
+    generator, noise = loaded.built.model.ema.copy, SampleNoise(3, range(4), "cpu")
+    with torch.no_grad():
+        wanted = generator(0.5 * loaded.built.model.prior(noise), None)
+    np.testing.assert_allclose(loaded.sample(4, seed=3), wanted, rtol=1e-5)
+    still = genlab.load(toy_run, overrides=["sampler.temperature=0"]).sample(4)
+    assert (still == still[0]).all()

@@ -134,4 +134,4 @@ def test_half_precision_estimates_do_not_change_the_type_of_the_state(sampler):
 
 def test_one_step_refuses_a_field():
     with pytest.raises(ConfigError, match="euler or sampler=heun"):
-        OneStep()(lambda x, t: x, z(), Linear(), None)
+        OneStep(temperature=1.0)(lambda x, t: x, z(), Linear(), None)

@@ -170,3 +170,11 @@ def test_hash_tells_neighbours_apart(width):
     assert all(0 <= v < 1 << 63 for v in values)
     ones = sum(v.bit_count() for v in values) / len(values)
     assert abs(ones - 31.5) < 0.8, "bits are even"
+
+
+def test_the_look_before_the_first_step_is_at_the_first_batches():
+    for rank, micro in ((0, (1, 8)), (1, (2, 2))):
+        s = stream(batch=8, rank=rank, micro=micro)
+        look = s.whole()
+        seen = [next(look).x[:, 0].int().tolist() for _ in range(2)]
+        assert seen == [drawn(stream(batch=8, micro=(1, 8)), p) for p in (0, 8)]

@@ -23,6 +23,10 @@ class Source:
         self.draws = 0
         return [self._one() for _ in range(self.micro)]
 
+    def whole(self):
+        while True:
+            yield Batch(torch.ones(self.batch, 1), None, None)
+
     def _one(self):
         draws = 0
         while True:
@@ -312,3 +316,28 @@ def test_a_scale_at_its_floor_ends_the_run():
         for _ in range(40):
             t.one_step()
         t.read()
+
+
+class Looks(Two):
+    """Writes down what it is shown before the first step."""
+
+    def start(self, data):
+        self.trace.append(("start", len(next(data).x), torch.is_grad_enabled()))
+
+
+@pytest.mark.parametrize("micro", [1, 4])
+def test_a_model_looks_at_the_whole_batch_once_before_the_first_step(micro):
+    model = Looks()
+    t = trainer(model, micro)
+    t.one_step()
+    t.one_step()
+    assert model.trace[0] == ("start", 4, False)
+    assert [words[0] for words in model.trace].count("start") == 1
+
+
+def test_a_model_that_goes_on_does_not_look_again():
+    model = Looks()
+    t = trainer(model)
+    t.restore({"step": 3, "images": 12}, {})
+    t.one_step()
+    assert "start" not in [words[0] for words in model.trace]

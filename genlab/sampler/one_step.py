@@ -9,6 +9,7 @@ from torch import Tensor
 from genlab.contract import Noise, Process
 from genlab.errors import ConfigError
 from genlab.registry import register
+from genlab.schema import NonNegative
 
 __all__ = ["OneStep"]
 
@@ -17,8 +18,12 @@ __all__ = ["OneStep"]
 class OneStep:
     """The sampler of models whose network maps noise to data in one call.
 
-    Such a model (`gan`) never asks its solver; a model with a path to integrate is refused.
+    Such a model (`gan`, `nll`) never asks its solver; one with a path to integrate is refused.
+    temperature: what the noise is multiplied by; below 1 a model of densities draws likelier data.
     """
+
+    def __init__(self, *, temperature: NonNegative) -> None:
+        self.temperature = temperature
 
     def __call__(
         self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise

@@ -261,7 +261,11 @@ class Codec(Protocol):
 
 
 class Dataset(Protocol):
-    """Stored data; `spec` is known before anything is read into memory."""
+    """Stored data; `spec` is known before anything is read into memory.
+
+    One may have `flip` (mirror half of the training images) and `notes` (a dict of what happened
+    when it was read, which a run records).
+    """
 
     spec: Spec  # as stored; classes None when there are no labels
     count: int  # training data

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from genlab import __version__, dist
+from genlab.contract import Dataset
 from genlab.hardware.auto import Hardware
 
 __all__ = ["changes", "environment"]
@@ -31,8 +32,8 @@ EXACT = (
 """Entries that bit-for-bit equality depends on."""
 
 
-def environment(hardware: Hardware) -> dict[str, Any]:
-    """Versions, device and choices of this process."""
+def environment(hardware: Hardware, data: Dataset) -> dict[str, Any]:
+    """Versions, device and choices of this process, and what the data say of themselves."""
     cuda = hardware.device.type == "cuda"
     return {
         "genlab": __version__,
@@ -48,6 +49,7 @@ def environment(hardware: Hardware) -> dict[str, Any]:
         "deterministic": hardware.deterministic,
         "micro_batch": hardware.micro_batch,
         "world": dist.world(),
+        "data": getattr(data, "notes", {}),
     }
 
 

@@ -19,6 +19,10 @@ NOISE = 2
 class Stream:
     """Training data in memory as uint8 on the device, indexed by the batch.
 
+    They stay in the layout they come in, [N, C, H, W] or its channels_last, so that a memory map
+    on a CPU is never copied; a batch is brought into the layout that is asked for. A datum is one
+    row of bytes here: gathering rows is a copy of memory, gathering planes or pixels is not.
+
     Position p of the stream is image permutation(seed, epoch)[p mod N] with epoch = p div N; a
     batch may cross the edge of an epoch. A draw is one global batch; micro-batch m of rank r gets
     its own rows of it, so neither worker nor rank nor resume changes what is seen when.
@@ -39,11 +43,14 @@ class Stream:
         channels_last: bool,
     ) -> None:
         """data: uint8 [N, C, H, W] or float [N, *S]; micro: (micro-batches, samples in each)."""
-        if channels_last and data.dim() == 4:
-            data = data.contiguous(memory_format=torch.channels_last)
-        self._data, self._n = data.to(device), len(data)
+        self._n, self._images = len(data), data.dim() == 4
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self._pixels_last = self._images and not data.is_contiguous()
+        stored = data.permute(0, 2, 3, 1) if self._pixels_last else data
+        self._stored = stored.shape[1:]
+        self._rows = stored.contiguous().flatten(1).to(device)
         self._labels = None if labels is None else labels.to(device)
-        self._codec, self._flip = codec, flip and data.dim() == 4
+        self._codec, self._flip = codec, flip and self._images
         self._seed, self.batch, self._device = seed, batch, device
         self._noise_seed = hash64(seed, NOISE)
         self._count, self._size = micro
@@ -80,12 +87,23 @@ class Stream:
     def _batch(self, start: int, rows: slice) -> Batch:
         noise = DrawNoise(self._noise_seed, start, self.batch, rows, self._generator, self._shared)
         picked = self._picked(start + rows.start, start + rows.stop)
-        u = self._data.index_select(0, picked)
+        u = self._rows.index_select(0, picked)
         if self._flip:
-            u = torch.where(noise.uniform(1, 1, 1) < 0.5, u.flip(-1), u)
+            u = self._mirrored(u, noise.uniform() < 0.5)
+        u = u.unflatten(1, self._stored)
+        if self._images:
+            u = u.permute(0, 3, 1, 2) if self._pixels_last else u
+            u = u.contiguous(memory_format=self._format)
         x = self._codec.encode(u, noise)
         y = None if self._labels is None else self._labels.index_select(0, picked)
         return Batch(x, y, noise)
+
+    def _mirrored(self, rows: Tensor, which: Tensor) -> Tensor:
+        """Rows with the images of `which` mirrored; each is picked from both, a copy of memory."""
+        n = len(rows)
+        across = 2 if self._pixels_last else 3
+        both = torch.cat([rows, rows.unflatten(1, self._stored).flip(across).flatten(1)])
+        return both.index_select(0, torch.arange(n, device=rows.device) + n * which)
 
     def _picked(self, low: int, high: int) -> Tensor:
         """Indices of the images at stream positions [low, high)."""
@@ -104,7 +122,7 @@ class Stream:
                 del self._orders[old]
             # on the CPU: the order must not depend on the device
             generator = torch.Generator().manual_seed(hash64(self._seed, ORDER, epoch))
-            order = torch.randperm(len(self._data), generator=generator)
+            order = torch.randperm(self._n, generator=generator)
             if self._device.type == "cuda":
                 order = order.pin_memory()  # a copy of pageable memory would wait for the device
             self._orders[epoch] = order.to(self._device, non_blocking=True)

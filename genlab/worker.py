@@ -103,7 +103,7 @@ class Worker:
         dist.barrier()  # rank 0 has set damaged checkpoints aside before the others look
         if not self.main:
             found = self.checkpoints.newest()
-        now = environment(self.built.hardware)
+        now = environment(self.built.hardware, self.built.data)
         if found:
             folder, state = found
             self._check_world(state, allow)

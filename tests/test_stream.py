@@ -94,6 +94,42 @@ def test_flips_belong_to_a_position():
     assert torch.equal(torch.cat([run((2, 16), 0), run((2, 16), 1)]), whole)
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_batch_is_the_same_whatever_layout_the_data_lie_in(channels_last):
+    planes = torch.randint(0, 256, (20, 3, 4, 5), dtype=torch.uint8)
+    pixels = planes.contiguous(memory_format=torch.channels_last)
+
+    class Raw:
+        spec = Spec((3, 4, 5))
+
+        def encode(self, u, noise):
+            return u.float()
+
+    def run(data, flip):
+        s = Stream(
+            data,
+            torch.arange(20),
+            Raw(),
+            seed=3,
+            batch=16,
+            rank=0,
+            micro=(1, 16),
+            flip=flip,
+            device=torch.device("cpu"),
+            channels_last=channels_last,
+        )
+        return next(s.open(16)[0])
+
+    wanted = torch.channels_last if channels_last else torch.contiguous_format
+    for data in (planes, pixels):
+        plain, flipped = run(data, False), run(data, True)
+        assert torch.equal(plain.x, planes[plain.y].float())
+        mirrored = DrawNoise(hash64(3, 2), 16, 16, slice(0, 16), torch.Generator(), None)
+        which = mirrored.uniform(1, 1, 1) < 0.5
+        assert torch.equal(flipped.x, torch.where(which, plain.x.flip(-1), plain.x))
+        assert flipped.x.is_contiguous(memory_format=wanted)
+
+
 def noise(rows, start=0, total=6, shared=None, seed=0):
     return DrawNoise(seed, start, total, slice(*rows), torch.Generator(), shared)
 

@@ -1,4 +1,4 @@
-"""Downloads of gzip files whose contents are pinned by a SHA-256 in the source."""
+"""Downloads of files whose contents are pinned by a SHA-256 in the source."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from genlab.data.idx import inflate
 from genlab.errors import ConfigError, DataError, DiskError
 
-__all__ = ["fetch", "mirrors"]
+__all__ = ["fetch", "fetch_archive", "mirrors"]
 
-CAP = 64 * 2**20  # bytes of one file as sent; the largest that is known here has 26 MB
+CAP = 64 * 2**20  # bytes of one gzip file as sent; the largest that is known here has 26 MB
 BLOCK = 2**18
 TIMEOUT = 30  # seconds without a byte
 
@@ -62,20 +62,36 @@ def fetch(
         _say(f"{name}: downloaded {len(wanted)} files, {received / 1e6:.1f} MB, to {folder}")
 
 
+def fetch_archive(
+    name: str, bases: Sequence[str], folder: Path, file: str, digest: str, length: int
+) -> None:
+    """Downloads one archive into `folder` as it is; digest and length are of the packed file.
+
+    Raises as `fetch` does.
+    """
+    _say(f"{name}: downloading {file}, {length / 1e6:.0f} MB", brief=True)
+    data = _first_right(name, bases, file, digest, length, folder)
+    _write(folder / file, data)
+    _say(f"{name}: downloaded {file}, {length / 1e6:.1f} MB, to {folder}")
+
+
 def _first_right(
     name: str, bases: Sequence[str], file: str, digest: str, length: int, folder: Path
 ) -> bytes:
-    reasons = []
+    """The file from the first address that has it right: a .tar.gz as sent, others unpacked."""
+    whole, reasons = file.endswith(".tar.gz"), []
+    sent = file if whole else f"{file}.gz"
     for base in bases:
         try:
-            data = _get(f"{base}{file}.gz")
-            if hashlib.sha256(inflate(data, length)).hexdigest() != digest:
+            data = _get(f"{base}{sent}", max(CAP, length) if whole else CAP)
+            contents = data if whole else inflate(data, length)
+            if hashlib.sha256(contents).hexdigest() != digest:
                 raise ValueError("its contents are not the official ones (SHA-256)")
             return data
         except (OSError, HTTPException, ValueError) as e:
             reasons.append(f"{base}: {getattr(e, 'reason', None) or e}")
     raise DataError(
-        f"{name}: {file}.gz could not be downloaded ({'; '.join(reasons)}); try again, set "
+        f"{name}: {sent} could not be downloaded ({'; '.join(reasons)}); try again, set "
         f"GENLAB_MIRROR, or put the file into {folder} by hand"
     )
 
@@ -91,14 +107,14 @@ class _HttpsRedirects(HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _get(url: str) -> bytes:
-    """Body of at most CAP bytes; kept in memory so that nothing unchecked touches the disk."""
+def _get(url: str, cap: int) -> bytes:
+    """Body of at most `cap` bytes; kept in memory so that nothing unchecked touches the disk."""
     data = bytearray()
     with build_opener(_HttpsRedirects).open(url, timeout=TIMEOUT) as answer:
         while block := answer.read(BLOCK):
             data += block
-            if len(data) > CAP:
-                raise ValueError(f"it is larger than {CAP >> 20} MiB")
+            if len(data) > cap:
+                raise ValueError(f"it is larger than {cap >> 20} MiB")
     return bytes(data)
 
 

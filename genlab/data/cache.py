@@ -1,0 +1,187 @@
+"""Decoded images on disk: written once, then mapped into memory.
+
+A cache is a file of raw bytes [N, H, W, C] and a JSON file beside it that names it, its shape and
+the key it was made for (contents, recipe, version of the reader). The bytes are written under a
+temporary name and renamed, the JSON last, so what it names is always whole.
+
+It lies in `.genlab-cache` beside the data, and where that cannot be written, in
+`$XDG_CACHE_HOME/genlab` (`~/.cache/genlab`).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from genlab.data.progress import say
+from genlab.errors import DiskError
+
+__all__ = ["Cache", "Cached"]
+
+VERSION = 1  # of the reader: one more when the same files give other bytes
+
+
+@dataclass(frozen=True)
+class Cached:
+    """What a cache holds.
+
+    images: uint8 [N, H, W, C], mapped copy on write: nothing that is done to it reaches the disk.
+    notes: what happened when it was made, for the record of a run.
+    """
+
+    images: np.ndarray
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Cache:
+    """The decoded images of one data set at one size.
+
+    home: folder of the data. name: data set, size and whatever else tells caches apart that may
+    lie side by side, as a file name. key: text that changes when the images do.
+    """
+
+    def __init__(self, home: Path, name: str, key: str) -> None:
+        self.name = name
+        self.key = hashlib.sha256(f"{VERSION} {name} {key}".encode()).hexdigest()
+        self._places = [home / ".genlab-cache", _elsewhere(home)]
+
+    def find(self) -> Cached | None:
+        """The cache if it is there, whole, and of this key; reads no pixel."""
+        for place in self._places:
+            meta = _meta(place / f"{self.name}.json")
+            if meta is None or meta.get("key") != self.key:
+                continue
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                path, shape = place / Path(meta["file"]).name, tuple(map(int, meta["shape"]))
+                if path.stat().st_size == math.prod(shape):
+                    mapped = np.memmap(path, np.uint8, "c", shape=shape)
+                    return Cached(mapped, dict(meta["notes"]))
+        return None
+
+    def make(
+        self, size: int, write: Callable[[BinaryIO], tuple[tuple[int, ...], dict[str, Any]]]
+    ) -> Cached:
+        """The cache, made by `write` if it is not there; processes that start at once wait.
+
+        size: bytes it will have at most. write: writes rows of bytes to a file, returns their
+        shape [N, H, W, C] and notes. Raises DiskError where there is no room or no permission.
+        """
+        place = self._writable()
+        with _lock(place / f"{self.name}.lock"):
+            if (found := self.find()) is not None:
+                return found
+            self._announce(place)
+            for left in place.glob(f"{self.name}-*.part"):  # of a process that was killed
+                left.unlink(missing_ok=True)
+            self._room(place, size)
+            path = place / f"{self.name}-{self.key[:12]}.u8"
+            part = path.with_suffix(".part")
+            try:
+                with part.open("wb") as file:
+                    shape, notes = write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.replace(path)
+                meta = {"key": self.key, "file": path.name, "shape": shape, "notes": notes}
+                aside = place / f"{self.name}.json.part"
+                aside.write_text(json.dumps(meta, indent=1), encoding="ascii")
+                aside.replace(place / f"{self.name}.json")
+            except OSError as e:
+                raise self._disk(place, e) from e
+            finally:
+                part.unlink(missing_ok=True)
+            for old in place.glob(f"{self.name}-????????????.u8"):
+                if old != path:  # who has it mapped keeps it
+                    old.unlink(missing_ok=True)
+        found = self.find()
+        assert found is not None
+        return found
+
+    def _writable(self) -> Path:
+        """The first place that can be written, made if need be."""
+        reasons = []
+        for place in self._places:
+            probe = place / f".{os.getpid()}.probe"
+            try:
+                _may_write(place)
+                place.mkdir(parents=True, exist_ok=True, mode=0o755)
+                probe.touch()
+                probe.unlink()
+            except OSError as e:
+                reasons.append(f"{place}: {e.strerror}")
+                continue
+            if reasons:
+                say(f"{reasons[0]}; decoded images go to {place}")
+            return place
+        raise DiskError(
+            f"decoded images can be kept nowhere ({'; '.join(reasons)}); set XDG_CACHE_HOME to a "
+            "folder that can be written"
+        )
+
+    def _announce(self, place: Path) -> None:
+        """Says why images are decoded although there is a cache."""
+        if (place / f"{self.name}.json").exists():
+            say(f"{self.name}: the data or the way they are read have changed; decoding again")
+            return
+        kind = self.name.split("-")[0]
+        others = sorted(p.stem for p in place.glob(f"{kind}-*.json"))
+        if others:
+            say(f"{self.name}: decoded so far is only {', '.join(others)}; decoding anew")
+
+    def _room(self, place: Path, size: int) -> None:
+        free = shutil.disk_usage(place).free
+        if free < size:
+            raise DiskError(
+                f"decoded images need {size / 1e9:.1f} GB in {place}, and {free / 1e9:.1f} GB are "
+                "free there; free some space or take a smaller data.size"
+            )
+
+    @staticmethod
+    def _disk(place: Path, e: OSError) -> DiskError:
+        return DiskError(
+            f"decoded images cannot be written to {place} ({e.strerror or e}); free some space"
+        )
+
+
+def _may_write(place: Path) -> None:
+    """OSError for a folder that is marked read-only: root could write there, but is asked not to."""
+    existing = place
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.stat().st_mode & 0o222:
+        raise PermissionError(errno.EACCES, "it is read-only")
+
+
+def _elsewhere(home: Path) -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    whose = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:12]
+    return Path(os.path.expanduser(base)) / "genlab" / whose
+
+
+def _meta(path: Path) -> dict[str, Any] | None:
+    try:
+        meta = json.loads(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return meta if isinstance(meta, dict) else None
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Held by one process at a time; file systems without locks go without."""
+    with path.open("w") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,170 @@
+"""Image files as one memory-mapped array: decoded at the first start, free at every other."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genlab.data.cache import Cache, Cached
+from genlab.data.image import Corrupt, Recipe
+from genlab.data.progress import progress, say
+from genlab.data.source import Source, fingerprint
+from genlab.errors import DataError
+
+__all__ = ["Decoded", "last_tenth", "planes"]
+
+BLOCK = 1024  # images decoded before they are written
+CAP = 0.01  # share of corrupt images that may be skipped
+
+Row = tuple[np.ndarray | None, set[str], str]  # pixels, what was done, why there are none
+
+
+class Decoded:
+    """The images of a source, those to train on first.
+
+    images: where they are. train, test: names of the splits. recipe: how one becomes an array.
+    name: of the cache; home: folder it lies beside. shape: (C, H, W) of each image. skip:
+    whether up to 1 % of corrupt images are left out instead of refused. told: sentences to say
+    and record when the images are decoded.
+    """
+
+    def __init__(
+        self,
+        images: Source,
+        train: Sequence[str],
+        test: Sequence[str],
+        recipe: Recipe,
+        *,
+        name: str,
+        home: Path,
+        shape: tuple[int, int, int],
+        skip: bool,
+        told: Sequence[str] = (),
+    ) -> None:
+        self.source, self.recipe, self.skip, self.told = images, recipe, skip, told
+        self.splits = {"train": list(train), "test": list(test)}
+        self.shape = (shape[1], shape[2], shape[0])
+        every = [*train, *test]
+        key = f"{fingerprint(images, every)} {shape} {len(train)} {skip}"
+        self._cache = Cache(home, name, key)
+        self.notes: dict[str, Any] = {}
+        self._take(self._cache.find())
+
+    @property
+    def count(self) -> int:
+        """Images to train on: all until they are decoded, then without the skipped ones."""
+        return len(self.splits["train"])
+
+    def load(self, split: str) -> tuple[Tensor, list[str]]:
+        """split "train" or "test" -> (uint8 [N, C, H, W] in channels_last, names of the N)."""
+        if split not in self.splits:
+            raise ValueError(f'split must be "train" or "test", not {split!r}')
+        if self._cached is None:
+            most = len([*self.splits["train"], *self.splits["test"]]) * int(np.prod(self.shape))
+            self._take(self._cache.make(most, self._write))
+        assert self._cached is not None
+        n = self.count
+        rows = self._cached.images[:n] if split == "train" else self._cached.images[n:]
+        return planes(rows), self.splits[split]
+
+    def _take(self, cached: Cached | None) -> None:
+        self._cached = cached
+        if cached is None:
+            return
+        self.notes = cached.notes
+        if skipped := set(self.notes.get("skipped", ())):
+            self.splits = {
+                s: [n for n in names if n not in skipped] for s, names in self.splits.items()
+            }
+
+    def _write(self, file: BinaryIO) -> tuple[tuple[int, ...], dict[str, Any]]:
+        for sentence in self.told:
+            say(sentence)
+        names = [*self.splits["train"], *self.splits["test"]]
+        done: Counter[str] = Counter()
+        skipped: dict[str, str] = {}
+        first = ""
+        workers = min(8, os.cpu_count() or 1)  # Pillow's decoders run side by side
+        with (
+            ThreadPoolExecutor(workers) as pool,
+            progress(f"decoding {self.source.path.name}", len(names)) as advance,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we refuse earlier
+            warnings.filterwarnings("ignore", module="PIL")  # odd metadata is no concern here
+            for start in range(0, len(names), BLOCK):
+                block = names[start : start + BLOCK]
+                for name, (pixels, words, reason) in zip(
+                    block, pool.map(self._row, block), strict=True
+                ):
+                    if pixels is None:
+                        self._broken(name, reason, skipped, len(names))
+                        continue
+                    first = first or name
+                    self._fits(name, pixels.shape, first)
+                    done.update(words)
+                    file.write(pixels.tobytes())
+                advance(len(block))
+        kept = len(names) - len(skipped)
+        self._summary(kept, done, skipped)
+        notes = {
+            "images": kept,
+            "told": list(self.told),
+            "converted": dict(sorted(done.items())),
+            "skipped": skipped,
+        }
+        return (kept, *self.shape), {k: v for k, v in notes.items() if v}
+
+    def _row(self, name: str) -> Row:
+        try:
+            pixels, words = self.recipe(self.source.image(name))
+        except Corrupt as e:
+            return None, set(), str(e)
+        return pixels, words, ""
+
+    def _broken(self, name: str, reason: str, skipped: dict[str, str], total: int) -> None:
+        where = f"{self.source.path}: {name} is corrupt ({reason})"
+        if not self.skip:
+            raise DataError(f"{where}; replace or remove it, or set data.corrupt=skip")
+        skipped[name] = reason
+        if len(skipped) > max(1, CAP * total):
+            raise DataError(
+                f"{where}, and so are {len(skipped) - 1} others: more than 1 % of {total:,}; "
+                "get the images again"
+            )
+
+    def _fits(self, name: str, shape: tuple[int, ...], first: str) -> None:
+        if shape != self.shape:
+            h, w = shape[:2]
+            raise DataError(
+                f"{self.source.path} mixes sizes: {first} has {self.shape[1]} x {self.shape[0]} "
+                f"pixels, {name} has {w} x {h}; set data.size=64 (or another side) to crop and "
+                "resize all"
+            )
+
+    def _summary(self, kept: int, done: Counter[str], skipped: dict[str, str]) -> None:
+        parts = [f"{n:,} {what}" for what, n in sorted(done.items())]
+        if skipped:
+            parts.append(f"{len(skipped):,} corrupt ones skipped ({', '.join([*skipped][:3])})")
+        say(f"decoded {kept:,} images of {self.source.path}" + "".join(f"; {p}" for p in parts))
+
+
+def planes(rows: np.ndarray) -> Tensor:
+    """uint8 [N, H, W, C] -> [N, C, H, W] in channels_last, without a copy."""
+    return torch.from_numpy(rows).permute(0, 3, 1, 2)
+
+
+def last_tenth(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(all but the last tenth, the last tenth) of sorted names; each has one at least."""
+    held = max(1, (len(names) + 5) // 10)
+    return list(names[:-held]), list(names[-held:])

@@ -296,7 +296,7 @@ class Quantized(NamedTuple):
     """What a quantizer makes of z [B, d, h, w]."""
 
     z: Tensor  # [B, d, h, w] the codes, with a gradient for z
-    index: Tensor  # [B, h, w] int64
+    indices: Tensor  # [B, h, w] int64
     losses: Mapping[str, Tensor]  # [] each, weighted: to be added to the loss
     stats: Mapping[str, Tensor]  # [] each, detached: to be logged
 
@@ -315,15 +315,15 @@ class Quantizer(Protocol):
         """z [B, d, h, w] -> codes, their indices, losses and facts."""
         ...
 
-    def codes(self, index: Tensor) -> Tensor:
-        """index [B, h, w] -> [B, d, h, w]."""
+    def codes(self, indices: Tensor) -> Tensor:
+        """indices [B, h, w] -> [B, d, h, w]."""
         ...
 
     def start(self, batches: Iterator[tuple[Tensor, Noise]]) -> None:
         """A look at the first z and their noise, as in `Model.start`."""
         ...
 
-    def collect(self, z: Tensor, index: Tensor, noise: Noise) -> None:
+    def collect(self, z: Tensor, indices: Tensor, noise: Noise) -> None:
         """Once a micro-batch in training: keeps what `commit` needs of it."""
         ...
 

@@ -29,7 +29,8 @@ class VQVAE(Model):
     Divided by the variance of the data the error is 1 for a decoder that knows only their mean,
     so that the weight of the commitment means the same for all data.
 
-    grid: (h, w) of the codes of an image; bits: what they can say, h w log2 K.
+    grid: (h, w) of the codes of an image; codes: K to choose from; bits: h w log2 K, what those
+    of an image can say.
 
     Reference: van den Oord et al. 2017, arXiv 1711.00937, eq. 3.
     """
@@ -54,7 +55,7 @@ class VQVAE(Model):
         if encoder.grid != decoder.grid:
             raise ValueError("halvings of network.encoder and decoder must be the same")
         self.encoder, self.decoder, self.quantizer, self.codec = encoder, decoder, quantizer, codec
-        self.grid = encoder.grid
+        self.grid, self.codes = encoder.grid, quantizer.size
         self.bits = self.grid[0] * self.grid[1] * quantizer.bits
         self.measured = variance == "auto"
         scale = 1.0 if variance == "auto" else variance
@@ -106,7 +107,7 @@ class VQVAE(Model):
         """One update of the networks; the quantizer collects what its codebook learns from."""
         batch = next(data)
         loss, log, z, q = self._forward(batch.x)
-        self.quantizer.collect(z, q.index, batch.noise)
+        self.quantizer.collect(z, q.indices, batch.noise)
         yield Update(loss, log=log)
 
     def end_step(self, optim: Mapping[str, Optimizer]) -> None:
@@ -116,8 +117,8 @@ class VQVAE(Model):
 
     def encode(self, x: Tensor) -> Tensor:
         """x [B, C, H, W] -> index of the codes [B, h, w] int64."""
-        index: Tensor = self.quantizer(self.encoder(x)).index
-        return index
+        indices: Tensor = self.quantizer(self.encoder(x)).indices
+        return indices
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, h, w] int64 -> x [B, C, H, W]."""

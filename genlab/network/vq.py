@@ -73,39 +73,37 @@ class VectorQuantizer(nn.Module):
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def compiled_regions(self) -> list[nn.Module]:
-        """None: the search for the nearest code is a loop over blocks and bound by its products."""
+        """None: the search for the nearest code is bound by its products."""
         return []
 
-    def codes(self, index: Tensor) -> Tensor:
-        """index [B, h, w] int64 < K -> their codes [B, d, h, w] float32."""
-        return F.embedding(index, self.codebook).permute(0, 3, 1, 2)
+    def codes(self, indices: Tensor) -> Tensor:
+        """indices [B, h, w] int64 < K -> their codes [B, d, h, w] float32."""
+        return F.embedding(indices, self.codebook).permute(0, 3, 1, 2)
 
     def forward(self, z: Tensor) -> Quantized:
         """z [B, d, h, w] -> the nearest codes; fp32 also under autocast."""
         with torch.autocast(z.device.type, enabled=False):
             z = z.float()
             b, _, h, w = z.shape
-            index = nearest(_vectors(z), self.codebook).view(b, h, w)
-            e = self.codes(index)
+            indices = nearest(_vectors(z), self.codebook).view(b, h, w)
+            e = self.codes(indices)
             gap = F.mse_loss(z, e.detach())
             losses = {"commitment": self.commitment * gap}
             if self.learned:
                 losses["codebook"] = F.mse_loss(e, z.detach())
-            return Quantized(straight_through(z, e), index, losses, self._facts(index, gap))
+            return Quantized(straight_through(z, e), indices, losses, self._facts(indices, gap))
 
     @torch.no_grad()
-    def _facts(self, index: Tensor, gap: Tensor) -> dict[str, Tensor]:
-        flat = index.flatten()
-        hits = self.count.new_zeros(self.size).index_add_(
-            0, flat, self.count.new_ones(flat.shape)
-        )
+    def _facts(self, indices: Tensor, gap: Tensor) -> dict[str, Tensor]:
+        flat = indices.flatten()
+        hits = self.count.new_zeros(self.size).index_add_(0, flat, self.count.new_ones(flat.shape))
         p = hits / len(flat)
-        return {
+        facts = {
             "perplexity": torch.special.entr(p).sum().exp(),
             "usage": (hits > 0).float().mean(),
             "quantization_error": gap.detach(),
-            "restarts": self.restarts.clone(),
         }
+        return facts | {"restarts": self.restarts.clone()} if self.training else facts
 
     @torch.no_grad()
     def start(self, batches: Iterator[tuple[Tensor, Noise]]) -> None:
@@ -137,10 +135,10 @@ class VectorQuantizer(nn.Module):
             self.total.copy_(self.count[:, None] * centres)
 
     @torch.no_grad()
-    def collect(self, z: Tensor, index: Tensor, noise: Noise) -> None:
-        """Keeps what a micro-batch says of the codes: z [B, d, h, w], index [B, h, w]."""
+    def collect(self, z: Tensor, indices: Tensor, noise: Noise) -> None:
+        """Keeps what a micro-batch says of the codes: z [B, d, h, w], indices [B, h, w]."""
         z = _vectors(z.detach().float())
-        hits, total = sums(z, index.flatten(), self.size)
+        hits, total = sums(z, indices.flatten(), self.size)
         places = len(z) // noise.n
         u = noise.uniform()
         at = (u * places).long() + places * torch.arange(noise.n, device=u.device)
@@ -151,7 +149,9 @@ class VectorQuantizer(nn.Module):
         """Moves the codebook by what all micro-batches of all ranks collected."""
         if not self._seen:
             return
-        hits, total = (torch.stack(part).sum(0) for part in list(zip(*self._seen, strict=True))[:2])
+        hits, total = (
+            torch.stack(part).sum(0) for part in list(zip(*self._seen, strict=True))[:2]
+        )
         candidates = torch.cat([part[2] for part in self._seen])
         self._seen.clear()
         both = dist.sum_(torch.cat([hits[:, None], total], 1))

@@ -94,7 +94,8 @@ def _header(facts: Facts) -> Markup:
         pace = images / seconds
         tiles.append(("images / s", short(round(pace, 1 if pace < 100 else 0)), "mean"))
     for player, n in facts.parameters.items():
-        tiles.append(("parameters", short(n), player))
+        if n:
+            tiles.append(("parameters", short(n), player))
     if facts.checkpoint is not None:
         tiles.append(("last checkpoint", short(facts.checkpoint), "images"))
     cells = [
@@ -237,7 +238,11 @@ def _curves(facts: Facts) -> Markup:
     return _section(
         "curves",
         "Curves",
-        tag("div", [chart(series[n], held.get(n)) for n in front if n not in inside], class_="charts"),
+        tag(
+            "div",
+            [chart(series[n], held.get(n)) for n in front if n not in inside],
+            class_="charts",
+        ),
         tag(
             "details",
             tag("summary", f"{len(rest)} more: learning rates, gradients, memory and the like"),

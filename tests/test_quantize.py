@@ -255,5 +255,7 @@ def test_the_start_takes_as_many_batches_as_there_are_codes():
 
 
 def test_a_start_with_fewer_vectors_than_codes_says_what_to_do():
-    with pytest.raises(ValueError, match=r"codes=50, but .* only 16 different ones .* fewer codes"):
+    with pytest.raises(
+        ValueError, match=r"codes=50, but .* only 16 different ones .* fewer codes"
+    ):
         quantizer(codes=50).start(batches(rand(4, 2, 2, 2)))

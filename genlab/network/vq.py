@@ -139,9 +139,8 @@ class VectorQuantizer(nn.Module):
         """Keeps what a micro-batch says of the codes: z [B, d, h, w], indices [B, h, w]."""
         z = _vectors(z.detach().float())
         hits, total = sums(z, indices.flatten(), self.size)
-        places = len(z) // noise.n
-        u = noise.uniform()
-        at = (u * places).long() + places * torch.arange(noise.n, device=u.device)
+        one = torch.arange(noise.n, device=z.device) * (len(z) // noise.n)
+        at = one + (noise.uniform() * (len(z) // noise.n)).long()
         self._seen.append((hits, total, z.index_select(0, at)))
 
     @torch.no_grad()

@@ -35,7 +35,7 @@ def psnr(originals: NDArray[np.uint8], copies: NDArray[np.uint8]) -> NDArray[np.
 
 
 def write_reconstructions(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
-    """Writes codes.npy, images/<name>.png, grid.png of the first pairs and sample.json.
+    """Writes codes.npy, names.json, images/<name>.png, grid.png of the first pairs, sample.json.
 
     Images are read one batch at a time, whatever their number. Raises DataError when none can be
     decoded, ConfigError for a run whose images are not square.
@@ -82,7 +82,7 @@ def write_reconstructions(loaded: Loaded, asked: Mapping[str, Any], folder: Path
         "converted": dict(sorted(done.items())),
     }
     record |= {"corrupt": corrupt} if corrupt else {}
-    write_text(folder / "names.txt", "".join(f"{json.dumps(n)}\n" for n in names))
+    write_text(folder / "names.json", json.dumps(names, indent=1))
     write_text(folder / "sample.json", json.dumps(record, indent=1))
     _say(loaded, record, folder)
 

@@ -212,7 +212,7 @@ def test_a_folder_is_encoded_and_decoded(trained, photos, capsys):
     assert "1 colour to grey, 1 cropped to the square" in said
     folder = trained / "samples" / "t"
     codes = np.load(folder / "codes.npy", allow_pickle=False)
-    names = [json.loads(line) for line in (folder / "names.txt").read_text().splitlines()]
+    names = json.loads((folder / "names.json").read_text())
     assert names == ["0.bmp", *(f"{i}.png" for i in range(5)), "more/0.bmp"]
     assert codes.shape == (7, 2, 2) and np.issubdtype(codes.dtype, np.integer)
     files = {p.relative_to(folder / "images").as_posix() for p in folder.glob("images/**/*.png")}

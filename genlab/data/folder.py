@@ -122,7 +122,7 @@ class Folder:
         uint8 [C, size, size] or None for a corrupt one, and what was done to it, in words.
         Raises DataError for a place without images and Refused for a bomb.
         """
-        images = source(_place(path, Path()))
+        images = source(Path(os.path.abspath(os.path.expanduser(path))))
         recipe = Recipe(channels, size, square)
         for name in images.names:
             try:

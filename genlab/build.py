@@ -21,6 +21,7 @@ from genlab.contract import (
     Model,
     Noise,
     Process,
+    Reconstructs,
     Sampler,
     Schedule,
     Spec,
@@ -100,6 +101,15 @@ class Built:
             z = self.model.prior(noise) * self.solver.temperature
             x = self.model.transport(z, labels, noise, self.solver)
         return self.codec.decode(x.float()).cpu()
+
+    @torch.inference_mode()
+    def reconstruct(self, u: Tensor, weights: str = "ema") -> tuple[Tensor, Tensor]:
+        """u uint8 [n, C, H, W] -> (codes [n, ...], uint8 [n, C, H, W] decoded), on the CPU."""
+        assert isinstance(self.model, Reconstructs)
+        with self.viewed(weights), self.hardware.autocast():
+            codes = self.model.encode(self.codec.encode(u.to(self.hardware.device), None))
+            x = self.model.decode(codes)
+        return codes.cpu(), self.codec.decode(x.float()).cpu()
 
     def viewed(self, weights: str) -> _Viewed:
         """The model in evaluation mode with "ema" or "raw" weights, and as it was afterwards."""

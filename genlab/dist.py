@@ -14,11 +14,13 @@ __all__ = [
     "any_",
     "barrier",
     "broadcast_",
+    "gather",
     "is_lost",
     "mean_",
     "rank",
     "start",
     "stop",
+    "sum_",
     "sum_grads",
     "world",
 ]
@@ -59,6 +61,22 @@ def mean_(tensor: Tensor) -> Tensor:
         td.all_reduce(tensor)
         tensor /= world()
     return tensor
+
+
+def sum_(tensor: Tensor) -> Tensor:
+    """Sums over ranks in place."""
+    if td.is_initialized():
+        td.all_reduce(tensor)
+    return tensor
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """The ranks' tensors [n, ...] of one shape below each other, in the order of ranks."""
+    if not td.is_initialized():
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(world())]
+    td.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
 
 
 _flags: td.ProcessGroup | None = None

@@ -18,9 +18,10 @@ from omegaconf import OmegaConf
 from genlab import config as cfg
 from genlab import registry, schema
 from genlab.build import build
-from genlab.contract import Denoises
+from genlab.contract import Denoises, Generates, Reconstructs
 from genlab.errors import CheckpointError, ConfigError
 from genlab.noise import SampleNoise
+from genlab.reconstruct import write_reconstructions
 from genlab.run import pictures
 from genlab.run.checkpoint import Checkpoints, load_model
 from genlab.run.directory import Run, find_run
@@ -37,6 +38,7 @@ SCHEMA = {
     "save": "Literal['png', 'npy', 'none']",
     "interpolate": "bool",
     "animate": "bool",
+    "from": "str | None",
     "name": "str | None",
 }
 PAIRS, STEPS = 6, 9  # rows and columns of an interpolation strip
@@ -111,6 +113,7 @@ class Loaded:
         Image i is a function of (seed, i, its label) alone, not of n or batch; convolutions may
         differ in the last bit between batch sizes, which is at most one grey level.
         """
+        self.require(Generates)
         y = self.labels(n, labels)
         parts = []
         for start in range(0, n, batch):
@@ -121,12 +124,46 @@ class Loaded:
                 progress(stop)
         return np.concatenate(parts)
 
+    def reconstruct(
+        self, images: NDArray[np.uint8], *, batch: int = 64, weights: str = "ema"
+    ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """uint8 [n, C, H, W] -> (their codes, int64 [n, h, w] of a VQ-VAE; uint8 [n, C, H, W]).
+
+        Raises ConfigError for a model that does not reconstruct and for images of another shape.
+        """
+        self.require(Reconstructs)
+        shape = self.built.data.spec.shape
+        if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
+            raise ConfigError(
+                f"this run takes uint8 images [n, {', '.join(map(str, shape))}], "
+                f"not {images.dtype} {list(images.shape)}"
+            )
+        u = torch.from_numpy(np.ascontiguousarray(images))
+        parts = [self.built.reconstruct(part, weights) for part in u.split(batch)]
+        codes, copies = (torch.cat(p).numpy() for p in zip(*parts, strict=True))
+        return codes, copies
+
+    def require(self, capability: type[Generates] | type[Reconstructs]) -> None:
+        """ConfigError with what to do instead, for a model without a capability."""
+        if isinstance(self.built.model, capability):
+            return
+        name = repr(self.config["model"]["name"])
+        if capability is Reconstructs:
+            raise ConfigError(
+                f"model {name} has no encoder, so it cannot reconstruct images; leave out from="
+            )
+        raise ConfigError(
+            f"model {name} draws no images of its own, it reconstructs given ones: "
+            f"genlab sample run={self.run.id} from=<folder or .zip of images>"
+        )
+
     def interpolate(self, *, seed: int = 0, weights: str = "ema", label: int | None = None) -> Any:
         """[PAIRS * STEPS, ...] samples along great circles between pairs of starting points.
 
         A spherical path keeps the norm a Gaussian prior expects; a straight one would pass
         through points the model never saw.
         """
+        self.require(Generates)
         built = self.built
         with torch.inference_mode(), built.viewed(weights), built.hardware.autocast():
             ends = built.model.prior(SampleNoise(seed, range(2 * PAIRS), built.hardware.device))
@@ -192,7 +229,10 @@ def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Draws samples of a run into <run>/samples/<name>/ and says where; returns 0."""
+    """Draws samples of a run into <run>/samples/<name>/ and says where; returns 0.
+
+    With from= it reconstructs the images there instead.
+    """
     options, rest = cfg.options(words)
     own, others = [], []
     keys = set(SCHEMA) | {"run", "outputs"}
@@ -208,11 +248,19 @@ def main(words: Sequence[str]) -> int:
     if problems:
         raise ConfigError(*problems)
     loaded = load(asked["run"], asked["outputs"], bool(options.get("trust")), others)
+    loaded.require(Generates if asked["from"] is None else Reconstructs)
+    if asked["from"] is not None and (asked["animate"] or asked["interpolate"]):
+        raise ConfigError(
+            "from= reconstructs images; it goes with neither animate nor interpolate"
+        )
     if asked["animate"] and not isinstance(loaded.built.model, Denoises):
         loaded.trajectory(1)  # raises before anything is drawn
     loaded.labels(asked["n"], asked["labels"])  # wrong ones make no folder
     folder = loaded.run.path / "samples" / _slug(asked["name"])
     with disk("write samples to", folder):
+        if asked["from"] is not None:
+            write_reconstructions(loaded, asked, folder)
+            return 0
         folder.mkdir(parents=True, exist_ok=True)
         _write(loaded, asked, folder)
     return 0

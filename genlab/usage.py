@@ -37,6 +37,7 @@ EXAMPLES = {
     "sample": [
         "genlab sample",
         "genlab sample run=a1b2c3 n=64 sampler=heun sampler.steps=30 seed=7",
+        "genlab sample run=d4e5f6 from=photos/",
     ],
     "resume": ["genlab resume", "genlab resume run=a1b2c3 schedule.images=4e6"],
     "report": ["genlab report", "genlab report run=a1b2c3"],

@@ -24,6 +24,7 @@ from genlab.child import die_with_parent
 from genlab.contract import Model
 from genlab.environment import changes, environment
 from genlab.errors import CheckpointError, ConfigError, Diverged, GenlabError, PeerLost, Stopped
+from genlab.grids import write_grid
 from genlab.heldout import held_out
 from genlab.memory import memory, memory_advice
 from genlab.nn.shadow import Shadow
@@ -31,16 +32,13 @@ from genlab.registry import suggest
 from genlab.run import checkpoint as ckpt
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run, find_run
-from genlab.run.files import disk, write_text
+from genlab.run.files import write_text
 from genlab.run.journal import Journal
 from genlab.run.panel import Panel
-from genlab.run.pictures import save, sheet
 from genlab.run.sink import Sink
 from genlab.signals import Signals
 
 __all__ = ["Worker", "main", "work"]
-
-GRID = 64  # samples in a grid over training
 
 
 def work(folder: Path, *, trust: bool = True, allow: tuple[str, ...] = ()) -> int:
@@ -259,7 +257,9 @@ class Worker:
         if log or line:
             self._log(line, means=log)
         if self._is_due("sample"):
-            self._sample()
+            folder = self.run.path / "samples" / "train"
+            if grid := write_grid(self.built, self.config["seed"], folder, self.clock.images):
+                self.sink.picture(*grid, self.clock.images)
         # saved now, since the best is what was measured; a broken value is never the best
         better = math.isfinite(self.measured) and self.measured < self.best
         if save or better:
@@ -318,18 +318,6 @@ class Worker:
             keep=self.config["keep"]["last"],
             best=best,
         )
-
-    def _sample(self) -> None:
-        if not self.main:
-            return
-        classes, n = self.built.spec.classes, GRID
-        y = None if classes is None else [i % classes for i in range(n)]
-        drawn = self.built.draw(y, self.config["seed"], range(n))
-        path = self.run.path / "samples" / "train" / f"{self.clock.images:012d}.png"
-        with disk("write", path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save(sheet(drawn.numpy()), path)
-        self.sink.picture("samples", path, self.clock.images)
 
     def _report(self) -> None:
         if self.main:

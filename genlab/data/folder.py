@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,6 +114,27 @@ class Folder:
         if self.names is None:
             return u, None
         return u, torch.tensor([self._class[self._classes[n]] for n in names])
+
+    @staticmethod
+    def each(path: str, channels: int, size: int) -> Iterator[tuple[str, Tensor | None, set[str]]]:
+        """Every image of a folder or .zip file in the order of names, nothing held out or kept.
+
+        channels: 3, or 1 for grey; size: side in pixels of the centred square. Yields its name,
+        uint8 [C, size, size] or None for a corrupt one, and what was done to it, in words.
+        Raises DataError for a place without images and Refused for a bomb.
+        """
+        images = source(Path(os.path.abspath(os.path.expanduser(path))))
+        recipe = Recipe(channels, size, square)
+        for name in images.names:
+            try:
+                picture = images.image(name)
+                words = {"cropped to the square"} if picture.width != picture.height else set()
+                words |= {f"resized to {size}"} if min(picture.size) != size else set()
+                pixels, done = recipe(picture)
+            except Corrupt as e:
+                yield name, None, {str(e)}
+                continue
+            yield name, torch.from_numpy(pixels.transpose(2, 0, 1).copy()), words | done
 
     def _split(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
         """Names to train on and names held out, each in the order of names."""

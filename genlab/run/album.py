@@ -45,7 +45,7 @@ class Still:
 
 @dataclass
 class Film:
-    """A folder of samples.
+    """A folder of samples, or of images beside their reconstructions.
 
     tag: its name. pictures: (words, picture), the grid first. frames: (images seen, grid) over
     training. made: how it was made (sample.json).
@@ -55,6 +55,11 @@ class Film:
     pictures: list[tuple[str, Still]] = field(default_factory=list)
     frames: list[tuple[int, Still]] = field(default_factory=list)
     made: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the pictures are of originals beside their reconstructions."""
+        return self.made.get("shows") == "reconstructions"
 
 
 def films(run_dir: Path, problems: list[str]) -> list[Film]:
@@ -100,9 +105,9 @@ def _grid(folder: Path) -> bool:
 
 
 def _drawn(folder: Path, problems: list[str]) -> Film:
-    film = Film(folder.name)
+    film = Film(folder.name, made=_record(folder))
     files = (
-        ("samples", "grid"),
+        ("originals and reconstructions" if film.reconstructs else "samples", "grid"),
         ("from noise to image", "trajectory"),
         ("between two samples", "interpolation"),
     )
@@ -110,17 +115,20 @@ def _drawn(folder: Path, problems: list[str]) -> Film:
         picture = _try(folder / f"{stem}.png", STILL, problems)
         if picture is not None:
             film.pictures.append((words, picture))
+    return film
+
+
+def _record(folder: Path) -> dict[str, Any]:
     try:
         made = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
-        film.made = made if isinstance(made, dict) else {}
     except (OSError, ValueError, RecursionError):
-        pass
-    return film
+        return {}
+    return made if isinstance(made, dict) else {}
 
 
 def _train(folder: Path, problems: list[str]) -> Film:
     """The grids over training: all if they are few, else spread evenly with first and last."""
-    film = Film("train")
+    film = Film("train", made=_record(folder))
     try:
         files = sorted(p for p in folder.iterdir() if re.fullmatch(r"[0-9]{1,15}\.png", p.name))
     except OSError:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["animation", "grid", "save", "save_each", "scatter", "sheet", "strip"]
+__all__ = ["animation", "grid", "pairs", "save", "save_each", "scatter", "sheet", "strip"]
 
 SHEET = 32  # grey of the sheet behind the tiles: tells black and white images alike from it
 TILE = 56  # pixels: smaller images are enlarged to at least this
@@ -40,6 +40,15 @@ def grid(images: NDArray[np.uint8], columns: int | None = None, pad: int = 3) ->
         top, left = pad + i // columns * down, pad + i % columns * right
         sheet[top : top + height, left : left + width] = tile
     return _image(sheet)
+
+
+def pairs(originals: NDArray[np.uint8], copies: NDArray[np.uint8]) -> Image.Image:
+    """Every original with its copy touching it on the right; as many pairs a row make a square.
+
+    originals, copies: uint8 [n, C, H, W]; sizes as in `grid`.
+    """
+    columns = math.ceil(math.sqrt(len(originals) / 2))
+    return grid(np.concatenate([originals, copies], axis=3), columns)
 
 
 def strip(images: NDArray[np.uint8], pad: int = 6) -> Image.Image:

@@ -61,7 +61,7 @@ def _page(facts: Facts) -> str:
         _learning(album),
         _curves(facts),
         _promise(facts),
-        _commands(facts),
+        _commands(facts, album),
         _config(facts),
         _environment(facts),
         _problems(facts),
@@ -96,7 +96,8 @@ def _header(facts: Facts) -> Markup:
         pace = images / seconds
         tiles.append(("images / s", short(round(pace, 1 if pace < 100 else 0)), "mean"))
     for player, n in facts.parameters.items():
-        tiles.append(("parameters", short(n), player))
+        if n:
+            tiles.append(("parameters", short(n), player))
     if facts.checkpoint is not None:
         tiles.append(("last checkpoint", short(facts.checkpoint), "images"))
     cells = [
@@ -125,14 +126,15 @@ def _section(ident: str, title: str, *children: object) -> Markup:
 def _samples(album: Sequence[Film]) -> Markup | None:
     drawn = [f for f in album if f.tag != "train"]
     if not drawn:
-        frames = _frames(album)
-        if len(frames) > 1:
+        train = _training(album)
+        if len(train.frames) > 1:
             return None  # the viewer of `_learning` stands first then
-        if not frames:
+        if not train.frames:
             return _section("samples", "Samples", tag("p", "No pictures yet.", class_="empty"))
-        images, last = frames[-1]
+        images, last = train.frames[-1]
         words = f"drawn while training, after {count(images)} images"
-        return _section("samples", "Samples", tag("div", _figure(last, words), class_="alone"))
+        figure = tag("div", _figure(last, words), class_="alone")
+        return _section("samples", _title(train), _beside(train), figure)
     first, *others = drawn
     figures = [_figure(picture, words) for words, picture in first.pictures]
     facts = [
@@ -143,12 +145,12 @@ def _samples(album: Sequence[Film]) -> Markup | None:
     more = [tag("li", _figure(film.pictures[0][1], film.tag, _made(film.made))) for film in others]
     return _section(
         "samples",
-        "Samples",
+        _title(first),
         tag("div", figures, class_="gallery"),
         tag("dl", tag("div", tag("dt", "folder"), tag("dd", first.tag)), facts, class_="made"),
         tag(
             "details",
-            tag("summary", f"{len(more)} more set{'s' * (len(more) > 1)} of samples"),
+            tag("summary", f"{len(more)} more set{'s' * (len(more) > 1)} of pictures"),
             tag("ul", more, class_="others"),
         )
         if more
@@ -177,53 +179,72 @@ def _img(picture: Still, alt: str) -> Markup:
     )
 
 
-def _frames(album: Sequence[Film]) -> list[tuple[int, Still]]:
-    return next((f.frames for f in album if f.tag == "train"), [])
+def _training(album: Sequence[Film]) -> Film:
+    return next((f for f in album if f.tag == "train"), Film("train"))
+
+
+def _title(film: Film) -> str:
+    return "Reconstructions" if film.reconstructs else "Samples"
+
+
+def _beside(film: Film) -> Markup | None:
+    """What a picture of reconstructions shows, and how many bits an image was reduced to."""
+    if not film.reconstructs:
+        return None
+    words = "Held-out images, each with its reconstruction on the right"
+    bits = film.made.get("bits")
+    if isinstance(bits, (int, float)) and 0 < bits < 1e12:
+        words += f"; the codes of an image carry {count(bits)} bits"
+    return tag("p", f"{words}.", class_="lead")
 
 
 def _learning(album: Sequence[Film]) -> Markup | None:
-    frames = _frames(album)
-    if len(frames) < 2:
+    train = _training(album)
+    if len(train.frames) < 2:
         return None
+    what = _title(train).lower()
     items = [
         tag(
             "li",
             tag(
                 "figure",
-                _img(picture, f"samples after {count(images)} images"),
+                _img(picture, f"{what} after {count(images)} images"),
                 tag("figcaption", f"{short(images)} images"),
             ),
             data_label=f"{count(images)} images seen",
         )
-        for images, picture in frames
+        for images, picture in train.frames
     ]
+    lead = tag("p", "The same noise and labels each time, as training goes on.", class_="lead")
     return _section(
         "learning",
-        "How they came about" if len(album) > 1 else "Samples",
-        tag("p", "The same noise and labels each time, as training goes on.", class_="lead"),
-        tag("ol", items, class_="film", tabindex=0, aria_label="Sample grids over training"),
+        "How they came about" if len(album) > 1 else _title(train),
+        _beside(train) or lead,
+        tag("ol", items, class_="film", tabindex=0, aria_label="Grids over training"),
     )
 
 
 def _curves(facts: Facts) -> Markup:
     series = {name: facts.series(name) for name in facts.names}
-    losses = [n for n in series if n.startswith("loss/") or n.endswith("/loss")]
-    players = [n for n in losses if n.startswith("loss/")]
     if not series:
         return _section("curves", "Curves", tag("p", "No log line yet.", class_="empty"))
-    held = series["heldout/loss"] if "heldout/loss" in series and len(players) == 1 else None
-    front = []
-    for name in losses:
-        if held is None or name != held.name:
-            front.append(chart(series[name], held if name.startswith("loss/") else None))
-    if "images_per_second" in series:
-        front.append(chart(series["images_per_second"]))
-    shown = {*losses, "images_per_second"}
-    rest = [chart(s) for name, s in series.items() if name not in shown]
+    held = {n: series[f"heldout/{n}"] for n in series if f"heldout/{n}" in series}
+    players = [n for n in series if n.startswith("loss/")]
+    if "heldout/loss" in series and len(players) == 1:
+        held[players[0]] = series["heldout/loss"]
+    inside = {s.name for s in held.values()}
+    # what was also measured on held-out data says more than what was not
+    front = [n for n in series if n.startswith("loss/") or n.endswith("/loss") or n in held]
+    front += [n for n in ("images_per_second",) if n in series]
+    rest = [chart(s) for name, s in series.items() if name not in inside.union(front)]
     return _section(
         "curves",
         "Curves",
-        tag("div", front, class_="charts"),
+        tag(
+            "div",
+            [chart(series[n], held.get(n)) for n in front if n not in inside],
+            class_="charts",
+        ),
         tag(
             "details",
             tag("summary", f"{len(rest)} more: learning rates, gradients, memory and the like"),
@@ -239,12 +260,16 @@ def _promise(facts: Facts) -> Markup | None:
     return _section("promise", "Promise", made) if made else None
 
 
-def _commands(facts: Facts) -> Markup:
+def _commands(facts: Facts, album: Sequence[Film]) -> Markup:
     name = facts.short_id if facts.has_id else str(facts.path)
     run = f"run={shlex.quote(name)}"
     again = " ".join(["genlab train", *map(shlex.quote, facts.overrides)])
     rows = []
-    if facts.checkpoint is not None:
+    if facts.checkpoint is not None and _training(album).reconstructs:
+        rows.append(("encode and decode a folder of images", f"genlab sample {run} from=photos"))
+        call = f"genlab.load({name!r}).reconstruct(images)"
+        rows.append(("in Python, after import genlab", call))
+    elif facts.checkpoint is not None:
         rows.append(("draw 64 samples", f"genlab sample {run} n=64"))
         rows.append(("in Python, after import genlab", f"genlab.load({name!r}).sample(16)"))
     if facts.state.startswith("done") and facts.total:

@@ -25,11 +25,11 @@ from genlab.contract import (
     Sampler,
     Schedule,
     Spec,
-    Track,
 )
 from genlab.errors import ConfigError
 from genlab.hardware.auto import Hardware
 from genlab.noise import SampleNoise, hash64
+from genlab.run.sink import Track
 from genlab.stream import Stream
 from genlab.trainer import Trainer
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -41,7 +40,6 @@ __all__ = [
     "Schedule",
     "Solver",
     "Spec",
-    "Track",
     "Update",
 ]
 
@@ -342,31 +340,4 @@ class Schedule(Protocol):
 
     def __call__(self, images: int) -> float:
         """Multiplier of the base learning rate when `images` images have been drawn."""
-        ...
-
-
-class Track(Protocol):
-    """A sink of the journal, for eyes elsewhere; whatever it raises, the run goes on.
-
-    Only rank 0 has one. Between `start` and `finish` come lines and pictures in order of images,
-    which may begin again at an earlier number when a killed run is resumed.
-    """
-
-    def start(self, folder: Path, title: str, config: Mapping[str, Any], images: int) -> str:
-        """Begins, or goes on with, the run directory `folder` at image `images`.
-
-        title: <model>-<data>/<directory>. config: resolved. Returns what a person should know.
-        """
-        ...
-
-    def line(self, values: Mapping[str, float]) -> None:
-        """One line of the journal: "images", "step", "seconds" and what was measured."""
-        ...
-
-    def picture(self, name: str, path: Path, images: int) -> None:
-        """A PNG of the run directory, drawn after `images` images."""
-        ...
-
-    def finish(self, code: int) -> None:
-        """Once, with the exit code of the run."""
         ...

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.contract import Spec
+from genlab.nn.critic import Conv2d, LeakyReLU
 from genlab.nn.embed import LabelEmbedding
 from genlab.registry import register
 from genlab.schema import Count
@@ -101,14 +102,14 @@ class DCGANDiscriminator(nn.Module):
         channels, base, halvings = _plan(spec)
         widths = [width << level for level in range(halvings)]
         # The first layer is not normalized: it would hide the brightness of the image.
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [Conv2d(channels, width, 4, 2, 1), LeakyReLU(0.2)]
         for a, b in pairwise(widths):
-            layers.append(nn.Conv2d(a, b, 4, 2, 1, bias=norm == "none"))
+            layers.append(Conv2d(a, b, 4, 2, 1, bias=norm == "none"))
             if norm == "batch":
                 layers.append(nn.BatchNorm2d(b))
-            layers.append(nn.LeakyReLU(0.2))
+            layers.append(LeakyReLU(0.2))
         self.body = nn.Sequential(*layers)
-        self.head = nn.Conv2d(widths[-1], 1, base)
+        self.head = Conv2d(widths[-1], 1, base)
         self.label = LabelEmbedding(spec.classes, widths[-1]) if spec.classes is not None else None
         _initialize(self)
 

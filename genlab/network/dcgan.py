@@ -14,7 +14,7 @@ from genlab.nn.embed import LabelEmbedding
 from genlab.registry import register
 from genlab.schema import Count
 
-__all__ = ["DCGANDiscriminator", "DCGANGenerator"]
+__all__ = ["DCGANCritic", "DCGANDiscriminator", "DCGANGenerator"]
 
 _SIZES = sorted(base * 2**k for base in (3, 4, 5, 7) for k in range(1, 7) if base * 2**k <= 128)
 
@@ -120,3 +120,18 @@ class DCGANDiscriminator(nn.Module):
         if self.label is not None:
             logit = logit + (self.label(y, len(x)) * h.mean((2, 3))).sum(1).float()
         return logit
+
+
+@register("dcgan_critic")
+class DCGANCritic(DCGANDiscriminator):
+    """The discriminator for losses of score differences, each image looked at alone.
+
+    Without normalization, and without the last bias, which no difference of two scores can tell.
+
+    Reference: Gulrajani et al. 2017, arXiv 1704.00028, section 4.
+    """
+
+    def __init__(self, spec: Spec, *, width: Count) -> None:
+        """spec: shape (C, H, W), labels K or None; width: channels after the first layer."""
+        super().__init__(spec, width=width, norm="none")
+        self.head.bias = None

@@ -75,7 +75,7 @@ class _Conv(nn.Module):
 
 
 def _pooled(weight: Tensor) -> Tensor:
-    """[C', C, 3, 3] -> [C', C, 4, 4]: the mean of the kernel at the four pixels of a 2x2 square."""
+    """[C', C, 3, 3] -> [C', C, 4, 4]: the mean of the kernel at the pixels of a 2x2 square."""
     return F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), 2, stride=1)
 
 

@@ -16,6 +16,7 @@ from genlab.config import compose
 from genlab.contract import Batch, Clock, Spec
 from genlab.errors import ConfigError
 from genlab.model.wgan_gp import WGANGP
+from genlab.network.dcgan import DCGANCritic
 from genlab.network.mlp import MLPDiscriminator
 from genlab.network.resnet_gan import ResNetDiscriminator, ResNetGenerator, _Conv
 from genlab.nn.critic import Conv2d, LeakyReLU
@@ -204,6 +205,18 @@ def test_layers_of_critics_against_finite_differences():
     torch.testing.assert_close(
         (grads[1] * step).sum(), (sides[0] - sides[1]) / 2e-6, rtol=1e-4, atol=1e-8
     )
+
+
+@pytest.mark.parametrize("labels", [None, 3])
+@pytest.mark.parametrize("network", [DCGANCritic, ResNetDiscriminator])
+def test_the_penalty_does_not_run_back_through_the_forward_pass(network, labels):
+    """Between the kinks a slope is a product of weights: the biases get no gradient, not zeros."""
+    critic = network(Spec((3, 32, 32), labels), width=2)
+    batch = next(batches(4, 3, 32, 32))._replace(y=None if labels is None else torch.arange(4) % 3)
+    penalty, _ = wgan(critic, 3, 32, 32).penalty(batch, seeded(4, 3, 32, 32, seed=9))
+    penalty.backward()
+    for name, p in critic.named_parameters():
+        assert (p.grad is None) == name.endswith("bias"), name
 
 
 @pytest.mark.parametrize("asked", ["x", "weight", "both"])

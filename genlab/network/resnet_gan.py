@@ -38,8 +38,8 @@ class _Conv(nn.Module):
     """A convolution that keeps the size, between resamplings that are folded into it.
 
     up: nearest neighbour before it. down: mean of 2x2 pixels after it. Both are linear, so with a
-    3x3 kernel the two together are one 4x4 kernel of stride 2, for half the work; a 1x1 kernel
-    commutes with them and is applied on the smaller side.
+    3x3 kernel the two together are one 4x4 kernel of stride 2, for half the work. A 1x1 kernel
+    commutes with them: up follows it, down makes it a 2x2 kernel of stride 2.
 
     The start is uniform of deviation gain sqrt(2 / (fan in + fan out)), biases are 0.
     """
@@ -64,8 +64,9 @@ class _Conv(nn.Module):
         """x [B, C, H, W] -> [B, C', H, W], or twice or half the size."""
         weight, bias = self.weight, self.bias
         if not self.padding:
-            y = conv2d(F.avg_pool2d(x, 2) if self.down else x, weight, bias, 1, 0)
-            return F.interpolate(y, scale_factor=2.0) if self.up else y
+            if self.down:
+                return conv2d(x, weight.expand(-1, -1, 2, 2) / 4, bias, 2, 0)
+            return F.interpolate(conv2d(x, weight, bias, 1, 0), scale_factor=2.0)
         if self.down:
             return conv2d(x, _pooled(weight), bias, 2, 1)
         if self.up:  # nearest neighbour is 4 times the transpose of the mean

@@ -1,8 +1,8 @@
-"""Layers of critics whose slope is part of the loss: second derivatives at a third of the cost.
+"""Layers of critics whose slope is part of the loss: second derivatives without torch's detours.
 
-torch differentiates twice through any convolution, but its second derivative of the weights is a
-convolution with a kernel as large as the feature map, and it carries zeros back through the whole
-forward pass of a network that is linear between its kinks.
+torch takes the second derivative of a convolution's weights by a convolution whose kernel is as
+large as the feature map, and it carries zeros back through the whole forward pass of a network
+that is linear between its kinks. Without both a penalty on the slope takes about 0.6 of the time.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Generator(nn.Module):
         return self.scale * z.view(-1, *self.shape)
 
 
-class Linear3(nn.Module):
+class Plane(nn.Module):
     """score = <w, x>; keeps its batches."""
 
     def __init__(self, *shape: int) -> None:
@@ -73,7 +73,7 @@ class Linear3(nn.Module):
         return (x * self.weight).flatten(1).sum(1)
 
 
-class Cubic(Linear3):
+class Cubic(Plane):
     """score = sum of w x^3: the slope is 3 w x^2."""
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
@@ -91,7 +91,7 @@ def wgan(critic: nn.Module, *shape: int, **keys: object) -> WGANGP:
 @pytest.mark.parametrize("autocast", [False, True])
 def test_penalty_of_a_linear_critic(shape, autocast):
     """The slope of <w, x> is w everywhere, so the penalty is (|w| - 1)^2, over all pixels."""
-    model = wgan(Linear3(*shape), *shape)
+    model = wgan(Plane(*shape), *shape)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         update = next(model.step(batches(6, *shape)))
     w = model.discriminator.weight
@@ -117,7 +117,7 @@ def test_penalty_of_a_linear_critic(shape, autocast):
     ],
 )
 def test_centers_and_sides(center, one_sided, norm, penalty):
-    model = wgan(Linear3(3, 2, 2), 3, 2, 2, center=center, one_sided=one_sided)
+    model = wgan(Plane(3, 2, 2), 3, 2, 2, center=center, one_sided=one_sided)
     with torch.no_grad():
         model.discriminator.weight.mul_(norm / model.discriminator.weight.norm())
     log = next(model.step(batches(4, 3, 2, 2))).log
@@ -255,7 +255,7 @@ def test_the_critics_pass_of_the_penalty_is_float32_under_autocast():
 
 
 def test_a_flat_critic_has_a_finite_gradient():
-    model = wgan(Linear3(4), 4)
+    model = wgan(Plane(4), 4)
     with torch.no_grad():
         model.discriminator.weight.zero_()
     update = next(model.step(batches(4, 4)))
@@ -275,7 +275,7 @@ def test_a_critic_with_batch_normalization_is_refused():
 
 
 def test_the_critic_sees_another_batch_at_every_step_and_then_the_generator_steps():
-    model = wgan(Linear3(3), 3, n_critic=4)
+    model = wgan(Plane(3), 3, n_critic=4)
     source = [next(b) for b in [batches(8, 3)] for _ in range(4)]
     data = iter(source)
     steps = model.step(data)
@@ -300,7 +300,7 @@ def test_the_critic_sees_another_batch_at_every_step_and_then_the_generator_step
 
 
 def test_the_generator_meets_the_critic_that_has_stepped():
-    model = wgan(Linear3(3), 3, n_critic=2)
+    model = wgan(Plane(3), 3, n_critic=2)
     steps = model.step(batches(8, 3))
     next(steps), next(steps)
     with torch.no_grad():
@@ -312,7 +312,7 @@ def test_the_generator_meets_the_critic_that_has_stepped():
 
 @pytest.mark.parametrize("g_batches", [1, 3])
 def test_the_batch_of_the_generator_is_a_multiple(g_batches):
-    model = wgan(Linear3(3), 3, g_batches=g_batches)
+    model = wgan(Plane(3), 3, g_batches=g_batches)
     list(zip(range(2), model.step(batches(8, 3)), strict=True))
     critic, own = model.generator.asked
     assert (len(critic), len(own)) == (8, 8 * g_batches)
@@ -403,7 +403,7 @@ def test_the_estimate_of_a_trained_critic_is_the_distance_of_two_gaussians(by):
 
 def test_held_out_value_needs_no_gradients_around_it():
     """What every.eval writes: the value of the game on data, with gradients only inside."""
-    model = wgan(Linear3(3), 3)
+    model = wgan(Plane(3), 3)
     with torch.no_grad():
         value, log = model.loss(next(batches(8, 3)))
     assert not value.requires_grad
@@ -440,7 +440,7 @@ def test_resnet_sizes(side, left, classes):
 
 
 def test_resnet_has_the_paper_s_size_and_start():
-    """Counted from appendix F: 128 channels, biases everywhere but in the last layer of D."""
+    """Counted by hand: 128 channels, biases everywhere but in the last layer of D."""
     spec = Spec((3, 32, 32))
     g, d = ResNetGenerator(spec, width=128, z_dim=128), ResNetDiscriminator(spec, width=128)
     conv, skip, norm = 9 * 128**2 + 128, 128**2 + 128, 2 * 128

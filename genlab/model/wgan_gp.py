@@ -18,7 +18,7 @@ __all__ = ["WGANGP"]
 
 @register
 class WGANGP(Model):
-    """The game of a generator G and a critic D whose slope is pulled towards 1.
+    """The game of a generator G and a critic D whose slope is held near 1.
 
     V(D, G) = E D(x) - E D(G(z)) - weight E (|grad_x D(xhat)| - center)^2
     xhat = x + a (G(z) - x),  a ~ U(0, 1), one for each sample
@@ -27,8 +27,8 @@ class WGANGP(Model):
     all numbers of a sample. For the D that is best among those of slope 1 at most, E D(x) -
     E D(G(z)) is the Wasserstein distance W1 between data and samples.
 
-    Reference: Gulrajani et al. 2017, arXiv 1704.00028, algorithm 1; center 0: Mescheder et al.
-    2018, arXiv 1801.04406, section 4.1; one_sided: section 4 of the former.
+    Reference: Gulrajani et al. 2017, arXiv 1704.00028, algorithm 1; one_sided: section 4 there;
+    center 0: Thanh-Tung et al. 2019, arXiv 1902.03984.
     """
 
     second_order = True

@@ -124,9 +124,10 @@ class DCGANDiscriminator(nn.Module):
 
 @register("dcgan_critic")
 class DCGANCritic(DCGANDiscriminator):
-    """The discriminator for losses of score differences, each image looked at alone.
+    """The discriminator for losses of score differences, without batches.
 
-    Without normalization, and without the last bias, which no difference of two scores can tell.
+    No normalization mixes images, and there is no last bias, which no difference of scores can
+    tell.
 
     Reference: Gulrajani et al. 2017, arXiv 1704.00028, section 4.
     """

@@ -145,8 +145,8 @@ class ResNetGenerator(nn.Module):
 
     With labels, the scales and shifts of the normalizations in the blocks are those of the label.
 
-    Reference: Gulrajani et al. 2017, arXiv 1704.00028, appendix F; conditional normalization: de
-    Vries et al. 2017, arXiv 1707.00683.
+    Reference: Gulrajani et al. 2017, arXiv 1704.00028, the ResNet for CIFAR-10; conditional
+    normalization: de Vries et al. 2017, arXiv 1707.00683.
     """
 
     def __init__(self, spec: Spec, *, width: Count, z_dim: Count) -> None:
@@ -176,8 +176,8 @@ class ResNetDiscriminator(nn.Module):
     halved to 8 pixels (8 to 4) -> two blocks -> ReLU -> h, the mean over the pixels
     score = linear(h) + <label(y), h>
 
-    Reference: Gulrajani et al. 2017, arXiv 1704.00028, appendix F; the projection on the label, in
-    place of a classifier's loss: Miyato and Koyama 2018, arXiv 1802.05637, eq. 9.
+    Reference: Gulrajani et al. 2017, arXiv 1704.00028, the ResNet for CIFAR-10; the projection on
+    the label, in place of a classifier's loss: Miyato and Koyama 2018, arXiv 1802.05637, eq. 9.
     """
 
     def __init__(self, spec: Spec, *, width: Count) -> None:

@@ -88,7 +88,8 @@ class WGANGP(Model):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """V [], what D maximizes, with its parts to log.
 
-        On held-out data it is what the paper plots against overfitting: it falls as G improves.
+        On held-out data it is what the paper plots against overfitting. It falls as G improves as
+        long as D keeps up with G, and says nothing where D does not.
         """
         with torch.no_grad():
             fakes = self.generator(self.prior(batch.noise), batch.y)

@@ -250,8 +250,9 @@ def test_dcgan_starts_as_published():
         convs = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
         weights = torch.cat([m.weight.flatten() for m in convs])
         assert weights.std().item() == pytest.approx(0.02, rel=0.02)
-    assert [type(m) for m in d.body[:3]] == [nn.Conv2d, nn.LeakyReLU, nn.Conv2d]
-    assert [type(m) for m in g.body[-3:]] == [nn.ReLU, nn.ConvTranspose2d, nn.Tanh]
+    first, last = [nn.Conv2d, nn.LeakyReLU, nn.Conv2d], [nn.ReLU, nn.ConvTranspose2d, nn.Tanh]
+    assert all(isinstance(m, t) for m, t in zip(d.body[:3], first, strict=True))
+    assert all(isinstance(m, t) for m, t in zip(g.body[-3:], last, strict=True))
 
 
 def test_dcgan_without_normalization_has_none():

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from genlab.contract import Spec
+from genlab.nn.critic import Conv2d, LeakyReLU
 from genlab.nn.embed import LabelEmbedding
 from genlab.registry import register
 from genlab.schema import Count
 
-__all__ = ["DCGANDiscriminator", "DCGANGenerator"]
+__all__ = ["DCGANCritic", "DCGANDiscriminator", "DCGANGenerator"]
 
 _SIZES = sorted(base * 2**k for base in (3, 4, 5, 7) for k in range(1, 7) if base * 2**k <= 128)
 
@@ -101,14 +102,14 @@ class DCGANDiscriminator(nn.Module):
         channels, base, halvings = _plan(spec)
         widths = [width << level for level in range(halvings)]
         # The first layer is not normalized: it would hide the brightness of the image.
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [Conv2d(channels, width, 4, 2, 1), LeakyReLU(0.2)]
         for a, b in pairwise(widths):
-            layers.append(nn.Conv2d(a, b, 4, 2, 1, bias=norm == "none"))
+            layers.append(Conv2d(a, b, 4, 2, 1, bias=norm == "none"))
             if norm == "batch":
                 layers.append(nn.BatchNorm2d(b))
-            layers.append(nn.LeakyReLU(0.2))
+            layers.append(LeakyReLU(0.2))
         self.body = nn.Sequential(*layers)
-        self.head = nn.Conv2d(widths[-1], 1, base)
+        self.head = Conv2d(widths[-1], 1, base)
         self.label = LabelEmbedding(spec.classes, widths[-1]) if spec.classes is not None else None
         _initialize(self)
 
@@ -119,3 +120,19 @@ class DCGANDiscriminator(nn.Module):
         if self.label is not None:
             logit = logit + (self.label(y, len(x)) * h.mean((2, 3))).sum(1).float()
         return logit
+
+
+@register("dcgan_critic")
+class DCGANCritic(DCGANDiscriminator):
+    """The discriminator for losses of score differences, without batches.
+
+    No normalization mixes images, and there is no last bias, which no difference of scores can
+    tell.
+
+    Reference: Gulrajani et al. 2017, arXiv 1704.00028, section 4.
+    """
+
+    def __init__(self, spec: Spec, *, width: Count) -> None:
+        """spec: shape (C, H, W), labels K or None; width: channels after the first layer."""
+        super().__init__(spec, width=width, norm="none")
+        self.head.bias = None

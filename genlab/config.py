@@ -145,7 +145,7 @@ def _check_roles(config: Mapping[str, Any], networks: Mapping[str, Any]) -> list
         wanted = registry.signature("model", model.get("name") or "")
     except ConfigError:
         return problems  # reported with the model itself
-    given = {"spec", "process", *registry.COMMON["model"]}
+    given = {"spec", "process", "codec", *registry.COMMON["model"]}
     roles = [g for g in wanted.given if g not in given]
     if set(roles) != set(networks):
         problems.append(

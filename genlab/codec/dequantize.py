@@ -46,7 +46,10 @@ class Dequantize:
                 "use codec=points"
             )
         v = u.bitwise_right_shift(8 - self.bits).float()
-        v += 0.5 if noise is None else noise.uniform(*u.shape[1:])
+        if noise is None:
+            v += 0.5
+        else:  # in float32 200 + U may round up to 201, another byte; a little less than U may not
+            v.add_(noise.uniform(*u.shape[1:]), alpha=1 - 2**-16)
         return v.mul_(2 * self.half / self._levels).sub_(self.half)
 
     def logdet(self, x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from genlab.nn.level import Level
 from genlab.noise import DrawNoise
 from genlab.registry import names
 
-KINDS = ["affine", "additive"]
+KINDS = ["affine", "sigmoid", "additive"]
 WIDE = torch.float64
 
 
@@ -97,19 +97,23 @@ def test_log_determinant_of_a_coupling(kind, side, channels):
     y, got = coupling(x, WIDE)
     expected = log_det(lambda v: coupling(v, WIDE)[0], x)
     torch.testing.assert_close(torch.zeros(2, dtype=WIDE) if got is None else got, expected)
-    assert (expected.abs().min() > 0.1) == (kind == "affine")
+    assert (expected.abs().min() > 0.1) == (kind != "additive")
     torch.testing.assert_close(coupling.inverse(y, WIDE), x)
 
 
-def test_a_coupling_shifts_before_it_scales_and_begins_with_one_scale():
-    coupling, x = Coupling(4, 8, "affine"), state(2, 2, 2, 4, dtype=torch.float32)
-    y, _ = coupling(x, torch.float32)
-    torch.testing.assert_close(y[..., :2], x[..., :2])
-    torch.testing.assert_close(y[..., 2:], x[..., 2:] / (1 + math.exp(-2)))
-    coupling.net.last.b.data = torch.tensor([1.0, 2.0, 0.5, -0.5])
-    y, _ = coupling(x, torch.float32)
-    scale = torch.tensor([2.5, 1.5]).sigmoid()
-    torch.testing.assert_close(y[..., 2:], (x[..., 2:] + torch.tensor([1.0, 2.0])) * scale)
+def test_a_coupling_shifts_before_it_scales():
+    x = state(2, 2, 2, 4, dtype=torch.float32)
+    shift, s = torch.tensor([1.0, 2.0]), torch.tensor([0.5, -9.0])
+    scales = {"affine": (2 * (s / 2).tanh()).exp(), "sigmoid": (s + 2).sigmoid()}
+    for kind, scale in scales.items():
+        coupling = Coupling(4, 8, kind)
+        y, _ = coupling(x, torch.float32)
+        torch.testing.assert_close(y[..., :2], x[..., :2])
+        start = 1 if kind == "affine" else 1 / (1 + math.exp(-2))
+        torch.testing.assert_close(y[..., 2:], x[..., 2:] * start)
+        coupling.net.last.b.data = torch.cat([shift, s])
+        y, _ = coupling(x, torch.float32)
+        torch.testing.assert_close(y[..., 2:], (x[..., 2:] + shift) * scale)
 
 
 def test_log_determinant_of_a_learned_prior():

@@ -36,7 +36,7 @@ class Glow(nn.Module):
         levels: Count,
         depth: Count,
         width: Count,
-        coupling: Literal["affine", "additive"],
+        coupling: Literal["affine", "sigmoid", "additive"],
         reversible: bool,
     ) -> None:
         """spec: shape (C, H, W), labels K or None; depth: steps of a level; width: of couplings.

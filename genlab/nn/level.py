@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genlab.nn.flow import Coupling, Mixing, product
+from genlab.nn.flow import Coupling, Kind, Mixing, product
 
 __all__ = ["Level"]
 
@@ -27,7 +27,7 @@ class Level(nn.Module):
         steps: int,
         channels: int,
         width: int,
-        coupling: Literal["affine", "additive"],
+        coupling: Kind,
         reversible: bool,
     ) -> None:
         """steps: K; channels: of the state, even; width: of the coupling networks."""
@@ -102,7 +102,7 @@ class _Reversible(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor, g_moved: Tensor) -> tuple[Tensor | None, ...]:
-        """Of a coupling y2 = (x2 + t) s: dt = dx2 = s dy2, ds = (y2 dy2 + dlog_det) / s."""
+        """Of a coupling y2 = (x2 + t) s: dt = dx2 = s dy2, d ln s = y2 dy2 + d log_det."""
         y, matrices, vectors, inverses = ctx.saved_tensors
         y = y.detach()
         to_matrix, to_vector = torch.empty_like(matrices), torch.empty_like(vectors)
@@ -128,16 +128,16 @@ def _back(
     weights = tuple(coupling.parameters())
     with torch.enable_grad():
         y1 = y1.detach().requires_grad_()
-        shift, scale = coupling.parts(y1, dtype)
+        shift, log_scale = coupling.parts(y1, dtype)
     outputs: tuple[Tensor, ...] = (shift,)
-    if scale is None:
+    if log_scale is None:
         x2, grads = y2 - shift.detach(), (g2,)
     else:
-        s = scale.detach()
-        x2 = y2 / s - shift.detach()
-        to_scale = torch.addcmul(g_moved[:, None, None, None], g2, y2) / s
-        g2 = g2 * s
-        outputs, grads = (shift, scale), (g2, to_scale)
+        log_s = log_scale.detach()
+        x2 = y2 * (-log_s).exp() - shift.detach()
+        to_log_scale = torch.addcmul(g_moved[:, None, None, None], g2, y2)
+        g2 = g2 * log_s.exp()
+        outputs, grads = (shift, log_scale), (g2, to_log_scale)
     to_y1, *of_net = torch.autograd.grad(outputs, (y1, *weights), grads)
     x = torch.cat([y1.detach(), x2], 3)
     return x, torch.cat([g1 + to_y1, g2], 3), tuple(of_net)

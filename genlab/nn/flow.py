@@ -51,7 +51,7 @@ class Mixing(nn.Module):
     Reference: Kingma and Dhariwal 2018, arXiv 1807.03039, sections 3.1 and 3.2, eq. 10 and 11.
     """
 
-    order: Tensor
+    permutation: Tensor
     sign: Tensor
 
     def __init__(self, steps: int, channels: int) -> None:
@@ -60,7 +60,7 @@ class Mixing(nn.Module):
         rotation = torch.linalg.qr(torch.randn(steps, channels, channels, dtype=torch.float64))[0]
         permutation, lower, upper = torch.linalg.lu(rotation)
         diagonal = upper.diagonal(dim1=1, dim2=2)
-        self.register_buffer("order", permutation.argmax(2))  # row i of W is row order[i] of L U
+        self.register_buffer("permutation", permutation.float())
         self.register_buffer("sign", diagonal.sign().float())
         self.lower = nn.Parameter(lower.tril(-1).float())
         self.upper = nn.Parameter(upper.triu(1).float())
@@ -78,18 +78,14 @@ class Mixing(nn.Module):
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Matrices A [K, C, C], vectors a [K, C] of y = A x + a, log |det A| [], in float64."""
         lower, upper = self._factors()
-        rows = self.order[:, :, None].expand_as(lower)
-        matrix = (lower @ upper).gather(1, rows)
-        return matrix, (matrix @ self.b.double()[:, :, None])[:, :, 0], self.log_det()
-
-    def log_det(self) -> Tensor:
-        """[] float64 sum over all steps of log |dy/dx| at one pixel."""
-        return (self.logs.double() + self.log_s.double()).sum()
+        matrix = self.permutation.double() @ lower @ upper
+        vector = (matrix @ self.b.double()[:, :, None])[:, :, 0]
+        return matrix, vector, (self.logs.double() + self.log_s.double()).sum()
 
     def inverse(self) -> Tensor:
         """A^-1 [K, C, C] float64: x = A^-1 y - b."""
         lower, upper = self._factors()
-        back = torch.zeros_like(lower).scatter_(1, self.order[:, None], 1.0)  # P transposed
+        back = self.permutation.double().transpose(1, 2)
         solved = torch.linalg.solve_triangular(lower, back, upper=False, unitriangular=True)
         return torch.linalg.solve_triangular(upper, solved, upper=True)
 

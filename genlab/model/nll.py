@@ -62,7 +62,7 @@ class NLL(Model):
     def loss(self, batch: Batch) -> Tensor:
         """[] bits per dimension of the stored values."""
         x, y = batch.x, batch.y
-        nats = self.log_prob(x, y).mean() + self.codec.logdet(x).mean()  # type: ignore[union-attr]
+        nats = self.log_prob(x, y).mean() + self.codec.logdet(x).mean()
         return nats / (-self.size * math.log(2))
 
     def log_prob(self, x: Tensor, y: Tensor | None) -> Tensor:
@@ -77,4 +77,4 @@ class NLL(Model):
 
     def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
         """z [n, D] -> [n, *S] by the inverse of the network; the solver is not asked."""
-        return self.drawn_from(self.net).inverse(z, y)  # type: ignore[operator]
+        return self.drawn_from(self.net).inverse(z, y)

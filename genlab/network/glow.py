@@ -59,7 +59,7 @@ class Glow(nn.Module):
 
     def compiled_regions(self) -> list[nn.Module]:
         """The networks of the couplings: nearly all of the arithmetic, and the same code."""
-        return [c.net for flow in self.flows for c in flow.couplings]  # type: ignore[union-attr]
+        return [c.net for flow in self.flows for c in flow.couplings]
 
     def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, C, H, W], y [B] or None -> (z [B, D], log |dz/dx| [B]), D = C H W."""
@@ -111,7 +111,7 @@ class Glow(nn.Module):
 
     def _moments(self, y: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
         """Mean and log deviation [n, D_top] of the last level's prior."""
-        return self.label(y, n).chunk(2, dim=1)  # type: ignore[return-value]
+        return self.label(y, n).chunk(2, dim=1)
 
 
 def _compute(x: Tensor) -> torch.dtype:

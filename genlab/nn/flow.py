@@ -225,7 +225,7 @@ class Standardize(nn.Module):
         self.conv = ZeroConv(channels, 2 * channels)
 
     def _moments(self, x1: Tensor) -> tuple[Tensor, Tensor]:
-        return self.conv(x1, x1.dtype).chunk(2, dim=3)  # type: ignore[return-value]
+        return self.conv(x1, x1.dtype).chunk(2, dim=3)
 
     def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         """x1, x2 [B, H, W, C] -> (z [B, H, W, C], log |dz/dx2| [B])."""

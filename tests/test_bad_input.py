@@ -120,6 +120,12 @@ TRAIN: list[tuple[list[str], int, list[str]]] = [
     ),
     (["data.size=13", "model=gan"], 2, ["dcgan takes square images"]),
     (["data.size=100000"], 2, ["data"]),
+    (["model=glow", "network.net.levels=4"], 2, ["8x8", "levels=3"]),
+    (["model=glow", "data.size=7"], 2, ["7x7", "data.size"]),
+    (["model=glow", "network=unet"], 2, ["invertible", "network=glow"]),
+    (["model=glow", "codec=pixels"], 2, ["density", "codec=dequantize"]),
+    (["model=glow", "codec.bits=9"], 2, ["bits=9", "1 to 8"]),
+    (["model=glow", "data=toy"], 2, ["codec=points"]),
     (["hardware.micro_batch=7"], 2, ["does not divide"]),
     (["init=nosuch"], 2, ["no run 'nosuch'"]),
     (

@@ -1,0 +1,80 @@
+"""Maximum likelihood with an invertible network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from genlab.contract import Batch, Codec, Model, Noise, Solver, Spec
+from genlab.nn.shadow import Shadow
+from genlab.registry import register
+from genlab.schema import NonNegative
+
+__all__ = ["NLL"]
+
+START = 256  # data the network looks at before its first step, as the official code of Glow does
+
+
+@register
+class NLL(Model):
+    """The likelihood of a normalizing flow f, in bits per dimension of the stored values.
+
+    log p(x) = log N(f(x); 0, I) + log |df/dx|
+    loss = -(log p(x) + log |dx/du|) / (D ln 2)
+
+    u are the stored values and x(u) is the codec's, so that losses of different codecs compare.
+    f must be a `Bijection`. Samples are f^-1 of normal noise.
+
+    Reference: Dinh et al. 2014, arXiv 1410.8516, eq. 1; Theis et al. 2015, arXiv 1511.01844,
+    section 3.1 (bits per dimension).
+    """
+
+    def __init__(self, net: nn.Module, codec: Codec, spec: Spec, *, ema: NonNegative) -> None:
+        """ema: half-life of the averaged weights in images, 0 for none."""
+        super().__init__()
+        if not hasattr(net, "inverse"):
+            raise ValueError(
+                f"nll needs an invertible network, and {type(net).__name__} is none; "
+                "use network=glow"
+            )
+        if codec.logdet(torch.zeros(1, *spec.shape)) is None:
+            raise ValueError(
+                f"nll needs data with a density, and the codec {type(codec).__name__.lower()} "
+                "gives them none; use codec=dequantize"
+            )
+        self.net, self.codec, self.size = net, codec, math.prod(spec.shape)
+        self.ema = Shadow(net, ema) if ema else None
+
+    @torch.no_grad()
+    def start(self, data: Iterator[Batch]) -> None:
+        """Shows the network the first images, if it begins with a look at them."""
+        look = getattr(self.net, "start", None)
+        if look is None:
+            return
+        seen = [next(data).x]
+        while len(seen) * len(seen[0]) < START:
+            seen.append(next(data).x)
+        look(torch.cat(seen)[:START])
+
+    def loss(self, batch: Batch) -> Tensor:
+        """[] bits per dimension of the stored values."""
+        x, y = batch.x, batch.y
+        nats = self.log_prob(x, y).mean() + self.codec.logdet(x).mean()
+        return nats / (-self.size * math.log(2))
+
+    def log_prob(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """x [B, *S], y [B] or None -> [B] nats, the density of model space."""
+        z, log_det = self.drawn_from(self.net)(x, y)
+        normal = z.square().sum(1) + self.size * math.log(2 * math.pi)
+        return log_det - normal / 2
+
+    def prior(self, noise: Noise) -> Tensor:
+        """[n, D] standard normal."""
+        return noise.normal(self.size)
+
+    def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
+        """z [n, D] -> [n, *S] by the inverse of the network; the solver is not asked."""
+        return self.drawn_from(self.net).inverse(z, y)

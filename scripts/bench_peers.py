@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from peers import unet
-from peers.compare import measure, missing
+from peers.compare import CLOCKS, measure, missing
 
 TARGETS = {t.key: t for module in (unet,) for t in module.TARGETS}
 
@@ -39,6 +39,7 @@ def main():
     parser.add_argument("--only", default="", help=f"of {', '.join(TARGETS)}; beginnings will do")
     parser.add_argument("--threads", default="1,2", help="numbers of threads, in turn")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: for a busy machine")
     parser.add_argument("--json", type=Path, help="file to write the rows to, with every time")
     args = parser.parse_args()
     targets = chosen([w for w in args.only.split(",") if w])
@@ -48,7 +49,7 @@ def main():
     print("|---|---|---|---|---|---|---|---|")
     for target in targets:
         for threads in map(int, args.threads.split(",")):
-            found, failed = measure(target, threads, args.rounds)
+            found, failed = measure(target, threads, args.rounds, args.clock)
             rows += found
             notes += failed
             for row in found:

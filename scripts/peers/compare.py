@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["Absent", "Side", "Target", "Work", "measure", "missing", "released"]
+__all__ = ["CLOCKS", "Absent", "Side", "Target", "Work", "measure", "missing", "released"]
 
 ROUND = 1.0  # seconds a side is timed for in one round, at least one step
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""Time as it passes, or as the process computes: with one thread, comparable on a busy machine."""
 
 
 class Absent(Exception):
@@ -77,11 +79,11 @@ class _Process:
     Threads, allocator settings and whatever an import switches on stay apart.
     """
 
-    def __init__(self, side: Side, threads: int) -> None:
+    def __init__(self, side: Side, threads: int, clock: str) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when the process imports torch
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, side, threads), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, side, threads, clock), daemon=True)
         self.process.start()
         theirs.close()
         self.built = self._ask()
@@ -105,34 +107,37 @@ class _Process:
         self.process.join()
 
 
-def _serve(pipe, side: Side, threads: int) -> None:
+def _serve(pipe, side: Side, threads: int, clock: str) -> None:
     """Builds the work, says (amount, note), then times a round for every message."""
     import torch
 
+    now = CLOCKS[clock]
     try:
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         work = side.make()
         for _ in range(2):
             work.step()
-        steps = max(1, round(ROUND / _timed(work.step, 1)))
+        steps = max(1, round(ROUND / _timed(work.step, 1, now)))
         pipe.send((False, (work.amount, work.note)))
         while pipe.recv():
-            pipe.send((False, _timed(work.step, steps)))
+            pipe.send((False, _timed(work.step, steps, now)))
     except EOFError:
         pass
     except Exception as e:  # a peer may fail in any way; the others go on
         pipe.send((True, f"{type(e).__name__}: {e}".split("\n")[0]))
 
 
-def _timed(step: Callable[[], object], steps: int) -> float:
-    start = time.perf_counter()
+def _timed(step: Callable[[], object], steps: int, now: Callable[[], float]) -> float:
+    start = now()
     for _ in range(steps):
         step()
-    return (time.perf_counter() - start) / steps
+    return (now() - start) / steps
 
 
-def measure(target: Target, threads: int, rounds: int) -> tuple[list[dict], list[str]]:
+def measure(
+    target: Target, threads: int, rounds: int, clock: str = "wall"
+) -> tuple[list[dict], list[str]]:
     """(a row for each peer, what could not take part); sides take turns, in changing order."""
     running: dict[str, _Process] = {}
     notes: list[str] = []
@@ -141,7 +146,7 @@ def measure(target: Target, threads: int, rounds: int) -> tuple[list[dict], list
             if missing(side):
                 continue
             try:
-                running[side.name] = _Process(side, threads)
+                running[side.name] = _Process(side, threads, clock)
             except Absent as e:
                 notes.append(f"{target.key}: {side.name}: {e}")
         if target.ours.name not in running:

@@ -14,10 +14,10 @@ import platform
 import sys
 from pathlib import Path
 
-from peers import unet
+from peers import glow, pipeline, unet, vq, wgan
 from peers.compare import CLOCKS, measure, missing
 
-TARGETS = {t.key: t for module in (unet,) for t in module.TARGETS}
+TARGETS = {t.key: t for module in (unet, glow, wgan, vq, pipeline) for t in module.TARGETS}
 
 
 def chosen(words):
@@ -30,8 +30,10 @@ def chosen(words):
 
 def line(row):
     met = {True: "met", False: "missed", None: ""}[row["met"]]
-    figures = f"{row['theirs']:,.1f} | {row['ours']:,.1f} {row['unit']} | {row['ratio']:.2f}"
-    return f"| {row['target']} | {row['threads']} | {row['peer']} | {figures} | {row['aim']} | {met} |"
+    rates = f"{row['theirs']:,.1f} | {row['ours']:,.1f} {row['unit']} | {row['ratio']:.2f}"
+    return (
+        f"| {row['target']} | {row['threads']} | {row['peer']} | {rates} | {row['aim']} | {met} |"
+    )
 
 
 def main():
@@ -39,7 +41,9 @@ def main():
     parser.add_argument("--only", default="", help=f"of {', '.join(TARGETS)}; beginnings will do")
     parser.add_argument("--threads", default="1,2", help="numbers of threads, in turn")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: for a busy machine")
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu: for a busy machine"
+    )
     parser.add_argument("--json", type=Path, help="file to write the rows to, with every time")
     args = parser.parse_args()
     targets = chosen([w for w in args.only.split(",") if w])

@@ -114,9 +114,9 @@ def _statistics(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
 def _sum(x: Tensor, wide: torch.dtype) -> Tensor:
     """Sums over the pixels: x [B, C, H, W] in channels_last -> [B, C] of type `wide`.
 
-    Asked for float32 sums of bf16, torch first makes a float32 copy of x, which takes 3 to 20 times
-    as long as reading x. So maps that outgrow the cache are added up in strips: float32 within a
-    strip, bf16 for its sum, float32 across.
+    Asked for float32 sums of bf16, torch makes a float32 copy of x first, which takes 3 to 20
+    times as long as the sums. So larger maps are added up in strips: in float32 within a strip,
+    whose sum is rounded to bf16, and in float32 again over the strips.
     """
     pixels = x.shape[2] * x.shape[3]
     if x.dtype != torch.bfloat16 or pixels % STRIPS or pixels <= 64:

@@ -83,7 +83,9 @@ class _Process:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when the process imports torch
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, side, threads, clock), daemon=True)
+        self.process = context.Process(
+            target=_serve, args=(theirs, side, threads, clock), daemon=True
+        )
         self.process.start()
         theirs.close()
         self.built = self._ask()
@@ -149,8 +151,8 @@ def measure(
                 running[side.name] = _Process(side, threads, clock)
             except Absent as e:
                 notes.append(f"{target.key}: {side.name}: {e}")
-        if target.ours.name not in running:
-            return [], notes
+                if side is target.ours:
+                    return [], notes
         times: dict[str, list[float]] = {name: [] for name in running}
         for turn in range(rounds):
             names = list(running)

@@ -29,6 +29,17 @@ def coupling(inside: int, outside: int) -> nn.Sequential:
     return net
 
 
+class _Coupling(nn.Module):
+    """The same where a second argument is handed over, as nflows does."""
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.net = coupling(inside, outside)
+
+    def forward(self, x: torch.Tensor, context: None = None) -> torch.Tensor:
+        return self.net(x)
+
+
 def images() -> torch.Tensor:
     """Values of dequantized images in [-1/2, 1/2)."""
     return torch.rand(BATCH, 1, SIDE, SIDE) - 0.5
@@ -120,7 +131,7 @@ def nflows():
             steps += [
                 transforms.ActNorm(shape[0]),
                 transforms.OneByOneConvolution(shape[0]),
-                transforms.AffineCouplingTransform(half, coupling),
+                transforms.AffineCouplingTransform(half, _Coupling),
             ]
         shape = scales.add_transform(transforms.CompositeTransform(steps), shape)
     net = flows.Flow(scales, StandardNormal([SIDE * SIDE]))

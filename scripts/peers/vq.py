@@ -4,15 +4,18 @@ from functools import partial
 
 import torch
 
+from genlab import registry
+from genlab.contract import Spec
+from genlab.noise import SampleNoise
 from peers.compare import Side, Target, Work
 
 __all__ = ["TARGETS"]
 
-WIDTH, DECAY, COMMITMENT = 64, 0.99, 0.25
+WIDTH, SIDE, DECAY, COMMITMENT = 64, 32, 0.99, 0.25
 
 
-def work(layer, tokens: int, note: str = "fp32") -> Work:
-    """layer(z [T, d]) -> (quantized, loss); the sum of both is differentiated."""
+def work(layer, tokens: int, after=None) -> Work:
+    """layer(z [T, d]) -> (quantized, loss), differentiated together; after() ends a step."""
     z = torch.randn(tokens, WIDTH, requires_grad=True)
     ahead = torch.randn(tokens, WIDTH)  # the gradient a decoder would send back
 
@@ -20,8 +23,26 @@ def work(layer, tokens: int, note: str = "fp32") -> Work:
         z.grad = None
         quantized, loss = layer(z)
         torch.autograd.backward((quantized, loss), (ahead.view_as(quantized), None))
+        if after is not None:
+            after()
 
-    return Work(step, tokens, note)
+    return Work(step, tokens, "fp32")
+
+
+def genlab(tokens: int, codes: int) -> Work:
+    """Its quantizer as VQ-VAE uses it, codes moved once a step, none restarted."""
+    keys = {"code_width": WIDTH, "codebook": "ema", "commitment": COMMITMENT, "decay": DECAY}
+    node = {"name": "vq", "codes": codes, **keys, "restart": 0.0, "kmeans": 0}
+    layer = registry.build("network", node, spec=Spec((1, SIDE, SIDE)))
+    noise = SampleNoise(0, range(tokens // SIDE**2), torch.device("cpu"))
+
+    def forward(z):
+        maps = z.view(-1, SIDE, SIDE, WIDTH).permute(0, 3, 1, 2)
+        out = layer(maps)
+        layer.collect(maps, out.indices, noise)
+        return out.z.permute(0, 2, 3, 1), sum(out.losses.values())
+
+    return work(forward, tokens, after=layer.commit)
 
 
 def lucidrains(tokens: int, codes: int, **keys) -> Work:
@@ -64,7 +85,7 @@ def pythae(tokens: int, codes: int) -> Work:
     layer = QuantizerEMA(config).train()
 
     def forward(z):
-        out = layer(z.view(-1, 32, 32, WIDTH))
+        out = layer(z.view(-1, SIDE, SIDE, WIDTH))
         return out.quantized_vector.permute(0, 2, 3, 1), out.loss
 
     return work(forward, tokens)

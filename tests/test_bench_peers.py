@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -13,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from bench_peers import TARGETS, chosen, line
 from peers import compare, glow, pipeline, unet, vq, wgan
-from peers.compare import Side, Target, Work, missing
+from peers.compare import Absent, Side, Target, Work, missing
 
 SMALL = {
     unet: ["schedule.batch=2", "network.net.blocks=1"],
@@ -46,6 +47,35 @@ def test_a_floor_counts_whatever_the_peers_do():
     built = {"genlab": (64, ""), "other": (64, "")}
     row = compare._row(target, peer, 1, built, {"genlab": [2.0], "other": [4.0]})
     assert (row["ratio"], row["met"], row["aim"]) == (2, False, "50 images/s")
+
+
+class Fake:
+    """Stands in for a process; its rounds take these seconds, None is where it dies."""
+
+    rounds: ClassVar[dict[str, list[float | None]]] = {}
+
+    def __init__(self, side: Side, threads: int, clock: str) -> None:
+        self.left, self.built = list(self.rounds[side.name]), (10, side.name)
+
+    def seconds(self) -> float:
+        if (taken := self.left.pop(0)) is None:
+            raise Absent("gone")
+        return taken
+
+    def end(self) -> None:
+        pass
+
+
+def test_a_peer_that_dies_on_the_way_costs_its_row_alone(monkeypatch):
+    monkeypatch.setattr(compare, "_Process", Fake)
+    peers = (Side("a", nothing, aim=2), Side("b", nothing, aim=2), Side("c", nothing, "no_such"))
+    target = Target("thing", "images/s", "", Side("genlab", nothing), peers)
+    monkeypatch.setattr(Fake, "rounds", {"genlab": [1, 1, 1], "a": [1, None], "b": [3, 4, 5]})
+    rows, notes = compare.measure(target, threads=1, rounds=3)
+    assert [(row["peer"], row["ratio"]) for row in rows] == [("b", 4)]
+    assert notes == ["thing: a: gone"]
+    monkeypatch.setattr(Fake, "rounds", {"genlab": [1, None], "a": [1, 1], "b": [3, 4]})
+    assert compare.measure(target, threads=1, rounds=2) == ([], ["thing: genlab: gone"])
 
 
 def test_a_package_that_is_not_installed_is_missing():

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -93,7 +94,7 @@ class _Process:
     def _ask(self) -> object:
         try:
             failed, answer = self.pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             raise Absent("its process ended without a word (out of memory?)") from None
         if failed:
             raise Absent(answer)
@@ -101,7 +102,10 @@ class _Process:
 
     def seconds(self) -> float:
         """Seconds of a step, mean over one round."""
-        self.pipe.send(True)
+        try:
+            self.pipe.send(True)
+        except BrokenPipeError:
+            raise Absent("its process is gone (out of memory?)") from None
         return self._ask()
 
     def end(self) -> None:
@@ -113,6 +117,7 @@ def _serve(pipe, side: Side, threads: int, clock: str) -> None:
     """Builds the work, says (amount, note), then times a round for every message."""
     import torch
 
+    warnings.simplefilter("ignore")  # peers use what torch has deprecated
     now = CLOCKS[clock]
     try:
         torch.set_num_threads(threads)
@@ -157,7 +162,14 @@ def measure(
         for turn in range(rounds):
             names = list(running)
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                times[name].append(running[name].seconds())
+                try:
+                    times[name].append(running[name].seconds())
+                except Absent as e:
+                    notes.append(f"{target.key}: {name}: {e}")
+                    running.pop(name).end()
+                    del times[name]
+        if target.ours.name not in running:
+            return [], notes
         built = {name: process.built for name, process in running.items()}
     finally:
         for process in running.values():

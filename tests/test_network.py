@@ -112,8 +112,10 @@ def test_unet_counts_of_ddpm():
     assert attends == [[False] * 2, [False] * 2, [False] * 2, [True] * 2]  # 32, 16, 8, 4 pixels
 
 
-def test_unet_keeps_channels_last_in_every_layer():
-    net = awake(tiny_unet(Spec((3, 8, 8), 3))).to(memory_format=torch.channels_last)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_unet_keeps_channels_last_in_every_layer(channels, precision):
+    net = awake(tiny_unet(Spec((channels, 8, 8), 3))).to(memory_format=torch.channels_last)
     broken = []
 
     def look(name: str, _module: nn.Module, _args: object, out: object) -> None:
@@ -122,9 +124,11 @@ def test_unet_keeps_channels_last_in_every_layer():
                 broken.append(name)
 
     for name, module in net.named_modules():
-        module.register_forward_hook(partial(look, name))
-    x, t, y = inputs((3, 8, 8))
-    net(x.to(memory_format=torch.channels_last), t, y)
+        if name != "stem":  # of one channel: its output is laid out by the network
+            module.register_forward_hook(partial(look, name))
+    x, t, y = inputs((channels, 8, 8))
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        net(x.to(memory_format=torch.channels_last), t, y)
     assert not broken
 
 
@@ -194,6 +198,27 @@ def test_group_norm_is_that_of_torch_in_both_layouts(layout, conditioned):
     y = norm(x, scale, shift)
     torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
     assert y.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("side", [3, 8, 16, 24])
+def test_group_norm_of_bf16_is_as_good_as_its_rounding(side):
+    """Maps of any size, against float64 on the same bf16 numbers.
+
+    y = A x + B, where A, B, y and the sums behind A and B are rounded by 2^-9 of themselves, and
+    |A x| + |B| + |y| + |mean| < 16 here.
+    """
+    g = torch.Generator().manual_seed(0)
+    norm = GroupNorm(12)
+    x = (2 + torch.randn(2, 12, side, side, generator=g)).bfloat16()
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    ahead = torch.randn(x.shape, generator=g).to(memory_format=torch.channels_last)
+    exact = x.detach().double().requires_grad_()
+    expected = F.group_norm(exact, 3)
+    y = norm(x)
+    torch.testing.assert_close(y.double(), expected, rtol=0, atol=16 * 2**-9)
+    y.backward(ahead.bfloat16())
+    expected.backward(ahead.bfloat16().double())
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=0, atol=16 * 2**-9)
 
 
 def test_group_norm_has_first_and_second_derivatives():

@@ -42,8 +42,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """x [B, inside, H, W], e [B, E] -> [B, outside, H, W]."""
-        h = self.conv1(F.silu(self.norm1(x), inplace=True))
-        h = F.silu(self.norm2(h, *self.affine(e).chunk(2, dim=1)), inplace=True)
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = F.silu(self.norm2(h, *self.affine(e).chunk(2, dim=1)))
         if self.dropout:
             h = F.dropout(h, self.dropout, self.training)
         return self.skip(x) + self.conv2(h)
@@ -148,7 +148,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x [B, C, H, W], t [B] in [0, 1], y [B] or None -> [B, C, H, W] float32."""
         e = self.condition(t, y)
-        h = self.stem(x)
+        h = self._laid_out(self.stem(x))
         skips: list[Tensor] = []
         for level, layers in enumerate(self.down):
             if level:
@@ -165,4 +165,14 @@ class UNet(nn.Module):
                 h = F.interpolate(self.grow[level - 1](h), scale_factor=2.0, mode="nearest")
             for layer in layers:
                 h = layer(torch.cat([h, skips.pop()], dim=1), e)
-        return self.head(F.silu(self.norm(h), inplace=True)).float()
+        return self.head(F.silu(self.norm(h))).float()
+
+    def _laid_out(self, h: Tensor) -> Tensor:
+        """h in the layout of the weights.
+
+        With one channel, as in grey images, both layouts are the same bytes, and a convolution of
+        torch takes its output to be contiguous; what joins h later would have to be converted.
+        """
+        if self.middle[0].block.conv1.weight.is_contiguous(memory_format=torch.channels_last):
+            return h.contiguous(memory_format=torch.channels_last)
+        return h

@@ -20,7 +20,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     kernel takes 2 to 7 times as long there as the products written out.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= 256:
-        return torch.softmax(q @ k.transpose(2, 3) / math.sqrt(q.shape[3]), dim=-1).to(v.dtype) @ v
+        return (
+            torch.softmax((q / math.sqrt(q.shape[3])) @ k.transpose(2, 3), dim=-1).to(v.dtype) @ v
+        )
     return F.scaled_dot_product_attention(q, k, v)
 
 

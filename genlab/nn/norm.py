@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 __all__ = ["GroupNorm"]
 
+STRIPS = 8  # parts of a map of pixels that are added up by themselves
+
 
 class GroupNorm(nn.GroupNorm):
     """Group normalization that returns the type it is given.
@@ -78,8 +80,8 @@ class _ChannelsLast(torch.autograd.Function):
             mean, rate = _statistics(x, ctx.groups, ctx.eps)
         wide = mean.dtype
         w = _grouped(weight, ctx.groups)
-        sum_g = _grouped(g.sum((2, 3), dtype=wide), ctx.groups)
-        sum_gx = _grouped((g * x).sum((2, 3), dtype=wide), ctx.groups)
+        sum_g = _grouped(_sum(g, wide), ctx.groups)
+        sum_gx = _grouped(_sum(g * x, wide), ctx.groups)
         sum_gh = (sum_gx - mean * sum_g) * rate
         count = x[0].numel() // ctx.groups
         mean_g = (w * sum_g).sum(2, keepdim=True) / count
@@ -100,12 +102,27 @@ class _ChannelsLast(torch.autograd.Function):
 def _statistics(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
     """x [B, C, H, W] -> mean and 1 / sqrt(var + eps), [B, groups, 1] float32 (float64 for it).
 
-    Sums are float32, but no float32 copy of x is made: squares are rounded like x itself.
+    Squares are rounded like x itself.
     """
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    mean = _grouped(x.mean((2, 3), dtype=wide), groups).mean(2, keepdim=True)
-    square = _grouped((x * x).mean((2, 3), dtype=wide), groups).mean(2, keepdim=True)
+    pixels = x.shape[2] * x.shape[3]
+    mean = _grouped(_sum(x, wide) / pixels, groups).mean(2, keepdim=True)
+    square = _grouped(_sum(x * x, wide) / pixels, groups).mean(2, keepdim=True)
     return mean, (square - mean * mean).clamp_min(0).add(eps).rsqrt()
+
+
+def _sum(x: Tensor, wide: torch.dtype) -> Tensor:
+    """Sums over the pixels: x [B, C, H, W] in channels_last -> [B, C] of type `wide`.
+
+    Asked for float32 sums of bf16, torch makes a float32 copy of x first, which takes 3 to 20
+    times as long as the sums. So larger maps are added up in strips: in float32 within a strip,
+    whose sum is rounded to bf16, and in float32 again over the strips.
+    """
+    pixels = x.shape[2] * x.shape[3]
+    if x.dtype != torch.bfloat16 or pixels % STRIPS or pixels <= 64:
+        return x.sum((2, 3), dtype=wide)
+    strips = x.permute(0, 2, 3, 1).reshape(len(x), STRIPS, pixels // STRIPS, -1)
+    return strips.sum(2).sum(1, dtype=wide)
 
 
 def _grouped(v: Tensor, groups: int) -> Tensor:

@@ -1,0 +1,47 @@
+"""genlab's side: a composed config, trained by genlab's own trainer on images made up here."""
+
+import torch
+
+from genlab.build import Built, build, make_trainer
+from genlab.config import compose
+from genlab.contract import Spec
+from genlab.schema import Count
+from genlab.trainer import Trainer
+
+__all__ = ["Images", "built", "trainer"]
+
+
+class Images:
+    """Random bytes in the shape of a data set, so that nothing has to be downloaded."""
+
+    names = None
+    count = 4096
+
+    def __init__(self, *, channels: Count, side: Count, flip: bool) -> None:
+        self.spec, self.flip = Spec((channels, side, side), None), flip
+
+    def load(self, split: str) -> tuple[torch.Tensor, None]:
+        """split -> (uint8 [N, C, H, W], None)."""
+        g = torch.Generator().manual_seed(0)
+        return torch.randint(256, (self.count, *self.spec.shape), generator=g).byte(), None
+
+
+def built(*words: str, channels: int = 1, side: int = 32) -> tuple[dict, Built]:
+    """(config, built) of a composed config whose data are `Images`; hardware=auto has started.
+
+    Threads are those of the process.
+    """
+    threads = f"hardware.threads={torch.get_num_threads()}"
+    config, _ = compose(["schedule=constant", threads, *words])
+    config["data"] = {
+        "name": "peers.ours:Images", "channels": channels, "side": side, "flip": False
+    }  # fmt: skip
+    made = build(config)
+    made.hardware.start()
+    return config, made
+
+
+def trainer(*words: str, channels: int = 1, side: int = 32) -> tuple[Built, Trainer]:
+    """(built, trainer) of such a config."""
+    config, made = built(*words, channels=channels, side=side)
+    return made, make_trainer(config, made, *made.data.load("train"))

@@ -281,7 +281,8 @@ class Worker:
         if means:
             self._last, self._pause = (now, images), 0.0
         wanted = self.config["keep"]["best"]
-        wanted = "heldout/loss" if wanted == "auto" else wanted
+        if wanted == "auto":  # with several players a low loss may be one that lags behind
+            wanted = "heldout/loss" if len(self.trainer.players) == 1 else None
         if wanted in values:
             self.measured = values[wanted]
         elif means and wanted is not None and not wanted.startswith("heldout/"):

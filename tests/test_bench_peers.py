@@ -8,8 +8,6 @@ from typing import ClassVar
 
 import pytest
 
-from genlab import registry
-
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from bench_peers import TARGETS, chosen, line
@@ -100,9 +98,6 @@ def test_targets_are_chosen_by_how_they_begin():
 
 @pytest.mark.parametrize("module", SMALL, ids=lambda m: m.__name__)
 def test_the_sides_of_genlab_run(module, monkeypatch):
-    model = module.WORDS[0].removeprefix("model=")
-    if model not in registry.names("model"):
-        pytest.skip(f"no model {model} yet")
     monkeypatch.setattr(module, "WORDS", [*module.WORDS, *SMALL[module]])
     monkeypatch.setattr(module, "BATCH", 2)
     for target in module.TARGETS:
@@ -112,8 +107,6 @@ def test_the_sides_of_genlab_run(module, monkeypatch):
 
 
 def test_the_side_of_genlab_quantizes():
-    if "vq" not in registry.members("network"):
-        pytest.skip("no network vq yet")
     work = vq.genlab(tokens=2048, codes=16)
     work.step()
     assert work.amount == 2048

@@ -20,7 +20,7 @@ START = 256  # data the network looks at before its first step, as the official 
 
 @register
 class NLL(Model):
-    """The likelihood of a normalizing flow f, in bits per dimension of the stored values.
+    """The likelihood of a flow f, in bits per dimension of the stored values.
 
     log p(x) = log N(f(x); 0, I) + log |df/dx|
     loss = -(log p(x) + log |dx/du|) / (D ln 2)

@@ -54,7 +54,9 @@ class Residual(nn.Module):
 
 @register("vq_encoder")
 class VQEncoder(nn.Module):
-    """image -> `halvings` times conv4x4 / 2, relu -> conv3x3 -> residual layers -> conv1x1.
+    """Strided convolutions and residual layers, from an image to vectors.
+
+    image -> `halvings` times conv4x4 / 2, relu -> conv3x3 -> residual layers -> conv1x1.
 
     grid: (h, w) of its output, sides of the image divided by 2^halvings.
 

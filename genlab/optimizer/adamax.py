@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from genlab.optimizer.adamw import two_betas
 from genlab.registry import register
 from genlab.schema import Fraction, NonNegative, Positive
 
@@ -15,7 +16,9 @@ __all__ = ["Adamax"]
 
 @register
 class Adamax(torch.optim.Adamax):
-    """Adam whose second moment is a decaying maximum; weight decay is added to the gradient.
+    """Adam with a decaying maximum of gradients for its second moment.
+
+    Weight decay is added to the gradient.
 
     Reference: Kingma and Ba 2014, arXiv 1412.6980, algorithm 2.
     """
@@ -31,10 +34,6 @@ class Adamax(torch.optim.Adamax):
         clip: Positive | None,
     ) -> None:
         self.clip = clip
-        if len(betas) != 2 or max(betas) >= 1:
-            raise ValueError(
-                f"betas must be two numbers in [0, 1), like [0.9, 0.999], not {betas}"
-            )
         super().__init__(
-            params, lr, (betas[0], betas[1]), eps=eps, weight_decay=weight_decay, foreach=True
+            params, lr, two_betas(betas), eps=eps, weight_decay=weight_decay, foreach=True
         )

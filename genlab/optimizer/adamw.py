@@ -10,7 +10,7 @@ from torch import nn
 from genlab.registry import register
 from genlab.schema import Fraction, NonNegative, Positive
 
-__all__ = ["Adam", "AdamW"]
+__all__ = ["Adam", "AdamW", "two_betas"]
 
 
 @register("adamw")
@@ -31,9 +31,8 @@ class AdamW(torch.optim.AdamW):
         clip: Positive | None,
     ) -> None:
         self.clip = clip
-        first, second = _two(betas)
         super().__init__(
-            params, lr, (first, second), eps=eps, weight_decay=weight_decay, fused=True
+            params, lr, two_betas(betas), eps=eps, weight_decay=weight_decay, fused=True
         )
 
 
@@ -55,13 +54,13 @@ class Adam(torch.optim.Adam):
         clip: Positive | None,
     ) -> None:
         self.clip = clip
-        first, second = _two(betas)
         super().__init__(
-            params, lr, (first, second), eps=eps, weight_decay=weight_decay, fused=True
+            params, lr, two_betas(betas), eps=eps, weight_decay=weight_decay, fused=True
         )
 
 
-def _two(betas: tuple[float, ...]) -> tuple[float, float]:
+def two_betas(betas: tuple[float, ...]) -> tuple[float, float]:
+    """The decay of both moments; ValueError unless there are two numbers in [0, 1)."""
     if len(betas) != 2 or max(betas) >= 1:
         raise ValueError(f"betas must be two numbers in [0, 1), like [0.9, 0.999], not {betas}")
     return betas[0], betas[1]

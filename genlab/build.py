@@ -25,6 +25,7 @@ from genlab.contract import (
     Sampler,
     Schedule,
     Spec,
+    Track,
 )
 from genlab.errors import ConfigError
 from genlab.hardware.auto import Hardware
@@ -32,7 +33,7 @@ from genlab.noise import SampleNoise, hash64
 from genlab.stream import Stream
 from genlab.trainer import Trainer
 
-__all__ = ["Built", "PathSolver", "build", "make_optimizers", "make_trainer"]
+__all__ = ["Built", "PathSolver", "build", "make_optimizers", "make_track", "make_trainer"]
 
 INIT = 4  # keeps the seed of the starting weights apart from those of the stream
 
@@ -288,3 +289,9 @@ def make_trainer(
         autocast=hardware.autocast,
         fp16=hardware.precision == "fp16",
     )
+
+
+def make_track(config: Mapping[str, Any], trust: bool = True) -> Track | None:
+    """The tracker of a config, None for none; DeviceError when its package is not installed."""
+    node = config["track"]
+    return None if node["name"] is None else registry.build("track", node, trust=trust)

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genlab import catalog, overrides, registry, schema
@@ -23,11 +23,14 @@ from genlab.errors import ConfigError, Refused
 from genlab.registry import ROOMS, suggest
 
 __all__ = [
+    "HOUSE",
     "OPTIONS",
+    "PROMISE",
     "compose",
     "digest",
     "first_line",
     "flatten",
+    "member",
     "options",
     "refuse_targets",
     "validate",
@@ -54,8 +57,21 @@ HOUSE = {
 }
 """Keys of train.yaml that belong to no room."""
 
-FREE = {"extra", "promise", "source"}
-"""Top-level keys whose content is not checked: notes of an experiment and of a person."""
+PROMISE = {
+    "metric": "str",
+    "value": "float",
+    "tolerance": "NonNegative",
+    "images": "Count",
+    "protocol": "str",
+    "source": "str",
+}
+"""Keys of what an experiment promises: a value of the journal, when, how measured, who says so."""
+
+NOTES = {"extra", "promise"}
+"""Top-level keys that change nothing: notes of a person (unchecked) and of an experiment."""
+
+PLACES = {"outputs", "every", "keep", "track"}
+"""Top-level keys of where and how often a run is kept and shown: not of what it computes."""
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 """What may be set of the hydra node."""
@@ -108,6 +124,15 @@ def compose(
     return config, who
 
 
+def member(room: str, name: str) -> DictConfig:
+    """The node of a room's member as its yaml has it; ConfigError if there is no such member."""
+    if name not in registry.names(room):
+        raise ConfigError(registry.unknown(room, name, registry.names(room)))
+    node = OmegaConf.load(registry.configs_dir() / room / f"{name}.yaml")
+    assert isinstance(node, DictConfig)
+    return node
+
+
 def validate(config: Mapping[str, Any]) -> list[str]:
     """Every problem of a resolved train config as a sentence."""
     problems = []
@@ -127,7 +152,13 @@ def validate(config: Mapping[str, Any]) -> list[str]:
             schema.coerce(value, annotation)
         except ValueError as e:
             problems.append(f"{key} must be {e}, not {value!r}")
-    known = {*ROOMS, *FREE, *(k.partition(".")[0] for k in HOUSE)}
+    if (promise := config.get("promise")) is not None:
+        problems += (
+            registry.mismatches(promise, "promise", "a promise", PROMISE)
+            if isinstance(promise, Mapping)
+            else [f"promise must be null or a mapping of {', '.join(PROMISE)}, not {promise!r}"]
+        )
+    known = {*ROOMS, *NOTES, *(k.partition(".")[0] for k in HOUSE)}
     problems += [
         f"no key {key!r}. {suggest(key, known)} (your own notes go under extra.)"
         for key in config
@@ -158,11 +189,11 @@ def _check_roles(config: Mapping[str, Any], networks: Mapping[str, Any]) -> list
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Six hex digits of what a run computes; places and cadences do not count.
+    """Six hex digits of what a run computes; places, cadences and trackers do not count.
 
     The first is a letter: 286e98 or 123456 typed as run= would be read as a number.
     """
-    kept = {k: v for k, v in config.items() if k not in {"outputs", "every", "keep", *FREE}}
+    kept = {k: v for k, v in config.items() if k not in {*PLACES, *NOTES}}
     kept["data"] = {k: v for k, v in config["data"].items() if k != "root"}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     value = hashlib.sha256(text.encode()).hexdigest()

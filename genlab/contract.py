@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -33,13 +34,12 @@ __all__ = [
     "Model",
     "Noise",
     "Process",
-    "Quantized",
-    "Quantizer",
     "Reconstructs",
     "Sampler",
     "Schedule",
     "Solver",
     "Spec",
+    "Track",
     "Update",
 ]
 
@@ -292,46 +292,6 @@ class Bijection(Protocol):
         ...
 
 
-class Quantized(NamedTuple):
-    """What a quantizer makes of z [B, d, h, w]."""
-
-    z: Tensor  # [B, d, h, w] the codes, with a gradient for z
-    indices: Tensor  # [B, h, w] int64
-    losses: Mapping[str, Tensor]  # [] each, weighted: to be added to the loss
-    stats: Mapping[str, Tensor]  # [] each, detached: to be logged
-
-
-class Quantizer(Protocol):
-    """A network that replaces vectors by codes; one that learns nothing has empty bodies below.
-
-    Its forward moves no state, so that held-out losses and recomputation leave it alone.
-    """
-
-    size: int  # codes K
-    bits: float  # log2 K
-    code_width: int  # d
-
-    def __call__(self, z: Tensor) -> Quantized:
-        """z [B, d, h, w] -> codes, their indices, losses and facts."""
-        ...
-
-    def codes(self, indices: Tensor) -> Tensor:
-        """indices [B, h, w] -> [B, d, h, w]."""
-        ...
-
-    def start(self, batches: Iterator[tuple[Tensor, Noise]]) -> None:
-        """A look at the first z and their noise, as in `Model.start`."""
-        ...
-
-    def collect(self, z: Tensor, indices: Tensor, noise: Noise) -> None:
-        """Once a micro-batch in training: keeps what `commit` needs of it."""
-        ...
-
-    def commit(self) -> None:
-        """Once a step, after all micro-batches: moves the codebook, the same on every rank."""
-        ...
-
-
 class Schedule(Protocol):
     """The learning-rate shape and the length of a run; stateless."""
 
@@ -340,4 +300,31 @@ class Schedule(Protocol):
 
     def __call__(self, images: int) -> float:
         """Multiplier of the base learning rate when `images` images have been drawn."""
+        ...
+
+
+class Track(Protocol):
+    """A sink of the journal, for eyes elsewhere; whatever it raises, the run goes on.
+
+    Only rank 0 has one. Between `start` and `finish` come lines and pictures in order of images,
+    which may begin again at an earlier number when a killed run is resumed.
+    """
+
+    def start(self, folder: Path, title: str, config: Mapping[str, Any], images: int) -> str:
+        """Begins, or goes on with, the run directory `folder` at image `images`.
+
+        title: <model>-<data>/<directory>. config: resolved. Returns what a person should know.
+        """
+        ...
+
+    def line(self, values: Mapping[str, float]) -> None:
+        """One line of the journal: "images", "step", "seconds" and what was measured."""
+        ...
+
+    def picture(self, name: str, path: Path, images: int) -> None:
+        """A PNG of the run directory, drawn after `images` images."""
+        ...
+
+    def finish(self, code: int) -> None:
+        """Once, with the exit code of the run."""
         ...

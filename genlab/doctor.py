@@ -26,6 +26,8 @@ EXTRAS = {
         "joblib launcher, for sweeps in parallel (-m hydra/launcher=joblib)",
         "pip install 'genlab[sweep]'",
     ),
+    "wandb": ("wandb, for track=wandb", "pip install 'genlab[track]'"),
+    "tensorboard": ("tensorboard, for track=tensorboard", "pip install 'genlab[track]'"),
 }
 """Optional module -> what it is for, how to get it."""
 

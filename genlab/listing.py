@@ -58,9 +58,14 @@ def members(group: str) -> list[dict[str, str]]:
     for name in registry.names(group):
         path = catalog.find_yaml(group, name)
         assert path is not None
-        own = [k.default for k in catalog.scan(path, group) if k.name.endswith(".name")]
+        keys = catalog.scan(path, group)
+        own = [k.default for k in keys if k.name.endswith(".name")]
         doc = _class_doc(group, own[0]) if own and (own[0] == name or len(own) > 1) else ""
         doc = doc or catalog.summary(path) or (_class_doc(group, own[0]) if own else "")
+        if given := {
+            k.name: k.default.strip("'\"") for k in keys if k.name.startswith("promise.")
+        }:
+            doc += f" ({given.get('promise.metric')} {given.get('promise.value')})"
         found.append({"name": name, "doc": doc, "file": f"configs/{group}/{name}.yaml"})
     return found
 

@@ -37,6 +37,7 @@ __all__ = [
     "configs_dir",
     "find",
     "members",
+    "mismatches",
     "names",
     "register",
     "signature",
@@ -55,6 +56,7 @@ ROOMS = (
     "optimizer",
     "schedule",
     "hardware",
+    "track",
 )
 
 COMMON: dict[str, dict[str, str]] = {
@@ -244,22 +246,35 @@ def check(room: str, node: Mapping[str, Any], key: str | None = None) -> list[st
         wanted = signature(room, name)
     except ConfigError as e:
         return list(e.problems)
-    schema = {**wanted.keys, **COMMON.get(room, {})}
+    own = {k: value for k, value in node.items() if k != "name"}
+    return mismatches(own, key, f"{room} {name!r}", wanted.keys, COMMON.get(room, {}))
+
+
+def mismatches(
+    node: Mapping[str, Any],
+    key: str,
+    whose: str,
+    needed: Mapping[str, str],
+    more: Mapping[str, str] = types.MappingProxyType({}),
+) -> list[str]:
+    """Every unknown, mistyped or missing key of a mapping as a sentence.
+
+    key: where it stands in the config; whose: what it describes; needed, more: key -> annotation
+    of those it must and those it may have.
+    """
+    schema = {**needed, **more}
     problems = []
     for k, value in node.items():
-        if k == "name":
-            continue
         if k not in schema:
             near = suggest(k, schema) or "It has: " + (", ".join(schema) or "no keys") + "."
-            problems.append(f"{key}.{k}: {room} {name!r} has no such key. {near}")
+            problems.append(f"{key}.{k}: {whose} has no such key. {near}")
             continue
         try:
             coerce(value, schema[k])
         except ValueError as e:
             problems.append(f"{key}.{k} must be {e}, not {value!r}")
-    missing = [k for k in wanted.keys if k not in node]
-    if missing:
-        problems.append(f"{key}: {room} {name!r} needs the key {', '.join(missing)}")
+    if missing := [k for k in needed if k not in node]:
+        problems.append(f"{key}: {whose} needs the key {', '.join(missing)}")
     return problems
 
 

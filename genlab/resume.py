@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "take_over"]
 
-SAFE = ("every", "keep", "schedule.images", "data.root", "hardware", "sampler", "guidance")
+SAFE = (
+    "every",
+    "keep",
+    "schedule.images",
+    "data.root",
+    "hardware",
+    "sampler",
+    "guidance",
+    "track",
+)
 """Keys a resumed run may change freely: where, how long, how often, on what."""
 
 UNSAFE = ("hardware.micro_batch",)
@@ -48,10 +57,11 @@ def main(words: Sequence[str]) -> int:
     after = _changed(before, changes, options.get("allow", []))
     if problems := cfg.validate(after) + _too_short(run, after):
         raise ConfigError(*problems)
-    from genlab.build import build
+    from genlab.build import build, make_track
 
     trust, allow = bool(options.get("trust")), options.get("allow", [])
     built = build(after, trust=trust, meta=True)
+    make_track(after, trust)
     _say_rates(before, after, built.schedule)
     if after != before:
         with run.lock():
@@ -64,8 +74,9 @@ def take_over(run: Run, config: Mapping[str, Any], words: Sequence[str]) -> None
     before, node = run.config, OmegaConf.create(run.config)
     for key in SAFE:
         # what a hash of the config holds cannot differ; the rest is taken from the new command
-        if key in ("every", "keep", "data.root"):
-            OmegaConf.update(node, key, OmegaConf.select(OmegaConf.create(dict(config)), key))
+        if key in ("every", "keep", "data.root", "track"):
+            value = OmegaConf.select(OmegaConf.create(dict(config)), key)
+            OmegaConf.update(node, key, value, merge=False)
     after = OmegaConf.to_container(node)
     assert isinstance(after, dict)
     if after != before:
@@ -91,11 +102,16 @@ def _changed(
     config: Mapping[str, Any], words: Sequence[str], allow: Sequence[str]
 ) -> dict[str, Any]:
     node = OmegaConf.create(dict(config))
-    known = cfg.flatten(config)
+    overrides = [OverridesParser.create().parse_override(word) for word in words]
+    for override in overrides:
+        if override.get_key_element() == "track":  # before the keys of this member
+            node["track"] = cfg.member("track", str(override.value()))
+    known = cfg.flatten(OmegaConf.to_container(node))
     problems = []
-    for word in words:
-        override = OverridesParser.create().parse_override(word)
+    for override in overrides:
         key, value = override.get_key_element(), override.value()
+        if key == "track":
+            continue
         if key not in known and not key.startswith("optimizer.players"):
             hint = suggest(key, known) or "`genlab list runs` and its config.yaml show it."
             problems.append(f"no key {key!r} in this run. {hint}")

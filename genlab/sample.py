@@ -212,10 +212,7 @@ def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
         key, value = override.get_key_element(), override.value()
         room = key.partition(".")[0]
         if key in ("sampler", "guidance", "hardware"):
-            path = registry.configs_dir() / key / f"{value}.yaml"
-            if not path.is_file():
-                raise ConfigError(registry.unknown(key, str(value), registry.names(key)))
-            node[key] = OmegaConf.load(path)
+            node[key] = cfg.member(key, str(value))
         elif key != "data.root" and room not in ("sampler", "guidance", "hardware"):
             raise ConfigError(
                 f"{key}: sampling can change sampler, guidance, hardware and data.root; "

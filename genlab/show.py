@@ -41,8 +41,9 @@ def text(words: Sequence[str], config_dirs: Sequence[str] = (), width: int = 10_
         rows = [row for row in rows if row[:2] != (f"{room}.name", member)]  # the title says it
         blocks.append(("\n  ".join([title, *filter(None, docs)]), rows))
     rest = {k: v for k, v in composed.items() if k not in ROOMS}
+    types = {**config.HOUSE, **{f"promise.{k}": t for k, t in config.PROMISE.items()}}
     house = [
-        (key, _value(value), _type(config.HOUSE.get(key, "")), who.get(key, ""), _note(key, notes))
+        (key, _value(value), _type(types.get(key, "")), who.get(key, ""), _note(key, notes))
         for key, value in _leaves(rest)
     ]
     blocks.append(("the run", house))

@@ -42,6 +42,7 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise ConfigError(f"{path} is empty or names no model: not a config genlab wrote")
     config.pop("hydra", None)
+    config.setdefault("track", {"name": None})  # the room is younger than some runs
     return _completed({str(k): v for k, v in config.items()})
 
 

@@ -90,7 +90,7 @@ class Stream:
         u = self._rows.index_select(0, picked)
         if self._flip:
             u = self._mirrored(u, noise.uniform() < 0.5)
-        u = u.unflatten(1, self._stored)
+        u = u.view(-1, *self._stored)
         if self._images:
             u = u.permute(0, 3, 1, 2) if self._pixels_last else u
             u = u.contiguous(memory_format=self._format)
@@ -102,7 +102,7 @@ class Stream:
         """Rows with the images of `which` mirrored; each is picked from both, a copy of memory."""
         n = len(rows)
         across = 2 if self._pixels_last else 3
-        both = torch.cat([rows, rows.unflatten(1, self._stored).flip(across).flatten(1)])
+        both = torch.cat([rows, rows.view(-1, *self._stored).flip(across).flatten(1)])
         return both.index_select(0, torch.arange(n, device=rows.device) + n * which)
 
     def _picked(self, low: int, high: int) -> Tensor:

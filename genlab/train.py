@@ -44,9 +44,10 @@ def main(
     if config["init"]:
         config["init"] = _init(config)
     from genlab import dist
-    from genlab.build import build
+    from genlab.build import build, make_track
 
     build(config, meta=True)  # every problem now, before a directory is made
+    make_track(config)
     if dry_run:
         from genlab.dry import dry_run as dry
 

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from genlab import dist
-from genlab.build import Built, build, make_trainer
+from genlab.build import Built, build, make_track, make_trainer
+from genlab.cadence import cadences
 from genlab.child import die_with_parent
 from genlab.contract import Model
 from genlab.environment import changes, environment
@@ -34,6 +35,7 @@ from genlab.run.directory import Run, find_run
 from genlab.run.files import write_text
 from genlab.run.journal import Journal
 from genlab.run.panel import Panel
+from genlab.run.sink import Sink
 from genlab.signals import Signals
 
 __all__ = ["Worker", "main", "work"]
@@ -86,6 +88,7 @@ class Worker:
         self.panel = Panel(run.title, self.total, None if self.main else open(os.devnull, "w"))
         self.journal = Journal(run.path)
         self.checkpoints = Checkpoints(run.path / "checkpoints", self.panel.note, self.main)
+        self.sink = Sink(make_track(self.config, trust) if self.main else None, run, self.say)
         self._prepare(allow)
 
     def _prepare(self, allow: tuple[str, ...]) -> None:
@@ -167,7 +170,8 @@ class Worker:
         if self.clock.images >= self.total:
             self.say(f"this run is done ({self.clock.images:,} images)")
         try:
-            with Signals() as signals, self.panel, memory_advice(self.config):
+            sink = self.sink.open(self.clock.images)
+            with Signals() as signals, self.panel, sink, memory_advice(self.config):
                 try:
                     self._loop(signals)
                 except Diverged as e:
@@ -254,7 +258,9 @@ class Worker:
             self._log(line, means=log)
         if self._is_due("sample"):
             folder = self.run.path / "samples" / "train"
-            write_grid(self.built, self.config["seed"], folder, self.clock.images)
+            drawn = write_grid(self.built, self.config["seed"], folder, self.clock.images)
+            if drawn is not None:
+                self.sink.picture(drawn[0], drawn[1], self.clock.images)
         # saved now, since the best is what was measured; a broken value is never the best
         better = math.isfinite(self.measured) and self.measured < self.best
         if save or better:
@@ -285,6 +291,7 @@ class Worker:
                 f"{suggest(wanted, values) or 'It has: ' + ', '.join(values) + '.'}"
             )
         self.journal.write(values)
+        self.sink.line(values)
         self.panel.update({**values, "total": self.total})
 
     def _save(self, best: bool) -> None:
@@ -318,15 +325,6 @@ class Worker:
             from genlab.run.report import write_report
 
             self.say(f"report: {write_report(self.run.path)}")
-
-
-def cadences(every: Mapping[str, Any], total: int, batch: int) -> dict[str, int]:
-    """Images between two of each event, `auto` resolved by the length of the run."""
-    shares = {"log": 100, "sample": 10, "checkpoint": 10, "eval": 10}
-    return {
-        what: max(batch, total // share) if every[what] == "auto" else int(every[what])
-        for what, share in shares.items()
-    }
 
 
 def main(words: list[str]) -> int:

@@ -130,6 +130,13 @@ TRAIN: list[tuple[list[str], int, list[str]]] = [
     # data
     (["data=mnist", "data.root=nowhere"], 3, ["nowhere", "data.root"]),
     (["data=mnist", "data.root=afile"], 3, ["data.root"]),
+    (["data=cifar10", "data.root=nowhere"], 3, ["nowhere", "data.download=true"]),
+    (["data=celeba", "data.root=nowhere"], 3, ["nowhere", "by hand"]),
+    (["data=celeba", "data.crop=150"], 2, ["full or 148 or 140"]),
+    (["data=folder"], 2, ["data.path"]),
+    (["data=folder", "data.path=nowhere"], 3, ["nowhere", ".zip"]),
+    (["data=folder", "data.path=blocked"], 3, ["no images"]),
+    (["data=folder", "data.path=afile"], 3, ["no folder"]),
     # devices
     (["hardware.device=cuda"], 5, ["hardware.device=cpu"]),
     (["hardware.device=cpu", "hardware.precision=fp16"], 5, ["bf16 or fp32"]),

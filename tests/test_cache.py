@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from image_files import encoded, folder, picture
+from image_files import encoded, folder, picture, zipped
 from test_folder import FILES, STACKED, both, images
 
 from genlab.codec.pixels import Pixels
@@ -68,7 +68,7 @@ def test_another_size_is_made_anew_and_said(where, decoded, capsys):
     both(images(where))
     capsys.readouterr()
     assert both(images(where, size=8))[0].shape[1] == 8
-    assert "decoded so far is only a-stored-3; decoding anew" in capsys.readouterr().err
+    assert "decoded so far is only a@stored-3; decoding anew" in capsys.readouterr().err
     assert len(decoded) == 40
     both(images(where))
     assert len(decoded) == 40, "both are kept"
@@ -110,6 +110,15 @@ def test_damaged_caches_are_made_again(where, decoded):
     assert len(decoded) == 20 * 12
 
 
+@pytest.mark.parametrize("name", ["[a]*?.zip", "a b.zip", "日本.zip", "x" * 240 + ".zip"])
+def test_caches_of_oddly_named_files_lie_side_by_side(tmp_path, where, decoded, name):
+    for each in (name, "_a_.zip"):
+        zipped(where / each, FILES)
+        both(images(where / each))
+    both(images(where / name))
+    assert len(decoded) == 40
+
+
 def test_a_killed_process_leaves_nothing_that_counts(where, monkeypatch):
     place = where / ".genlab-cache"
 
@@ -121,7 +130,7 @@ def test_a_killed_process_leaves_nothing_that_counts(where, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             images(where, size=8).load("train")
     assert cached(where) == []
-    (place / "a-8-3-0123456789ab.part").write_bytes(b"half")
+    (place / "a@8-3-0123456789ab.part").write_bytes(b"half")
     both(images(where, size=8))
     assert [n.rpartition(".")[2] for n in cached(where)] == ["u8", "json"]
 
@@ -180,7 +189,7 @@ def test_images_are_mapped_and_a_stream_copies_none(where):
     u, _ = images(where).load("train")
     maps = Path("/proc/self/maps")
     if maps.exists():
-        (line,) = [m for m in maps.read_text().splitlines() if m.endswith(f"{where.name}-stored-3-"
+        (line,) = [m for m in maps.read_text().splitlines() if m.endswith(f"{where.name}@stored-3-"
                    + cached(where)[0].rpartition("-")[2])]  # fmt: skip
         low, _, high = line.split()[0].partition("-")
         assert int(low, 16) <= u.data_ptr() < int(high, 16)

@@ -61,6 +61,7 @@ def test_only_build_wires_rooms():
 
 
 HEAVY = {"torch", "hydra", "omegaconf", "numpy", "PIL", "rich", "sklearn", "safetensors"}
+HEAVY |= {"wandb", "tensorboard"}
 
 
 def closure(name: str, seen: set[str]) -> set[str]:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -48,13 +49,14 @@ class Cached:
 class Cache:
     """The decoded images of one data set at one size.
 
-    home: folder of the data. name: data set, size and whatever else tells caches apart that may
-    lie side by side, as a file name. key: text that changes when the images do.
+    home: folder of the data. kind: which data set. variant: size and whatever else tells its
+    caches apart, which lie side by side. key: text that changes when the images do.
     """
 
-    def __init__(self, home: Path, name: str, key: str) -> None:
-        self.name = name
-        self.key = hashlib.sha256(f"{VERSION} {name} {key}".encode()).hexdigest()
+    def __init__(self, home: Path, kind: str, variant: str, key: str) -> None:
+        self.kind = _slug(kind)
+        self.name = f"{self.kind}@{variant}"
+        self.key = hashlib.sha256(f"{VERSION} {self.name} {key}".encode()).hexdigest()
         self._places = [home / ".genlab-cache", _elsewhere(home)]
 
     def find(self) -> Cached | None:
@@ -78,10 +80,12 @@ class Cache:
         size: bytes it will have at most. write: writes rows of bytes to a file, returns their
         shape [N, H, W, C] and notes. Raises DiskError where there is no room or no permission.
         """
-        place = self._writable()
+        place, reasons = self._writable()
         with _lock(place / f"{self.name}.lock"):
             if (found := self.find()) is not None:
                 return found
+            if reasons:
+                say(f"{reasons[0]}; decoded images go to {place}")
             self._announce(place)
             for left in place.glob(f"{self.name}-*.part"):  # of a process that was killed
                 left.unlink(missing_ok=True)
@@ -109,22 +113,18 @@ class Cache:
         assert found is not None
         return found
 
-    def _writable(self) -> Path:
-        """The first place that can be written, made if need be."""
+    def _writable(self) -> tuple[Path, list[str]]:
+        """(the first place that can be written, made if need be; why not those before)."""
         reasons = []
         for place in self._places:
-            probe = place / f".{os.getpid()}.probe"
             try:
                 _may_write(place)
                 place.mkdir(parents=True, exist_ok=True, mode=0o755)
-                probe.touch()
-                probe.unlink()
+                (place / f"{self.name}.lock").touch()
             except OSError as e:
                 reasons.append(f"{place}: {e.strerror}")
                 continue
-            if reasons:
-                say(f"{reasons[0]}; decoded images go to {place}")
-            return place
+            return place, reasons
         raise DiskError(
             f"decoded images can be kept nowhere ({'; '.join(reasons)}); set XDG_CACHE_HOME to a "
             "folder that can be written"
@@ -135,8 +135,7 @@ class Cache:
         if (place / f"{self.name}.json").exists():
             say(f"{self.name}: the data or the way they are read have changed; decoding again")
             return
-        kind = self.name.split("-")[0]
-        others = sorted(p.stem for p in place.glob(f"{kind}-*.json"))
+        others = sorted(p.stem for p in place.glob(f"{self.kind}@*.json"))
         if others:
             say(f"{self.name}: decoded so far is only {', '.join(others)}; decoding anew")
 
@@ -155,8 +154,15 @@ class Cache:
         )
 
 
+def _slug(name: str) -> str:
+    """A short file name of plain letters; what is lost of `name` is in a digest."""
+    plain = re.sub(r"[^A-Za-z0-9._]+", "_", name)[:60]
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:6]
+    return plain if plain == name else f"{plain}-{digest}"
+
+
 def _may_write(place: Path) -> None:
-    """OSError for a folder that is marked read-only: root could write there, but is asked not to."""
+    """OSError for a folder marked read-only, where root could write but is asked not to."""
     existing = place
     while not existing.exists():
         existing = existing.parent

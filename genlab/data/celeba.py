@@ -30,7 +30,7 @@ WIDTH = 178  # of an official image, in pixels of which a crop is given
 
 @register
 class CelebA:
-    """Faces of celebrities, aligned, 178 x 218: 162,770 to train on, 19,962 to test.
+    """Aligned faces, 178 x 218; 162,770 to train on and 19,962 to test.
 
     Read from the official files img_align_celeba.zip (or the folder it unpacks to),
     list_eval_partition.txt and, for labels, list_attr_celeba.txt. They are looked for in `root`
@@ -75,7 +75,8 @@ class CelebA:
             train,
             test,
             Recipe(3, size, _box(WIDTH if crop == "full" else crop)),
-            name=f"celeba-{size}-{crop}",
+            kind="celeba",
+            variant=f"{size}-{crop}",
             home=self.folder,
             shape=self.spec.shape,  # type: ignore[arg-type]
             skip=corrupt == "skip",

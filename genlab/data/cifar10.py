@@ -41,7 +41,7 @@ KINDS: dict[str, tuple[Callable[..., files.Images], str]] = {
 
 @register
 class CIFAR10:
-    """Small pictures of ten kinds, 32 x 32, 50,000 to train on and 10,000 to test.
+    """Ten kinds of things, 32 x 32; 50,000 to train on and 10,000 to test.
 
     Read from the official binary files (cifar-10-binary.tar.gz or the cifar-10-batches-bin it
     unpacks to), the official pickles (cifar-10-python.tar.gz or cifar-10-batches-py, by a reader
@@ -98,7 +98,9 @@ class CIFAR10:
             Path(os.path.abspath(os.path.expanduser(root))), download
         )
         home = self.path if (self.path / "train_1.webp").exists() else self.path.parent
-        self._cache = Cache(home, f"cifar10-{self.side}", f"{self.path.name} {_state(self.path)}")
+        self._cache = Cache(
+            home, "cifar10", str(self.side), f"{self.path.name} {_state(self.path)}"
+        )
         self.notes: dict[str, Any] = {"read": self.path.name}
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
@@ -120,8 +122,9 @@ class CIFAR10:
             for batch in files.BATCHES:
                 batches.append(self._read(get, batch))
                 advance(1)
-        images = {"train": np.concatenate([u for u, _ in batches[:-1]]), "test": batches[-1][0]}
-        labels = {"train": np.concatenate([y for _, y in batches[:-1]]), "test": batches[-1][1]}
+        parts = {"train": batches[:-1], "test": batches[-1:]}
+        images = {split: np.concatenate([u for u, _ in part]) for split, part in parts.items()}
+        labels = {split: np.concatenate([y for _, y in part]) for split, part in parts.items()}
         for split, digests in self.contents.items():
             for array, digest in zip((images[split], labels[split]), digests, strict=True):
                 if hashlib.sha256(array.tobytes()).hexdigest() != digest:

@@ -23,7 +23,7 @@ from genlab.errors import DataError
 
 __all__ = ["Decoded", "last_tenth", "planes"]
 
-BLOCK = 1024  # images decoded before they are written
+BLOCK = 256  # images decoded before they are written
 CAP = 0.01  # share of corrupt images that may be skipped
 
 Row = tuple[np.ndarray | None, set[str], str]  # pixels, what was done, why there are none
@@ -33,9 +33,9 @@ class Decoded:
     """The images of a source, those to train on first.
 
     images: where they are. train, test: names of the splits. recipe: how one becomes an array.
-    name: of the cache; home: folder it lies beside. shape: (C, H, W) of each image. skip:
-    whether up to 1 % of corrupt images are left out instead of refused. told: sentences to say
-    and record when the images are decoded.
+    kind, variant: name of the cache; home: folder it lies beside. shape: (C, H, W) of an image.
+    skip: whether up to 1 % of corrupt images are left out instead of refused. told: sentences to
+    say and record when the images are decoded.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class Decoded:
         test: Sequence[str],
         recipe: Recipe,
         *,
-        name: str,
+        kind: str,
+        variant: str,
         home: Path,
         shape: tuple[int, int, int],
         skip: bool,
@@ -56,7 +57,7 @@ class Decoded:
         self.shape = (shape[1], shape[2], shape[0])
         every = [*train, *test]
         key = f"{fingerprint(images, every)} {shape} {len(train)} {skip}"
-        self._cache = Cache(home, name, key)
+        self._cache = Cache(home, kind, variant, key)
         self.notes: dict[str, Any] = {}
         self._take(self._cache.find())
 

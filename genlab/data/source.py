@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -42,10 +43,17 @@ def source(path: Path) -> Files | Zip:
     """The images of a folder or zip file; DataError says what is wrong with others."""
     if path.is_dir():
         return Files(path)
-    if path.suffix.lower() == ".zip":
-        return Zip(path)
+    if path.suffix.lower() == ".zip" and path.exists():
+        found = path.stat()
+        return _zip(path, found.st_size, found.st_mtime_ns)
     what = "is no folder and no .zip file" if path.exists() else "is not there"
     raise DataError(f"{path} {what}; give a folder or a .zip file of images")
+
+
+@lru_cache(maxsize=2)
+def _zip(path: Path, size: int, changed: int) -> Zip:
+    """A zip file as it is now: listing 200,000 members takes seconds, and a run asks twice."""
+    return Zip(path)
 
 
 def fingerprint(images: Source, names: Iterable[str]) -> str:
@@ -136,13 +144,13 @@ class Zip:
             kind = stat.S_IFMT(info.external_attr >> 16)
             if info.is_dir() or kind not in (0, stat.S_IFREG):
                 continue
-            parts = PurePosixPath(info.filename).parts
-            if ".." in parts or info.filename.startswith("/") or "\\" in info.filename:
+            name = f"/{info.filename}"
+            if name.startswith("//") or "\\" in name or "/../" in name:
                 raise Refused(f"{path}: the name {info.filename!r} leaves the folder")
-            if "__MACOSX" in parts or any(p.startswith(".") for p in parts):
+            if "/." in name or "/__MACOSX/" in name:
                 continue
-            if not info.filename.lower().endswith(SUFFIXES):
-                others[PurePosixPath(info.filename).suffix.lower() or "no suffix"] += 1
+            if not name.lower().endswith(SUFFIXES):
+                others[PurePosixPath(name).suffix.lower() or "no suffix"] += 1
                 continue
             self._check(info)
             self._members[info.filename] = info

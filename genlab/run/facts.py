@@ -19,7 +19,7 @@ import yaml
 from genlab.run.curves import Series
 from genlab.run.directory import NAME, Run
 
-__all__ = ["Facts", "leaves", "plain", "read"]
+__all__ = ["Facts", "is_number", "leaves", "plain", "read"]
 
 DEEP = 12  # levels of a config; yaml can be endless
 NAMES = 60  # curves
@@ -68,7 +68,7 @@ class Facts:
         """Images the run is to see."""
         node = self.config.get("schedule")
         value = node.get("images") if isinstance(node, dict) else None
-        return int(value) if _is_number(value) and 0 < value < 1e15 else None
+        return int(value) if is_number(value) and 0 < value < 1e15 else None
 
     @property
     def checkpoint(self) -> int | None:
@@ -81,7 +81,7 @@ class Facts:
         """Trainable numbers per network, where the environment tells."""
         value = self.environment.get("parameters")
         table = value if isinstance(value, dict) else {"": value}
-        return {plain(k): int(v) for k, v in table.items() if _is_number(v)}
+        return {plain(k): int(v) for k, v in table.items() if is_number(v)}
 
     @cached_property
     def names(self) -> list[str]:
@@ -102,7 +102,7 @@ class Facts:
 
     def last(self, name: str) -> float | None:
         """The latest finite value of a quantity."""
-        found = (r[name] for r in reversed(self.journal) if _is_number(r.get(name)))
+        found = (r[name] for r in reversed(self.journal) if is_number(r.get(name)))
         return next(found, None)
 
     def who(self, key: str) -> str:
@@ -187,7 +187,7 @@ def _journal(path: Path, problems: list[str]) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        last = isinstance(row, dict) and _is_number(row.get("images")) and row["images"] >= 0
+        last = isinstance(row, dict) and is_number(row.get("images")) and row["images"] >= 0
         if last:
             rows.append(row)
         broken += not last
@@ -196,7 +196,8 @@ def _journal(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value is a finite number."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return math.isfinite(_float(value))

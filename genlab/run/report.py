@@ -22,11 +22,12 @@ from genlab.run.curves import chart
 from genlab.run.facts import Facts, leaves, plain, read
 from genlab.run.files import write_text
 from genlab.run.markup import Markup, raw, tag
+from genlab.run.promise import promise
 from genlab.run.words import count, duration, short
 
 __all__ = ["write_report"]
 
-ROOMS = "model network process codec data sampler guidance optimizer schedule hardware every"
+ROOMS = "model network process codec data sampler guidance optimizer schedule hardware track every"
 ROWS = 2000  # of the config table
 
 
@@ -59,6 +60,7 @@ def _page(facts: Facts) -> str:
         _samples(album),
         _learning(album),
         _curves(facts),
+        _promise(facts),
         _commands(facts, album),
         _config(facts),
         _environment(facts),
@@ -251,6 +253,11 @@ def _curves(facts: Facts) -> Markup:
         if rest
         else None,
     )
+
+
+def _promise(facts: Facts) -> Markup | None:
+    made = promise(facts)
+    return _section("promise", "Promise", made) if made else None
 
 
 def _commands(facts: Facts, album: Sequence[Film]) -> Markup:

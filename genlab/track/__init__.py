@@ -1,0 +1,1 @@
+"""Where else a run is shown while it trains: sinks of its journal."""

@@ -33,8 +33,6 @@ __all__ = [
     "Model",
     "Noise",
     "Process",
-    "Quantized",
-    "Quantizer",
     "Reconstructs",
     "Sampler",
     "Schedule",
@@ -289,46 +287,6 @@ class Bijection(Protocol):
 
     def inverse(self, z: Tensor, y: Tensor | None) -> Tensor:
         """z [B, D], y [B] or None -> x [B, *S] float32."""
-        ...
-
-
-class Quantized(NamedTuple):
-    """What a quantizer makes of z [B, d, h, w]."""
-
-    z: Tensor  # [B, d, h, w] the codes, with a gradient for z
-    indices: Tensor  # [B, h, w] int64
-    losses: Mapping[str, Tensor]  # [] each, weighted: to be added to the loss
-    stats: Mapping[str, Tensor]  # [] each, detached: to be logged
-
-
-class Quantizer(Protocol):
-    """A network that replaces vectors by codes; one that learns nothing has empty bodies below.
-
-    Its forward moves no state, so that held-out losses and recomputation leave it alone.
-    """
-
-    size: int  # codes K
-    bits: float  # log2 K
-    code_width: int  # d
-
-    def __call__(self, z: Tensor) -> Quantized:
-        """z [B, d, h, w] -> codes, their indices, losses and facts."""
-        ...
-
-    def codes(self, indices: Tensor) -> Tensor:
-        """indices [B, h, w] -> [B, d, h, w]."""
-        ...
-
-    def start(self, batches: Iterator[tuple[Tensor, Noise]]) -> None:
-        """A look at the first z and their noise, as in `Model.start`."""
-        ...
-
-    def collect(self, z: Tensor, indices: Tensor, noise: Noise) -> None:
-        """Once a micro-batch in training: keeps what `commit` needs of it."""
-        ...
-
-    def commit(self) -> None:
-        """Once a step, after all micro-batches: moves the codebook, the same on every rank."""
         ...
 
 

@@ -20,9 +20,10 @@ def write_grid(built: Built, seed: int, folder: Path, images: int) -> tuple[str,
     """Writes <folder>/<images>.png: samples of the same noise each time, or, of a model that
     draws none, held-out images beside their reconstructions; nothing for a model with neither.
 
-    What the pictures show, if not samples, stands in <folder>/sample.json. Returns what it shows
-    and where it is.
+    What the pictures show, if not samples, stands in <folder>/sample.json. Returns (what it
+    shows, its path).
     """
+    shows = "samples" if isinstance(built.model, Generates) else "reconstructions"
     if isinstance(built.model, Generates):
         classes = built.spec.classes
         y = None if classes is None else [i % classes for i in range(SAMPLES)]
@@ -36,8 +37,7 @@ def write_grid(built: Built, seed: int, folder: Path, images: int) -> tuple[str,
     with disk("write", path):
         folder.mkdir(parents=True, exist_ok=True)
         save(picture, path)
-    if not isinstance(built.model, Generates):
-        record = {"shows": "reconstructions", "bits": getattr(built.model, "bits", None)}
+    if shows != "samples":
+        record = {"shows": shows, "bits": getattr(built.model, "bits", None)}
         write_text(folder / "sample.json", json.dumps(record, indent=1))
-        return "reconstructions", path
-    return "samples", path
+    return shows, path

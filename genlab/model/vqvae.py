@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.contract import Batch, Codec, Model, Quantized, Quantizer, Update
+from genlab.contract import Batch, Codec, Model, Update
 from genlab.errors import ConfigError
+from genlab.nn.quantize import Quantized, Quantizer
 from genlab.registry import register
 from genlab.schema import Positive
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab import dist
-from genlab.contract import Noise, Quantized, Spec
-from genlab.nn.quantize import kmeans, nearest, straight_through, sums
+from genlab.contract import Noise, Spec
+from genlab.nn.quantize import Quantized, kmeans, nearest, straight_through, sums
 from genlab.registry import register
 from genlab.schema import Count, Fraction, Natural, NonNegative
 

@@ -54,9 +54,9 @@ class Residual(nn.Module):
 
 @register("vq_encoder")
 class VQEncoder(nn.Module):
-    """Strided convolutions and residual layers, from an image to vectors.
+    """Strided convolutions and residual layers from an image to vectors.
 
-    image -> `halvings` times conv4x4 / 2, relu -> conv3x3 -> residual layers -> conv1x1.
+    image -> `halvings` times conv4x4 / 2, relu -> conv3x3 -> residual layers -> relu -> conv1x1
 
     grid: (h, w) of its output, sides of the image divided by 2^halvings.
 
@@ -91,7 +91,10 @@ class VQEncoder(nn.Module):
 
 @register("vq_decoder")
 class VQDecoder(nn.Module):
-    """The encoder's mirror: conv3x3 -> residual layers -> relu -> transposed conv4x4 / 2."""
+    """The mirror of the encoder, from codes to an image.
+
+    codes -> conv3x3 -> residual layers -> `halvings` times relu, transposed conv4x4 * 2 -> image
+    """
 
     def __init__(
         self,

@@ -1,22 +1,65 @@
-"""Vectors and the rows of a codebook: nearest code, sums over the codes, k-means.
+"""Vectors and the rows of a codebook: what a quantizer is, nearest code, sums, k-means.
 
 Shape legend: T vectors (tokens) of d numbers, K codes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["kmeans", "nearest", "straight_through", "sums"]
+from genlab.contract import Noise
 
-CPU_BLOCK = 2**18  # scores held at once: 1 MiB, which stays in the cache of a core
+__all__ = ["Quantized", "Quantizer", "kmeans", "nearest", "straight_through", "sums"]
+
+CPU_BLOCK = 2**18  # scores held at once: 1 MiB, which stays in the cache of a core; times the
+# square of the threads, since each block makes all of them meet several times
 GPU_BLOCK = 2**26
 NARROW = 256  # codes from which the search for the largest score pays two levels
+
+
+class Quantized(NamedTuple):
+    """What a quantizer makes of z [B, d, h, w]."""
+
+    z: Tensor  # [B, d, h, w] the codes, with a gradient for z
+    indices: Tensor  # [B, h, w] int64
+    losses: Mapping[str, Tensor]  # [] each, weighted: to be added to the loss
+    stats: Mapping[str, Tensor]  # [] each, detached: to be logged
+
+
+class Quantizer(Protocol):
+    """A network that replaces vectors by codes; one that learns nothing has empty bodies below.
+
+    Its forward moves no state, so that held-out losses and recomputation leave it alone.
+    """
+
+    size: int  # codes K
+    bits: float  # log2 K
+    code_width: int  # d
+
+    def __call__(self, z: Tensor) -> Quantized:
+        """z [B, d, h, w] -> codes, their indices, losses and facts."""
+        ...
+
+    def codes(self, indices: Tensor) -> Tensor:
+        """indices [B, h, w] -> [B, d, h, w]."""
+        ...
+
+    def start(self, batches: Iterator[tuple[Tensor, Noise]]) -> None:
+        """A look at the first z and their noise, as in `Model.start`."""
+        ...
+
+    def collect(self, z: Tensor, indices: Tensor, noise: Noise) -> None:
+        """Once a micro-batch in training: keeps what `commit` needs of it."""
+        ...
+
+    def commit(self) -> None:
+        """Once a step, after all micro-batches: moves the codebook, the same on every rank."""
+        ...
 
 
 @torch.no_grad()
@@ -41,7 +84,8 @@ def nearest(z: Tensor, codes: Tensor) -> Tensor:
         if spare:
             codes = torch.cat([codes, codes.new_zeros(spare, d)])
             bias = torch.cat([bias, bias.new_full((spare,), -torch.inf)])
-        block = max(1, (CPU_BLOCK if device == "cpu" else GPU_BLOCK) // (k + spare))
+        held = CPU_BLOCK * torch.get_num_threads() ** 2 if device == "cpu" else GPU_BLOCK
+        block = max(1, held // (k + spare))
         found = torch.empty(t, dtype=torch.int64, device=z.device)
         scores = z.new_empty(min(block, t), k + spare)
         flipped = codes.t()
@@ -55,8 +99,8 @@ def nearest(z: Tensor, codes: Tensor) -> Tensor:
 
 
 def _columns(k: int) -> int:
-    """About sqrt(k), a multiple of 16: whole vector registers, and little to look through."""
-    return round(k**0.5 / 16) * 16
+    """About sqrt(k), which leaves least to look through; amax is fast on rows of 32s."""
+    return max(32, round(k**0.5 / 32) * 32)
 
 
 def _largest(scores: Tensor, columns: int, out: Tensor) -> None:

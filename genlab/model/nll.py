@@ -18,7 +18,7 @@ __all__ = ["NLL"]
 START = 256  # data the network looks at before its first step, as the official code of Glow does
 
 
-@register
+@register("glow")
 class NLL(Model):
     """The likelihood of a flow f, in bits per dimension of the stored values.
 
@@ -37,12 +37,12 @@ class NLL(Model):
         super().__init__()
         if not hasattr(net, "inverse"):
             raise ValueError(
-                f"nll needs an invertible network, and {type(net).__name__} is none; "
+                f"a flow needs an invertible network, and {type(net).__name__} is none; "
                 "use network=glow"
             )
         if codec.logdet(torch.zeros(1, *spec.shape)) is None:
             raise ValueError(
-                f"nll needs data with a density, and the codec {type(codec).__name__.lower()} "
+                f"a flow needs data with a density, and the codec {type(codec).__name__.lower()} "
                 "gives them none; use codec=dequantize"
             )
         self.net, self.codec, self.size = net, codec, math.prod(spec.shape)

@@ -43,6 +43,8 @@ def main(
         return 0
     if config["init"]:
         config["init"] = _init(config)
+    if (path := config["data"].get("path")) and Path(path).expanduser().exists():
+        config["data"]["path"] = str(Path(path).expanduser().resolve())  # the same from anywhere
     from genlab import dist
     from genlab.build import build, make_track
 

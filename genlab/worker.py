@@ -285,7 +285,7 @@ class Worker:
             wanted = "heldout/loss" if len(self.trainer.players) == 1 else None
         if wanted in values:
             self.measured = values[wanted]
-        elif means and wanted is not None and not wanted.startswith("heldout/"):
+        elif wanted is not None and (line if wanted.startswith("heldout/") else means):
             raise ConfigError(
                 f"keep.best={wanted}: the journal has no such value. "
                 f"{suggest(wanted, values) or 'It has: ' + ', '.join(values) + '.'}"

@@ -206,3 +206,28 @@ def test_images_are_mapped_and_a_stream_copies_none(where):
         channels_last=True,
     )
     assert stream._rows.data_ptr() == u.data_ptr()
+
+
+def test_without_locks_two_at_once_do_not_write_into_one_file(where, monkeypatch):
+    """A second process starts while the first one writes, where nothing can be locked."""
+
+    def no_locks(*_):
+        raise OSError
+
+    monkeypatch.setattr(caching.fcntl, "flock", no_locks)
+    rows = [bytes([k]) * 16 for k in range(2)]
+
+    def make(k, between=lambda: None):
+        def write(file):
+            file.write(rows[k][:8])
+            between()
+            file.write(rows[k][8:])
+            return (1, 4, 4, 1), {}
+
+        monkeypatch.setattr(caching.os, "getpid", lambda: k)
+        return caching.Cache(where, "x", str(16), f"key {k}").make(16, write)
+
+    made = []
+    first = make(0, lambda: made.append(make(1)))
+    assert made[0].images.tobytes() == rows[1]
+    assert first.images.tobytes() == rows[0]

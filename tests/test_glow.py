@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,18 +12,15 @@ from test_contract import make, tiny_config
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
-from genlab.build import build, make_trainer
+from genlab.build import build
 from genlab.codec.dequantize import Dequantize
 from genlab.codec.pixels import Pixels
-from genlab.config import compose
 from genlab.contract import Batch, Spec
-from genlab.dry import fake
 from genlab.model.nll import NLL
 from genlab.network.glow import Glow
 from genlab.nn.flow import Coupling, Mixing, Standardize, product, squeeze, unsqueeze
 from genlab.nn.level import Level
 from genlab.noise import DrawNoise
-from genlab.registry import names
 
 KINDS = ["affine", "sigmoid", "additive"]
 WIDE = torch.float64
@@ -97,7 +93,7 @@ def test_log_determinant_of_a_coupling(kind, side, channels):
     y, got = coupling(x, WIDE)
     expected = log_det(lambda v: coupling(v, WIDE)[0], x)
     torch.testing.assert_close(torch.zeros(2, dtype=WIDE) if got is None else got, expected)
-    assert (expected.abs().min() > 0.1) == (kind != "additive")
+    assert (expected.abs().max() > 0.1) == (kind != "additive")
     torch.testing.assert_close(coupling.inverse(y, WIDE), x)
 
 
@@ -171,7 +167,7 @@ def test_the_inverse_undoes_the_network_before_and_after_training():
     codec, (images, labels) = built.codec, built.data.load("test")
     x, y = codec.encode(images[:64], None), labels[:64]
     z = torch.randn(64, x[0].numel(), generator=torch.Generator().manual_seed(0))
-    for steps in (1, 200):
+    for steps in (0, 1, 200):
         while trainer.clock.step < steps:
             trainer.one_step()
         with torch.no_grad():
@@ -412,28 +408,10 @@ def test_what_has_no_density_or_inverse_is_refused():
 
 def test_temperature_zero_draws_the_centre_of_every_class():
     built = build(tiny_config("glow", "sampler.temperature=0"))
+    net = built.model.net
+    with torch.no_grad():
+        net.label.weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
+        x = net.inverse(torch.zeros(2, built.model.size), torch.tensor([1, 2]))
     drawn = built.draw([1, 1, 2], 0, range(3), "raw")
-    assert torch.equal(drawn[0], drawn[1])
-
-
-# --- recipes -------------------------------------------------------------------------------------
-
-RECIPES = [name for name in names("experiment") if name.partition("/")[2].startswith("glow")]
-
-
-@pytest.mark.parametrize("experiment", RECIPES)
-def test_recipes_take_two_steps(experiment):
-    from genlab.errors import DataError
-
-    shared = Path(__file__).parents[2] / "shared/data"
-    words = [f"experiment={experiment}", "hardware=cpu", "hardware.threads=1", "schedule.batch=4"]
-    words += ["network.net.depth=1", "network.net.width=8"]
-    config, _ = compose([*words, *([f"data.root={shared}"] if shared.is_dir() else [])])
-    try:
-        built = build(config)
-    except DataError as e:
-        pytest.skip(str(e))
-    trainer = make_trainer(config, built, *fake(built.data, 8))
-    for _ in range(2):
-        trainer.one_step()
-    assert all(math.isfinite(v) for v in trainer.read().values())
+    assert torch.equal(drawn, built.codec.decode(x[[0, 0, 1]]))
+    assert not torch.equal(drawn[0], drawn[2])

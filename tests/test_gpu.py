@@ -84,3 +84,65 @@ def test_compiled_networks_learn_the_same(model):
     for name in a:
         if name.startswith("loss/"):
             assert b[name] == pytest.approx(a[name], rel=2e-2), name
+
+
+# --- what is exact on a GPU although TF32 is allowed there ---------------------------------------
+
+
+def test_glow_is_inverted_and_recomputed():
+    """Five digits and more, at the size of a real level; plain and recomputed gradients agree."""
+    from genlab.contract import Spec
+    from genlab.network.glow import Glow
+
+    torch.backends.cuda.matmul.allow_tf32 = True
+    x = torch.rand(8, 3, 32, 32, device="cuda") - 0.5
+    slopes = []
+    for reversible in (False, True):
+        torch.manual_seed(0)
+        net = Glow(
+            Spec((3, 32, 32)),
+            levels=3,
+            depth=4,
+            width=64,
+            coupling="affine",
+            reversible=reversible,
+        ).cuda()
+        net.start(x)
+        z, log_det = net(x, None)
+        assert (net.inverse(z, None) - x).abs().max() < 1e-5
+        (z.square().sum(1) / 2 - log_det).mean().backward()
+        slopes.append([p.grad for p in net.parameters()])
+    for a, b in zip(*slopes, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3 * float(a.abs().max()))
+
+
+def test_the_nearest_code_is_the_nearest():
+    from genlab.nn.quantize import nearest
+
+    torch.backends.cuda.matmul.allow_tf32 = True
+    z, codes = torch.randn(65_536, 64, device="cuda"), torch.randn(8192, 64, device="cuda")
+    found = nearest(z, codes)
+    for part in range(0, len(z), 4096):
+        distance = torch.cdist(z[part : part + 4096].double(), codes.double())
+        mine = distance.gather(1, found[part : part + 4096, None])[:, 0]
+        assert (mine - distance.min(1).values).max() < 1e-4
+
+
+def test_the_penalty_is_that_of_the_cpu():
+    """Double backward through the layers of critics, at the size they are used in."""
+    from genlab.contract import Spec
+    from genlab.network.dcgan import DCGANCritic
+
+    torch.backends.cudnn.allow_tf32 = False
+    torch.manual_seed(0)
+    critic = DCGANCritic(Spec((3, 32, 32)), width=64)
+    x = torch.randn(16, 3, 32, 32)
+    found = {}
+    for device in ("cpu", "cuda"):
+        net, at = critic.to(device), x.to(device).requires_grad_()
+        net.zero_grad()
+        (slope,) = torch.autograd.grad(net(at, None).sum(), at, create_graph=True)
+        ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean().backward()
+        found[device] = [p.grad.cpu() for p in net.parameters() if p.grad is not None]
+    for a, b in zip(found["cpu"], found["cuda"], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3 * float(a.abs().max()))

@@ -1,6 +1,8 @@
 """One image by the stated rule: every mode against its formula, damage and bombs refused."""
 
+import struct
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -48,6 +50,28 @@ def test_sixteen_bits_are_scaled():
     pixels, done = read(encoded(Image.fromarray(values)), 1)
     assert (pixels[..., 0] == np.rint(values / 257)).all()
     assert done == {"16-bit grey to 8 bits"}
+
+
+def test_of_sixteen_bit_colours_the_high_byte_is_taken_and_counted():
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    values = np.random.default_rng(0).integers(0, 65536, (5, 4, 3))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    size = struct.pack(">IIBBBBB", 4, 5, 16, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size)
+    png += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    pixels, done = read(png)
+    assert (pixels == values >> 8).all()
+    assert done == {"16-bit colours to 8 bits"}
+
+
+def test_an_orientation_that_says_nothing_turns_nothing():
+    exif = Image.Exif()
+    exif[0x0112] = 0
+    assert read(encoded(RGB, exif=exif))[1] == set()
 
 
 def test_transparency_lies_over_white():

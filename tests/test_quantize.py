@@ -70,7 +70,6 @@ def test_of_near_ties_the_loser_is_farther_by_rounding_alone():
 def test_nearest_is_fp32_under_autocast():
     z, codes = rand(500, 64), rand(1024, 64, seed=1)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(nearest(z, codes), nearest(z, codes.clone()))
         assert torch.equal(nearest(z, codes), torch.cdist(z.double(), codes.double()).argmin(1))
 
 
@@ -94,7 +93,9 @@ class Largest(TorchDispatchMode):
         return out
 
 
-def test_no_table_of_all_scores_and_no_one_hot():
+@pytest.mark.parametrize("threads", [1, 2, 64])
+def test_no_table_of_all_scores_and_no_one_hot(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     q = quantizer(codes=1024, width=8)
     z = rand(1, 8, 128, 128).requires_grad_()
     with Largest() as seen:
@@ -102,7 +103,7 @@ def test_no_table_of_all_scores_and_no_one_hot():
         q.collect(z, out.indices, Rows([0.5]))
         (out.z.sum() + sum(out.losses.values())).backward()
         q.commit()
-    assert seen.most < 128 * 128 * 1024 / 32
+    assert seen.most <= 128 * 128 * 1024 / 4, "16 MiB of scores, on however many cores"
 
 
 # --- gradients --------------------------------------------------------------------------------
@@ -146,6 +147,21 @@ def test_one_step_of_the_averages_by_hand():
     smooth = (n + 1e-5) / (n.sum() + 2e-5) * n.sum()
     torch.testing.assert_close(q.count, n)
     torch.testing.assert_close(q.codebook, m / smooth[:, None])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_moves_no_code(bad):
+    """In fp16 such steps come now and then, and the optimizer leaves them out."""
+    q = quantizer(restart=0.9)
+    before = {k: v.clone() for k, v in q.state_dict().items()}
+    z = rand(2, 2, 3, 3)
+    z[0, 0, 0, 0] = bad
+    q.collect(z, q(z).indices, Rows([0.1, 0.9]))
+    q.commit()
+    assert all(torch.equal(before[k], v) for k, v in q.state_dict().items() if k != "restarts")
+    q.collect(rand(2, 2, 3, 3), q(z).indices, Rows([0.1, 0.9]))
+    q.commit()
+    assert not torch.equal(before["codebook"], q.codebook)
 
 
 def test_codes_converge_to_the_means_of_what_is_assigned():

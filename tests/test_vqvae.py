@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,20 +12,16 @@ from PIL import Image
 from test_contract import largest_difference, make, run, tiny_config, two_ranks
 
 import genlab
-from genlab.build import build, make_trainer
+from genlab.build import build
 from genlab.cli import main
 from genlab.config import compose
 from genlab.contract import Batch
-from genlab.dry import fake
-from genlab.errors import ConfigError, DataError
+from genlab.errors import ConfigError
 from genlab.heldout import held_out
 from genlab.noise import DrawNoise
 from genlab.reconstruct import psnr
-from genlab.registry import names
 from genlab.run.checkpoint import load_model
 from genlab.worker import work
-
-RECIPES = [name for name in names("experiment") if name.endswith("/vqvae")]
 
 BUSY = (
     "network.quantizer.codes=24",
@@ -125,23 +120,6 @@ def test_a_learned_codebook_trains_too():
     trainer.one_step()
     assert "codebook" in dict(built.model.quantizer.named_parameters())
     assert not torch.equal(before, built.model.quantizer.codebook)
-
-
-@pytest.mark.parametrize("experiment", RECIPES)
-def test_recipes_take_two_steps(experiment):
-    shared = Path(__file__).parents[2] / "shared/data"
-    words = [f"experiment={experiment}", "hardware=cpu", "hardware.threads=1", "schedule.batch=8"]
-    words += ["network.encoder.width=8", "network.quantizer.codes=64"]
-    config, _ = compose([*words, *([f"data.root={shared}"] if shared.is_dir() else [])])
-    try:
-        built = build(config)
-    except DataError as e:
-        pytest.skip(str(e))
-    trainer = make_trainer(config, built, *fake(built.data, 16))
-    for _ in range(2):
-        trainer.one_step()
-    assert all(math.isfinite(v) for v in trainer.read().values())
-    assert built.model.bits == math.prod(built.model.grid) * 6
 
 
 def test_bits_are_codes_times_log2_of_their_number():

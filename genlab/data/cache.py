@@ -18,6 +18,7 @@ import math
 import os
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -81,17 +82,19 @@ class Cache:
         shape [N, H, W, C] and notes. Raises DiskError where there is no room or no permission.
         """
         place, reasons = self._writable()
-        with _lock(place / f"{self.name}.lock"):
+        with _lock(place / f"{self.name}.lock") as alone:
             if (found := self.find()) is not None:
                 return found
             if reasons:
                 say(f"{reasons[0]}; decoded images go to {place}")
             self._announce(place)
-            for left in place.glob(f"{self.name}-*.part"):  # of a process that was killed
-                left.unlink(missing_ok=True)
+            if alone:
+                for left in place.glob(f"{self.name}-*.part"):  # of a process that was killed
+                    left.unlink(missing_ok=True)
             self._room(place, size)
             path = place / f"{self.name}-{self.key[:12]}.u8"
-            part = path.with_suffix(".part")
+            # a name of our own: not every file system has locks
+            part = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}.part")
             try:
                 with part.open("wb") as file:
                     shape, notes = write(file)
@@ -99,7 +102,7 @@ class Cache:
                     os.fsync(file.fileno())
                 part.replace(path)
                 meta = {"key": self.key, "file": path.name, "shape": shape, "notes": notes}
-                aside = place / f"{self.name}.json.part"
+                aside = part.with_suffix(".json.part")
                 aside.write_text(json.dumps(meta, indent=1), encoding="ascii")
                 aside.replace(place / f"{self.name}.json")
             except OSError as e:
@@ -185,9 +188,12 @@ def _meta(path: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time; file systems without locks go without."""
+def _lock(path: Path) -> Iterator[bool]:
+    """Held by one process at a time; False on a file system without locks."""
     with path.open("w") as file:
-        with suppress(OSError):
+        try:
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            held = True
+        except OSError:
+            held = False
+        yield held

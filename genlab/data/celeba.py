@@ -144,7 +144,9 @@ class CelebA:
             raise DataError(f"{path} has the partition {min(unknown)!r}; 0, 1 and 2 are known")
         held = parts["2"] or parts["1"]
         if parts["0"] and held:
-            return parts["0"], held, ""
+            lost = len(parts.get("", ()))
+            left_out = f"celeba: {lost:,} images that {PARTITION} does not name are left out"
+            return parts["0"], held, left_out if lost else ""
         why = f"{PARTITION} puts none of them aside" if rows else f"there is no {PARTITION}"
         train, test = last_tenth(names)
         return (

@@ -76,9 +76,10 @@ def mosaic(get: Get, batch: str) -> Images:
             raise ValueError(f"it has {image.width} x {image.height} pixels, not 3200 x 3200")
         tiles = np.asarray(image.convert("RGB")).reshape(100, 32, 100, 32, 3)
         every = _labels(get("labels.npz"))
+        train = every["train"].reshape(5, -1)
+        y = every["test"] if batch == "test" else train[int(batch[-1]) - 1]
     except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as e:
         raise DataError(f"{name} or labels.npz beside it is damaged ({e}); get it again") from None
-    y = every["test"] if batch == "test" else every["train"].reshape(5, -1)[int(batch[-1]) - 1]
     return tiles.transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3), y
 
 

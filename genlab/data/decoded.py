@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +11,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from genlab.data.cache import Cache, Cached
-from genlab.data.image import Corrupt, Recipe
+from genlab.data.image import Corrupt, Recipe, quiet
 from genlab.data.progress import progress, say
 from genlab.data.source import Source, fingerprint
 from genlab.errors import DataError
@@ -99,10 +97,8 @@ class Decoded:
         with (
             ThreadPoolExecutor(workers) as pool,
             progress(f"decoding {self.source.path.name}", len(names)) as advance,
-            warnings.catch_warnings(),
+            quiet(),
         ):
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we refuse earlier
-            warnings.filterwarnings("ignore", module="PIL")  # odd metadata is no concern here
             for start in range(0, len(names), BLOCK):
                 block = names[start : start + BLOCK]
                 for name, (pixels, words, reason) in zip(

@@ -13,7 +13,7 @@ from torch import Tensor
 from genlab.contract import Spec
 from genlab.data.array import Rows
 from genlab.data.decoded import Decoded, last_tenth, planes
-from genlab.data.image import Corrupt, Recipe, square
+from genlab.data.image import Corrupt, Recipe, quiet, square
 from genlab.data.resize import check_size
 from genlab.data.source import Source, source
 from genlab.errors import ConfigError, DataError
@@ -127,10 +127,11 @@ class Folder:
         recipe = Recipe(channels, size, square)
         for name in images.names:
             try:
-                picture = images.image(name)
-                words = {"cropped to the square"} if picture.width != picture.height else set()
-                words |= {f"resized to {size}"} if min(picture.size) != size else set()
-                pixels, done = recipe(picture)
+                with quiet():
+                    picture = images.image(name)
+                    words = {"cropped to the square"} if picture.width != picture.height else set()
+                    words |= {f"resized to {size}"} if min(picture.size) != size else set()
+                    pixels, done = recipe(picture)
             except Corrupt as e:
                 yield name, None, {str(e)}
                 continue
@@ -142,9 +143,11 @@ class Folder:
             raise DataError(f"{self.path} has {len(names)} image; two are the least")
         if self.names is None:
             return last_tenth(names)
+        classes: dict[str, list[str]] = {}
+        for name in names:
+            classes.setdefault(self._classes[name], []).append(name)
         held: set[str] = set()
-        for k in self.names:
-            of_class = [n for n in names if self._classes[n] == k]
+        for of_class in classes.values():
             if len(of_class) > 1:
                 held.update(last_tenth(of_class)[1])
         if not held:

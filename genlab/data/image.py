@@ -6,8 +6,8 @@ The rule, in this order; all but the plain cases are counted and said once:
   frame is taken.
 - More than PIXELS pixels or BYTES bytes are refused before anything is decoded.
 - An EXIF orientation is applied.
-- 16-bit grey is scaled to 8 bits by 255/65535; palette and CMYK become RGB; transparency is laid
-  over white.
+- 16-bit grey is scaled to 8 bits by 255/65535, of 16-bit colours the high byte is taken; palette
+  and CMYK become RGB; transparency is laid over white (that of 16-bit grey is not seen).
 - A grey image in a set of colours repeats its channel; a colour image in a grey set becomes its
   luma 0.299 R + 0.587 G + 0.114 B (ITU-R 601).
 - Anything else is corrupt: it cannot be opened, or ends too early, or fails its checksum.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genlab.errors import Refused
 
-__all__ = ["BYTES", "Corrupt", "Recipe", "centred", "opened", "plain", "square"]
+__all__ = ["BYTES", "Corrupt", "Recipe", "centred", "opened", "plain", "quiet", "square"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # readers of rarer formats are rarely tested
 PIXELS = 2**26  # of one image; Pillow warns from 1.3 times and stops at 2.7 times as many
@@ -108,8 +109,11 @@ def plain(image: Image.Image, channels: int) -> tuple[Image.Image, set[str]]:
     done = set()
     if getattr(image, "n_frames", 1) > 1:
         done.add("first frame of an animation")
+    tiles = getattr(image, "tile", ())  # of an image from a file: how its values are stored
+    if any(";16" in str(tile[3]) for tile in tiles) and not image.mode.startswith("I"):
+        done.add("16-bit colours to 8 bits")
     image.load()
-    if image.getexif().get(0x0112, 1) != 1:
+    if image.getexif().get(0x0112, 1) in range(2, 9):
         image = ImageOps.exif_transpose(image)
         done.add("turned by EXIF")
     mode = image.mode
@@ -132,6 +136,15 @@ def plain(image: Image.Image, channels: int) -> tuple[Image.Image, set[str]]:
         done.add("colour to grey" if channels == 1 else "grey to RGB")
         image = image.convert(wanted)
     return image, done
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Pillow's warnings: bombs are refused earlier, odd metadata is no concern here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
 
 
 @contextmanager

@@ -177,7 +177,15 @@ class Zip:
         """The opened image; raises Corrupt, and Refused for a bomb."""
         try:
             data = self._zip.read(self._members[name])  # no more than the size it promises
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as e:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            OSError,
+            NotImplementedError,  # what zipfile says to ways of packing it does not know,
+            RuntimeError,  # to encryption,
+            ValueError,  # and to names that are no text
+        ) as e:
             raise Corrupt(f"the zip file is damaged there: {e}") from e
         return opened(data, f"{self.path}: {name}")
 

@@ -75,9 +75,9 @@ class WGANGP(Model):
         """n_critic steps of D, each on a batch of its own, then one of G."""
         for _ in range(self.n_critic):
             batch = next(data)
-            value, log = self.loss(batch)
-            yield Update(-value, on="d", log=log)
-            del value, log  # accumulation holds this frame once a micro-batch
+            loss, log = self.loss(batch)
+            yield Update(loss, on="d", log=log)
+            del loss, log  # accumulation holds this frame once a micro-batch
 
         with frozen(self.discriminator):
             z = torch.cat([self.prior(batch.noise) for _ in range(self.g_batches)])
@@ -86,9 +86,9 @@ class WGANGP(Model):
         yield Update(loss, on="g")
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """V [], what D maximizes, with its parts to log.
+        """-V [], what D minimizes, with the parts of V to log.
 
-        On held-out data it is what the paper plots against overfitting. It falls as G improves as
+        On held-out data V is what the paper plots against overfitting. It falls as G improves as
         long as D keeps up with G, and says nothing where D does not.
         """
         with torch.no_grad():
@@ -98,7 +98,7 @@ class WGANGP(Model):
         wasserstein = real.mean() - fake.mean()
         penalty, slope = self.penalty(batch, fakes)
         log = {"wasserstein": wasserstein, "penalty": penalty, "slope": slope}
-        return wasserstein - self.weight * penalty, {k: v.detach() for k, v in log.items()}
+        return self.weight * penalty - wasserstein, {k: v.detach() for k, v in log.items()}
 
     def penalty(self, batch: Batch, fakes: Tensor) -> tuple[Tensor, Tensor]:
         """(mean squared distance of the slope from the center, mean slope), both [].

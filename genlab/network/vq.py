@@ -38,6 +38,9 @@ class VectorQuantizer(nn.Module):
     vector of each image, at a random place, is a candidate: so rank, micro-batch and resume
     change nothing, and at most as many codes restart in a step as the batch has images.
 
+    usage and perplexity are those of the vectors `forward` is given: of a (micro-)batch in the
+    journal, so with few vectors to many codes they stay low.
+
     `forward` moves no state: the model calls `collect` once a micro-batch, `commit` once a step.
 
     Reference: van den Oord et al. 2017, arXiv 1711.00937, eq. 3 and appendix A.1; restarts after
@@ -154,10 +157,13 @@ class VectorQuantizer(nn.Module):
         candidates = torch.cat([part[2] for part in self._seen])
         self._seen.clear()
         both = dist.sum_(torch.cat([hits[:, None], total], 1))
-        hits, total = both[:, 0], both[:, 1:]
-        self.count.lerp_(hits, 1 - self.decay)
+        # a step that is not finite moves nothing, as in the optimizer, and nobody waits to see
+        sound = both.isfinite().all()
+        hits, total = torch.where(sound, both, 0.0).split([1, self.code_width], 1)
+        hits, weight = hits[:, 0], (1 - self.decay) * sound
+        self.count.lerp_(hits, weight)
         if not self.learned:
-            self.total.lerp_(total, 1 - self.decay)
+            self.total.lerp_(total, weight)
             n = self.count.sum()
             smooth = (self.count + EPS) / (n + self.size * EPS) * n
             torch.div(self.total, smooth[:, None], out=self.codebook)

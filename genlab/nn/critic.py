@@ -83,12 +83,18 @@ class _Convolution(torch.autograd.Function):
             return *_slopes(g, x, weight, [len(weight)], *ctx.shape, wanted), None, None
         # needs_input_grad speaks of all that could be asked for; autograd.grad asks for x alone
         for i, (node, _) in enumerate(ctx.next_functions):
-            wanted[i] = wanted[i] and bool(i == 0 or torch._C._will_engine_execute_node(node))
+            wanted[i] = wanted[i] and (i == 0 or _is_asked_for(node))
         dx = _InputSlope.apply(g, x.detach(), weight, ctx.shape) if wanted[0] else None
         dw = db = None
         if any(wanted[1:]):
             _, dw, db = _slopes(g, x, weight, [len(weight)], *ctx.shape, [False, *wanted[1:]])
         return dx, dw, db, None, None
+
+
+def _is_asked_for(node: Any) -> bool:
+    """Whether this backward pass will reach a node; yes, where torch no longer tells."""
+    tells = getattr(torch._C, "_will_engine_execute_node", None)
+    return tells is None or bool(tells(node))
 
 
 class _InputSlope(torch.autograd.Function):

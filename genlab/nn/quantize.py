@@ -18,7 +18,8 @@ __all__ = ["Quantized", "Quantizer", "kmeans", "nearest", "straight_through", "s
 
 CPU_BLOCK = 2**18  # scores held at once: 1 MiB, which stays in the cache of a core; times the
 # square of the threads, since each block makes all of them meet several times
-GPU_BLOCK = 2**26
+MOST = 2**22  # of them, however many threads
+GPU_BLOCK = 2**24
 NARROW = 256  # codes from which the search for the largest score pays two levels
 
 
@@ -84,8 +85,7 @@ def nearest(z: Tensor, codes: Tensor) -> Tensor:
         if spare:
             codes = torch.cat([codes, codes.new_zeros(spare, d)])
             bias = torch.cat([bias, bias.new_full((spare,), -torch.inf)])
-        held = CPU_BLOCK * torch.get_num_threads() ** 2 if device == "cpu" else GPU_BLOCK
-        block = max(1, held // (k + spare))
+        block = max(1, _held(device) // (k + spare))
         found = torch.empty(t, dtype=torch.int64, device=z.device)
         scores = z.new_empty(min(block, t), k + spare)
         flipped = codes.t()
@@ -96,6 +96,12 @@ def nearest(z: Tensor, codes: Tensor) -> Tensor:
             _largest(out, columns, found[start : start + block])
         # A vector that is not finite has no nearest code; it gets one that exists all the same.
         return found.clamp_(max=k - 1) if spare else found
+
+
+def _held(device: str) -> int:
+    if device != "cpu":
+        return GPU_BLOCK
+    return min(MOST, CPU_BLOCK * torch.get_num_threads() ** 2)
 
 
 def _columns(k: int) -> int:

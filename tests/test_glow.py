@@ -100,7 +100,7 @@ def test_log_determinant_of_a_coupling(kind, side, channels):
 def test_a_coupling_shifts_before_it_scales():
     x = state(2, 2, 2, 4, dtype=torch.float32)
     shift, s = torch.tensor([1.0, 2.0]), torch.tensor([0.5, -9.0])
-    scales = {"affine": (2 * (s / 2).tanh()).exp(), "sigmoid": (s + 2).sigmoid()}
+    scales = {"affine": s.tanh().exp(), "sigmoid": (s + 2).sigmoid()}
     for kind, scale in scales.items():
         coupling = Coupling(4, 8, kind)
         y, _ = coupling(x, torch.float32)
@@ -132,6 +132,13 @@ def test_squeezing_moves_blocks_of_four_pixels_into_channels():
 
 
 @pytest.mark.parametrize("reversible", [False, True])
+def test_an_affine_coupling_never_scales_by_more_than_e():
+    coupling = awake(Coupling(4, 8, "affine"), 3.0)
+    log_scale = coupling.parts(1e6 * state(2, 4, 4, 2), WIDE)[1]
+    assert log_scale is not None
+    assert 0.99 < log_scale.abs().max() <= 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_log_determinant_of_a_level(kind, reversible):
     level, x = awake(Level(3, 4, 8, kind, reversible)), state(2, 4, 4, 4)

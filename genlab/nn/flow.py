@@ -164,12 +164,13 @@ class Coupling(nn.Module):
 
     y1 = x1,  y2 = (x2 + shift(x1)) scale(x1)
 
-    affine: scale = exp(2 tanh(s(x1) / 2)), between e^-2 and e^2
+    affine: scale = exp(tanh(s(x1))), between 1/e and e
     sigmoid: scale = sigmoid(s(x1) + 2), as in the official code
     additive: scale = 1
 
     A sigmoid only ever shrinks, and without a bound: its inverse magnifies so much where the data
     never were that samples overflow, and what other layers must make up for is learned slowly.
+    Where a scale may be larger than e, a rare image can grow from step to step beyond all numbers.
 
     Reference: Kingma and Dhariwal 2018, arXiv 1807.03039, table 1; shift before scale as in the
     official code; the bound: Dinh et al. 2016, arXiv 1605.08803, section 4.1.
@@ -189,7 +190,7 @@ class Coupling(nn.Module):
             return h, None
         shift, s = h.chunk(2, dim=3)
         if self.kind == "affine":
-            return shift, 2 * torch.tanh(s / 2)
+            return shift, torch.tanh(s)
         # logsigmoid takes ten times as long on a CPU as the logarithm of a sigmoid
         return shift, torch.sigmoid(s + 2).log()
 

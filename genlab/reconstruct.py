@@ -79,7 +79,7 @@ def write_reconstructions(loaded: Loaded, asked: Mapping[str, Any], folder: Path
     record |= {
         "from": str(place),
         "weights": asked["weights"],
-        "converted": dict(sorted(done.items())),
+        "converted": ", ".join(f"{n:,} {what}" for what, n in sorted(done.items())) or None,
     }
     record |= {"corrupt": corrupt} if corrupt else {}
     write_text(folder / "names.json", json.dumps(names, indent=1))
@@ -135,9 +135,8 @@ def _record(loaded: Loaded, codes: NDArray[Any], quality: NDArray[np.float64]) -
 
 
 def _say(loaded: Loaded, record: Mapping[str, Any], folder: Path) -> None:
-    said = ", ".join(f"{n:,} {what}" for what, n in record["converted"].items())
-    if said:
-        print(f"to the size of the run: {said}")
+    if record["converted"]:
+        print(f"to the size of the run: {record['converted']}")
     facts = [f"PSNR {record['psnr']} dB"] if record["psnr"] is not None else []
     facts += [f"{record['bits']:,.0f} bits an image"] if "bits" in record else []
     facts += [f"{record['usage']:.1%} of the codes used"] if "usage" in record else []

@@ -57,6 +57,8 @@ ROOMS = (
     "schedule",
     "hardware",
     "track",
+    "metric",
+    "features",
 )
 
 COMMON: dict[str, dict[str, str]] = {

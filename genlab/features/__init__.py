@@ -1,0 +1,1 @@
+"""Networks whose outputs stand for images when sets of them are compared."""

@@ -1,0 +1,32 @@
+"""The data themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from genlab.contract import Spec
+from genlab.registry import register
+
+__all__ = ["Raw"]
+
+
+@register
+class Raw:
+    """Pixels over 255, or coordinates, as they are: for plane points and for tests of the judge.
+
+    spec: of the stored data.
+    """
+
+    digest = "raw"
+    resizer = "none"
+
+    def __init__(self, spec: Spec) -> None:
+        self.outputs = {"pool": math.prod(spec.shape)}
+
+    def __call__(self, u: Tensor) -> Mapping[str, Tensor]:
+        """u [n, *S] -> pool [n, prod(S)] float32."""
+        flat = u.flatten(1).float()
+        return {"pool": flat if u.is_floating_point() else flat / 255}

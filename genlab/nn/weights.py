@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,7 +60,9 @@ def _pickled(path: Path) -> dict[str, Tensor]:
             f"{path}: weights come as .safetensors, or as {', '.join(PICKLED)} of torch.save"
         )
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is refused below
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         raise Refused(
             f"{path} holds more than tensors, and reading that would run code; "
@@ -128,7 +131,9 @@ def another(path: Path, tensors: Mapping[str, Tensor], wanted: str, why: str) ->
     )
 
 
-LOOKS = {  # a name that only this network has -> what it is
+LOOKS = {  # a name that only this network has -> what it is; the first match counts
+    "visual.attnpool.positional_embedding": "CLIP with a ResNet",
+    "blocks.0.mlp.w12.weight": "DINOv2 ViT-g/14, whose layers are of another kind",
     "lin0.model.1.weight": "the heads of LPIPS",
     "visual.conv1.weight": "CLIP as OpenAI names it",
     "vision_model.embeddings.class_embedding": "CLIP as transformers names it",
@@ -136,6 +141,7 @@ LOOKS = {  # a name that only this network has -> what it is
     "patch_embed.proj.weight": "a vision transformer as DINOv2 and timm name it",
     "Conv2d_1a_3x3.conv.weight": "an Inception network",
     "layer1.0.conv1.weight": "a ResNet",
+    "class_token": "a vision transformer",
 }
 
 

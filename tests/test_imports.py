@@ -7,7 +7,7 @@ import pytest
 
 from genlab.registry import PACKAGE, ROOMS
 
-SHARED = {"contract", "evidence", "registry", "schema", "noise", "dist", "errors", "nn", "kernel"}
+SHARED = {"contract", "evidence", "progress", "registry", "schema", "noise", "dist", "errors", "nn", "kernel"}
 """What every room may import."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -24,7 +24,7 @@ from genlab.run.directory import find_run
 from genlab.sample import Loaded
 from genlab.subject import of_built, of_images, read_images, reference
 
-__all__ = ["Case", "of_folder", "of_run", "samples"]
+__all__ = ["Case", "of_folder", "of_run", "size_of"]
 
 SAMPLES = {"cpu": 2_000, "cuda": 50_000}
 
@@ -65,8 +65,8 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case
         say(
             f"{run.title} is {state}; its checkpoint at image {int(loaded.checkpoint):,} is judged"
         )
-    name = f"{config['data']['name']} {_size(built.data.spec)}"
-    n = samples(asked["n"], built.hardware)
+    name = f"{config['data']['name']} {size_of(built.data.spec)}"
+    n = _samples(asked["n"], built.hardware)
     subject = of_built(built, name, n, asked["seed"], asked["weights"], asked["of"])
     told: dict[str, Any] = {
         "run": run.title,
@@ -118,7 +118,7 @@ def of_folder(asked: Mapping[str, Any]) -> Case:
         images = choose(images, asked["n"]).contiguous()
     spec = Spec(tuple(images.shape[1:]))
     subject = of_images(images, (lambda: data.load("train")[0]) if data is not None else None)
-    name = f"{node['name']} {_size(data.spec)}" if node is not None and data is not None else ""
+    name = f"{node['name']} {size_of(data.spec)}" if node is not None and data is not None else ""
     real = _reference(asked, data, name, spec, hardware, len(images), "images")
     if real.images.shape[1:] != images.shape[1:]:
         (c, h, w), (c2, h2, w2) = images.shape[1:], real.images.shape[1:]
@@ -142,7 +142,7 @@ def of_folder(asked: Mapping[str, Any]) -> Case:
     )
 
 
-def samples(asked: int | str, hardware: Hardware) -> int:
+def _samples(asked: int | str, hardware: Hardware) -> int:
     """How many samples n=auto means on this device."""
     return SAMPLES.get(hardware.device.type, SAMPLES["cuda"]) if asked == "auto" else int(asked)
 
@@ -179,7 +179,8 @@ def _evaluations(built: Built) -> int:
     return built.solver.evaluations
 
 
-def _size(spec: Spec) -> str:
+def size_of(spec: Spec) -> str:
+    """HxWxC of images, the number of coordinates of points."""
     return "x".join(str(n) for n in (*spec.shape[1:], spec.shape[0]))
 
 

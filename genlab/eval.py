@@ -11,18 +11,10 @@ from typing import Any
 from genlab import config as cfg
 from genlab import dist, registry, schema
 from genlab.case import Case, of_folder, of_run
-from genlab.errors import ConfigError, DataError, DeviceError
-from genlab.evidence import Features, Metric
+from genlab.errors import ConfigError
+from genlab.evidence import Metric
 from genlab.gather import Gathered
-from genlab.judge import (
-    features_for,
-    give_up,
-    judge,
-    make_features,
-    make_metrics,
-    served,
-    unserved,
-)
+from genlab.judge import Admitted, admit, judge, make_metrics
 from genlab.listing import table
 from genlab.results import write_result
 from genlab.run.words import count, number
@@ -118,40 +110,18 @@ def _check(asked: Mapping[str, Any]) -> None:
 def _finish(
     case: Case, asked: Mapping[str, Any], metrics: Mapping[str, Metric], named: bool
 ) -> None:
-    node = features_for(asked["features"], case.spec)
-    chosen, why = str(node["name"]), ""
-    features: Features | None = None
-    if any({"features", "logits"} & set(m.needs) for m in metrics.values()):
-        try:
-            features = make_features(node, case.spec, case.hardware, trust=True)
-        except (ConfigError, DeviceError, DataError) as e:
-            if named:
-                raise
-            why = str(e)
-    streams = served(case.subject, case.spec, features.outputs if features else {})
-    able, left = [], {}
-    for name, metric in metrics.items():
-        wants = {"features", "logits"} & set(metric.needs)
-        reason = why if wants and why else unserved(metric, streams, chosen)
-        if reason:
-            left[name] = reason
-        else:
-            able.append(name)
-    if left and (named or not able):
-        name, reason = next(iter(left.items()))
-        raise give_up(name, reason, able)
+    admitted = admit(metrics, asked["features"], case.subject, case.spec, case.hardware, named)
     evidence = Gathered(
         case.subject,
         case.real,
-        features,
+        admitted.features,
         folder=case.streams,
         cache=Path(asked["outputs"]) / ".cache" / "features",
         device=case.hardware.device,
         batch=asked["batch"],
         seed=asked["seed"],
     )
-    judged = {name: metrics[name] for name in able}
-    found = judge(judged, asked["metric"], evidence, chosen)
+    found = judge(admitted.metrics, asked["metric"], evidence, admitted.chosen)
     if dist.rank():
         return
     protocols = {name: record["protocol"] for name, record in found.items()}
@@ -161,25 +131,19 @@ def _finish(
     folder = case.home / (asked["name"] or f"{stem}{made}")
     spent = {k: round(v, 2) for k, v in evidence.seconds.items()}
     path = write_result(folder, case.told, found, {**case.environment, "seconds": spent})
-    _say(case, evidence, found, left, chosen if features else None)
+    _say(case, admitted, found)
     print(path)
 
 
-def _say(
-    case: Case,
-    evidence: Gathered,
-    found: Mapping[str, Mapping[str, Any]],
-    left: Mapping[str, str],
-    features: str | None,
-) -> None:
+def _say(case: Case, admitted: Admitted, found: Mapping[str, Mapping[str, Any]]) -> None:
     """The table of an evaluation, with what every number is of."""
     print(f"{case.title}")
-    by = evidence.features_by
+    by = admitted.features
     facts = [f"{count(case.subject.n)} {case.subject.of}"]
     real = case.real
     facts.append(f"reference {real.name}, {count(len(real.images))} of {count(real.of)}")
     if by is not None:
-        facts.append(f"features {features} {by.digest}, images {by.resizer}")
+        facts.append(f"features {admitted.chosen} {by.digest}, resizer {by.resizer}")
     print("; ".join(facts))
     rows = []
     for record in found.values():
@@ -187,5 +151,5 @@ def _say(
         rest = ", ".join(f"{k} {number(v)}" for k, v in more)
         rows.append((name, number(value), f"{record['seconds']:.1f} s", rest))
     print(table(rows, indent="  "))
-    for name, reason in left.items():
+    for name, reason in admitted.left.items():
         print(f"  without {name}: {reason}")

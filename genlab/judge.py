@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from genlab import dist, registry
 from genlab.contract import Spec
-from genlab.errors import ConfigError, DataError
+from genlab.errors import ConfigError, DataError, DeviceError
 from genlab.evidence import STREAMS, Features, Metric
 from genlab.gather import Gathered, Subject
 from genlab.hardware.auto import Hardware
 
-__all__ = ["features_for", "judge", "make_features", "make_metrics", "served", "unserved"]
+__all__ = ["Admitted", "admit", "features_for", "judge", "make_features", "make_metrics"]
 
 SMALL = 32  # side up to which one-channel images go to the small network
 
@@ -56,33 +56,78 @@ def make_metrics(nodes: Mapping[str, Any], trust: bool = True) -> dict[str, Metr
     return found
 
 
-def served(subject: Subject, spec: Spec, features: Mapping[str, int]) -> set[str]:
-    """The streams that can be had. features: outputs of the chosen network."""
-    streams = {"real", "features"}
-    if subject.draw is not None or subject.pairs is not None:
-        streams.add("fake")
-    if "logits" in features:
-        streams.add("logits")
-    if subject.training is not None:
-        streams.add("training")
-    if subject.pairs is not None:
-        streams.add("pairs")
-    if subject.codes is not None:
-        streams.add("codes")
-    if subject.bits is not None:
-        streams.add("bits")
-    if len(spec.shape) == 1:
-        streams.add("points")
-    else:
-        streams.add("images")
-    return streams
+class Admitted(NamedTuple):
+    """The metrics that can be had, by which features, and why the others cannot."""
+
+    metrics: dict[str, Metric]
+    features: Features | None
+    chosen: str  # name of the features, "" for none
+    left: dict[str, str]
 
 
-def unserved(metric: Metric, streams: Collection[str], features: str) -> str:
-    """Why a metric cannot be had, in words; "" if it can. features: name of the chosen ones."""
-    wanted = getattr(metric, "features", None)
-    if wanted is not None and wanted != features:
-        return f"it is defined on features={wanted}, these are {features}"
+def admit(
+    metrics: Mapping[str, Metric],
+    node: Mapping[str, Any],
+    subject: Subject,
+    spec: Spec,
+    hardware: Hardware,
+    named: bool,
+    trust: bool = True,
+) -> Admitted:
+    """Sorts metrics into those this subject can serve and the others.
+
+    node: of features=; the network is made only if a metric asks for it. named: a person asked
+    for just these, so one that cannot be had is a ConfigError that names those that can, and
+    missing weights are an error too.
+    """
+    streams = {name for name, has in _has(subject, spec).items() if has} | PASSED
+    left = {n: _absent(m, streams) for n, m in metrics.items() if _absent(m, streams)}
+    able = {n: m for n, m in metrics.items() if n not in left}
+    features: Features | None = None
+    chosen = ""
+    looking = [n for n, m in able.items() if PASSED & set(m.needs)]
+    if looking and not (named and left):
+        try:
+            resolved = features_for(node, spec)
+            chosen = str(resolved["name"])
+            features = make_features(resolved, spec, hardware, trust)
+        except (ConfigError, DeviceError, DataError) as e:
+            if named:
+                raise
+            left |= dict.fromkeys(looking, str(e))
+        else:
+            for name in looking:
+                wanted = getattr(able[name], "features", None)
+                if wanted not in (None, chosen):
+                    left[name] = f"it is defined on features={wanted}, these are {chosen}"
+                elif "logits" in able[name].needs and "logits" not in features.outputs:
+                    left[name] = f"these weights of features={chosen} give no class logits"
+        able = {n: m for n, m in able.items() if n not in left}
+    if left and (named or not able):
+        name, reason = next(iter(left.items()))
+        rest = f"it can serve {', '.join(able)}" if able else "it can serve no other of them"
+        raise ConfigError(f"metric={name}: {reason}; {rest}")
+    return Admitted(able, features, chosen, left)
+
+
+PASSED = {"features", "logits"}  # what a feature network makes of images
+
+
+def _has(subject: Subject, spec: Spec) -> dict[str, bool]:
+    """Stream -> whether this subject has it."""
+    return {
+        "real": True,
+        "fake": subject.draw is not None or subject.pairs is not None,
+        "training": subject.training is not None,
+        "pairs": subject.pairs is not None,
+        "codes": subject.codes is not None,
+        "bits": subject.bits is not None,
+        "points": len(spec.shape) == 1,
+        "images": len(spec.shape) == 3,
+    }
+
+
+def _absent(metric: Metric, streams: Collection[str]) -> str:
     absent = [STREAMS[need] for need in metric.needs if need not in streams]
     return f"it needs {' and '.join(absent)}" if absent else ""
 
@@ -157,13 +202,7 @@ def protocol(
             "reference_images": f"{len(reference.images)} of {reference.of}",
             "reference_digest": reference.digest,
         }
-    if needs & {"features", "logits"} and evidence.features_by is not None:
+    if needs & PASSED and evidence.features_by is not None:
         by = evidence.features_by
         told |= {"features": features, "features_digest": by.digest, "resizer": by.resizer}
     return told | {k: v for k, v in node.items() if k not in ("name", "file")}
-
-
-def give_up(name: str, reason: str, able: Collection[str]) -> ConfigError:
-    """The sentence for a metric that was asked for and cannot be had."""
-    rest = f"it can serve {', '.join(able)}" if able else "it can serve none"
-    return ConfigError(f"metric={name}: {reason}; {rest}")

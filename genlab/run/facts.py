@@ -18,6 +18,7 @@ import yaml
 
 from genlab.run.curves import Series
 from genlab.run.directory import NAME, Run
+from genlab.run.verdicts import Result, results
 
 __all__ = ["Facts", "is_number", "leaves", "plain", "read"]
 
@@ -41,6 +42,7 @@ class Facts:
     overrides: list[str]
     journal: list[dict[str, Any]]
     problems: list[str] = field(default_factory=list)
+    judged: list[Result] = field(default_factory=list)  # newest first
 
     @property
     def title(self) -> str:
@@ -126,6 +128,7 @@ def read(path: Path) -> Facts:
         overrides=[o for o in _text(path / "overrides.txt", problems).splitlines() if o.strip()],
         journal=_journal(path / "metrics.jsonl", problems),
         problems=problems,
+        judged=results(path, problems)[::-1],
     )
 
 

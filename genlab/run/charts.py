@@ -56,6 +56,6 @@ def _bands(series: Mapping[str, Series]) -> dict[str, tuple[Series, Series]]:
 
 
 def _measured(name: str, series: Mapping[str, Series]) -> bool:
-    """Whether a curve is a metric itself, and not the bias or the bound of one."""
-    base, _, last = name.rpartition("_")
-    return name.startswith(METRIC) and not (last in ("bias", "low", "high") and base in series)
+    """Whether a curve is a metric itself: fid, and not fid_bias, which is named after it."""
+    first = (n for n in series if n.startswith(METRIC))
+    return name.startswith(METRIC) and not any(name.startswith(f"{n}_") for n in first)

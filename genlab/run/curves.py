@@ -96,13 +96,13 @@ def chart(
         plot.append(_path(across(px), height(py), "raw"))
     kind = "mean" if len(x) > 1 else "mean point"
     plot.append(_path(across(x[at]), height(mean), kind))
-    if 1 < len(x) <= FEW:
-        plot.append(_dots(across(x), height(y)))
     if extra is not None:
         plot.append(_path(across(extra[0]), height(extra[1]), "also"))
     box = {"x": LEFT, "y": TOP - 4, "width": WIDTH - LEFT - RIGHT}
     parts.append(tag("svg", *plot, **box, height=HEIGHT - TOP - BOTTOM + 8, **_view(box)))
     foot = HEIGHT - BOTTOM
+    if 1 < len(x) <= FEW:  # outside that window, which would halve the last one
+        parts.append(_dots(across(x), height(y)))
     for at in across(main.images[~good][:50]):
         parts.append(tag("path", d=f"M{at:.1f} {foot}l-4 -8h8z", class_="bad"))
     bad = int((~good).sum())
@@ -198,9 +198,10 @@ def _path(x: NDArray[np.float64], y: NDArray[np.float64], kind: str) -> Markup:
 
 
 def _dots(x: NDArray[np.float64], y: NDArray[np.float64]) -> Markup:
-    """Strokes of no length, whose round ends are dots."""
-    far = np.clip(y, -1e4, 1e4)
-    points = (f"M{a:.1f} {b:.1f}h0" for a, b in zip(x.tolist(), far.tolist(), strict=True))
+    """Strokes of no length, whose round ends are dots, where the values are in the picture."""
+    seen = (y >= TOP - 4) & (y <= HEIGHT - BOTTOM + 4)
+    places = zip(x[seen].tolist(), y[seen].tolist(), strict=True)
+    points = (f"M{a:.1f} {b:.1f}h0" for a, b in places)
     return tag("path", d="".join(points), class_="dots")
 
 

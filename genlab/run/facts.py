@@ -141,10 +141,11 @@ def plain(value: Any) -> str:
     """A value as a config would write it, cut where it is endless."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, dict) and isinstance(value.get("name"), str) and len(value) < 20:
-        # a member with its keys, e.g. the sampler of a set of samples: heun, steps 18
-        keys = [f"{k} {_brief.repr(v)}" for k, v in value.items() if k != "name"]
-        return ", ".join([value["name"], *keys])[:2000]
+    if isinstance(value, dict) and 0 < len(value) < 20:
+        # as of a member with its keys, the sampler of a set of samples: heun, steps 18
+        named = isinstance(value.get("name"), str)
+        keys = [f"{k} {_brief.repr(v)}" for k, v in value.items() if not (named and k == "name")]
+        return ", ".join([value["name"], *keys] if named else keys)[:2000]
     try:
         return _brief.repr(value) if isinstance(value, (list, dict)) else str(value)[:2000]
     except ValueError:  # Python refuses to write out a number of thousands of digits

@@ -20,6 +20,7 @@ from genlab.run.words import count, duration, number
 __all__ = ["metrics"]
 
 EVALUATIONS = 24  # in a page; the others stay in the folder
+OPEN = 3  # of these
 NUMBERS = 100  # of one evaluation
 KEYS = 60  # of one protocol
 SUBJECT = {
@@ -35,8 +36,9 @@ SUBJECT = {
 BASIS = ("images", "reference", "reference_images", "features", "resizer")
 """Keys of a protocol that say what was compared; so do those that end in DIGEST."""
 DIGEST = "_digest"
-ENDS = ("low", "high", "bias")
+ENDS = ("low", "high", "bias", "std")
 """Ends of the names of values that belong to another: kid_low to kid."""
+BETTER = {"low": "lower is better", "high": "higher is better"}
 
 
 def metrics(facts: Facts) -> Markup | None:
@@ -46,19 +48,22 @@ def metrics(facts: Facts) -> Markup | None:
     made = promised(facts)
     shown = facts.judged[:EVALUATIONS]
     left = len(facts.judged) - len(shown)
-    lead = "Numbers compare where their protocols agree; each evaluation has its own."
+    lead = "Numbers compare only where their protocols agree; each evaluation names its own."
     return section(
         "metrics",
         "Metrics",
         tag("p", lead, class_="lead") if len(shown) > 1 else None,
-        [_evaluation(result, made, i == 0) for i, result in enumerate(shown)],
+        [
+            _evaluation(r, made, i == 0 or (i < OPEN and not r.while_training))
+            for i, r in enumerate(shown)
+        ],
         tag("p", f"{left} older ones are in eval/.", class_="empty") if left else None,
     )
 
 
-def _evaluation(result: Result, made: Promise | None, first: bool) -> Markup:
+def _evaluation(result: Result, made: Promise | None, is_open: bool) -> Markup:
     images = result.images
-    title = f"After {count(images)} images" if is_number(images) else "Not of a checkpoint"
+    title = f"After {count(images)} images" if is_number(images) else "Of an unknown checkpoint"
     when = _when(result.when) + (", while training" if result.while_training else "")
     subject = [
         (words, plain(result.subject[key]))
@@ -76,29 +81,28 @@ def _evaluation(result: Result, made: Promise | None, first: bool) -> Markup:
             _whole(result),
         ),
         class_="judged",
-        open=first,
+        open=is_open,
     )
 
 
 def _brief(result: Result, when: str) -> str:
     """What tells one evaluation of a checkpoint from another, for its summary."""
-    keys = ("weights", "sampler", "guidance")
-    words = [plain(result.subject[k]) for k in keys if result.subject.get(k) is not None]
-    return " · ".join([*words, when])
+    keys = {"weights": "", "sampler": "", "guidance": "guidance "}
+    given = {k: plain(result.subject[k]) for k in keys if result.subject.get(k) is not None}
+    return " · ".join([*(keys[k] + words for k, words in given.items()), when])
 
 
 def _table(numbers: Sequence[Number], made: Promise | None) -> Markup:
     kept = made if made and any(n.name == made.metric for n in numbers) else None
     heads = ["metric", "value", *(["promised"] if kept else []), "took"]
-    body = []
+    bodies = []
     for shared, rows in _groups(numbers):
         line = [(k.replace("_", " "), v) for k, v in shared.items() if not k.endswith(DIGEST)]
-        if line:
-            cell = tag("th", terms(line), colspan=len(heads), scope="rowgroup")
-            body.append(tag("tr", cell, class_="with"))
-        body += [_row(n, ends, shared, kept) for n, ends in rows]
+        cell = tag("th", terms(line), colspan=len(heads), scope="rowgroup")
+        lead = tag("tr", cell, class_="with") if line else None
+        bodies.append(tag("tbody", lead, [_row(n, ends, shared, kept) for n, ends in rows]))
     head = tag("tr", *(tag("th", h, scope="col") for h in heads))
-    return tag("table", tag("thead", head), tag("tbody", body), class_="numbers")
+    return tag("table", tag("thead", head), bodies, class_="numbers")
 
 
 Row = tuple[Number, dict[str, Number]]
@@ -129,26 +133,36 @@ def _protocol(n: Number) -> dict[str, str]:
     return {k: _say(k, v) for k, v in islice(n.protocol.items(), KEYS)}
 
 
-def _row(n: Number, ends: Mapping[str, Number], shared: Mapping[str, str], made: object) -> Markup:
-    own = [f"{k.replace('_', ' ')} {v}" for k, v in _protocol(n).items() if k not in shared]
-    order = {"low": "lower is better", "high": "higher is better"}.get(n.better)
+def _row(
+    n: Number, ends: Mapping[str, Number], shared: Mapping[str, str], made: Promise | None
+) -> Markup:
+    notes = ["" if n.name.startswith(n.metric) else n.metric, BETTER.get(n.better, "")]
+    notes += [f"{k.replace('_', ' ')} {v}" for k, v in _protocol(n).items() if k not in shared]
     cells = [
-        tag("th", n.name, [tag("small", words) for words in (order, *own) if words], scope="row"),
-        tag("td", tag("b", _value(n)), [tag("small", w) for w in _ends(n, ends)]),
+        tag("th", n.name, _small(" · ".join(w for w in notes if w)), scope="row"),
+        tag("td", tag("b", _value(n)), [_small(w) for w in _ends(n, ends)]),
     ]
-    if isinstance(made, Promise):
-        cells.append(tag("td", _kept(n, made) if n.name == made.metric else None))
-    took = "" if not is_number(n.seconds) else f"{n.seconds:.1f}s" if n.seconds < 60 else None
-    cells.append(tag("td", duration(n.seconds or 0) if took is None else took))
-    return tag("tr", *cells)
+    if made is not None:
+        kept = n.name == made.metric
+        cells.append(tag("td", _kept(n, made), data_head="promised") if kept else tag("td"))
+    return tag("tr", *cells, tag("td", _seconds(n.seconds)))
 
 
-def _kept(n: Number, made: Promise) -> list[Markup]:
+def _small(words: str | None, class_: str | None = None) -> Markup | None:
+    return tag("small", words, class_=class_) if words else None
+
+
+def _seconds(value: float | None) -> str:
+    if not is_number(value):
+        return ""
+    return duration(value) if value >= 60 else f"{value:.1f}s"
+
+
+def _kept(n: Number, made: Promise) -> list[Markup | None]:
     verdict = made.verdict(n.value, n.better)
+    after = f"after {count(made.images)} images" if is_number(made.images) else None
     kind = "kept" if verdict == "as promised" else "off"
-    after = f" after {count(made.images)} images" if is_number(made.images) else ""
-    told = tag("small", verdict, class_=kind) if verdict else None
-    return [tag("span", made.words), *([told] if told else []), tag("small", after.strip())]
+    return [tag("span", made.words), _small(after), _small(verdict, kind)]
 
 
 def _value(n: Number) -> Markup:
@@ -162,12 +176,14 @@ def _ends(n: Number, ends: Mapping[str, Number]) -> Iterator[str]:
     """What belongs to a value, in words."""
     values = {e: m.value for e, m in ends.items()}
     if "low" in values or "high" in values:
-        yield " to ".join(_finite(values[e]) for e in ("low", "high") if e in values)
+        yield "interval " + " to ".join(_finite(values[e]) for e in ("low", "high") if e in values)
     bias = values.get("bias")
     if is_number(bias) and is_number(n.value) and 0 < bias < n.value:
         yield f"of which about {bias:.2g} is from few samples"
     elif "bias" in values:
         yield f"bias by few samples about {_finite(bias)}"
+    if "std" in values:
+        yield f"standard deviation {_finite(values['std'])}"
 
 
 def _finite(value: float | None) -> str:

@@ -14,6 +14,12 @@ __all__ = ["closest"]
 
 METRIC = "nearest"
 PAIRS = 24  # in a page; the others stay in the folder
+WORDS = {
+    "nearest": "their median distance to the closest training image is {}",
+    "nearest_ratio": "that is {} times what reference images have",
+    "nearest_closer": "a sample is closer than a reference image with chance {}, "
+    "where new images have 0.5 and copies 1",
+}
 LIMIT = 200_000  # bytes of a picture; a larger one is embedded smaller
 
 
@@ -47,12 +53,15 @@ def closest(facts: Facts) -> Markup | None:
 
 
 def _numbers(result: Result) -> str:
-    """nearest 0.31, copies 0, of 2,000 samples after 120,000 images."""
-    found = [n for n in result.numbers if n.metric == METRIC]
+    """The numbers of the metric in a sentence; those not known here by their names."""
+    found = [n for n in result.numbers if n.metric == METRIC][:12]
     if not found:
         return ""
-    values = [f"{n.name} {number(n.value) if is_number(n.value) else 'not finite'}" for n in found]
+    words = []
+    for n in found:
+        value = number(n.value) if is_number(n.value) else "not finite"
+        words.append(WORDS[n.name].format(value) if n.name in WORDS else f"{n.name} is {value}")
     samples = found[0].protocol.get("images")
-    of = f", of {count(samples)} samples" if is_number(samples) else ""
+    of = f"Of {count(samples)} samples" if is_number(samples) else "Of the samples"
     after = f" after {count(result.images)} images" if is_number(result.images) else ""
-    return f"{', '.join(values[:12])}{of}{after}."
+    return f"{of}{after}: {'; '.join(words)}."

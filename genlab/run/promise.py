@@ -126,9 +126,10 @@ def _logged(facts: Facts, metric: str) -> Iterator[_Measured]:
 
 
 def _how(n: Number, result: Result) -> Iterator[tuple[str, str]]:
-    for title, node in (("protocol", n.protocol), ("of", result.subject)):
-        if node:
-            yield title, "; ".join(f"{k} {plain(v)}" for k, v in islice(node.items(), 40))
+    for title, node in (("protocol", n.protocol), ("judged", result.subject)):
+        words = [f"{k.replace('_', ' ')} {plain(v)}" for k, v in islice(node.items(), 40)]
+        if words:
+            yield title, "; ".join(words)
 
 
 def _after(images: object) -> str:

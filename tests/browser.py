@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
 import os
@@ -121,11 +120,6 @@ class Browser:
         text = {"Enter": "\r", " ": " "}.get(key)
         self("Input.dispatchKeyEvent", type="keyDown", **facts, **({"text": text} if text else {}))
         self("Input.dispatchKeyEvent", type="keyUp", **facts)
-
-    def picture(self) -> bytes:
-        """A PNG of the whole page."""
-        answer = self("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        return base64.b64decode(answer["data"])
 
 
 def _pipe() -> tuple[int, int]:

@@ -70,11 +70,13 @@ def _evaluation(result: Result, made: Promise | None, is_open: bool) -> Markup:
         for key, words in SUBJECT.items()
         if result.subject.get(key) is not None
     ]
+    left = len(result.numbers) - NUMBERS
     return tag(
         "details",
         tag("summary", tag("h3", title), " ", tag("small", _brief(result, when))),
         terms(subject) if subject else None,
         _table(result.numbers[:NUMBERS], made),
+        tag("p", f"{left} more numbers are in its result.json.") if left > 0 else None,
         tag(
             "details",
             tag("summary", "All of the protocols, and where it was computed"),
@@ -136,7 +138,7 @@ def _protocol(n: Number) -> dict[str, str]:
 def _row(
     n: Number, ends: Mapping[str, Number], shared: Mapping[str, str], made: Promise | None
 ) -> Markup:
-    notes = ["" if n.name.startswith(n.metric) else n.metric, BETTER.get(n.better, "")]
+    notes = ["" if f"{n.name}_".startswith(f"{n.metric}_") else n.metric, BETTER.get(n.better, "")]
     notes += [f"{k.replace('_', ' ')} {v}" for k, v in _protocol(n).items() if k not in shared]
     cells = [
         tag("th", n.name, _small(" · ".join(w for w in notes if w)), scope="row"),

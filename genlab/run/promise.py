@@ -78,7 +78,7 @@ def promise(facts: Facts) -> Markup | None:
         verdict = made.verdict(found.value, found.better)
         words = f"{value}{_after(found.images)}{f': {verdict}' if verdict else ''}"
         right = [("measured", words), *found.notes]
-        lead = "A promise words its protocol freely: whether both were measured alike, read here."
+        lead = "The protocol of a promise is free text: read both before you compare."
     columns = [
         tag("div", tag("h3", title), terms(rows, "stack"))
         for title, rows in (("Promised", left), ("Measured", right))

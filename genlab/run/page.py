@@ -13,15 +13,21 @@ from genlab.run.markup import Markup, raw, tag
 __all__ = ["document", "section", "terms"]
 
 
-def document(title: str, made_by: str, *body: object) -> str:
+def document(
+    title: str,
+    made_by: str,
+    *body: object,
+    styles: Iterable[str] = ("page.css",),
+    script: str = "page.js",
+) -> str:
     """A whole HTML file with our style and script inside; the foot says what wrote it, and when.
 
     The page forbids itself network, foreign scripts and any picture that is not part of it.
     """
     here = Path(__file__)
-    style = here.with_name("page.css").read_text(encoding="utf-8")
-    script = here.with_name("page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    style = "".join(here.with_name(name).read_text(encoding="utf-8") for name in styles)
+    program = here.with_name(script).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     policy += f"script-src 'sha256-{digest}'"
     head = tag(
@@ -35,7 +41,7 @@ def document(title: str, made_by: str, *body: object) -> str:
     )
     when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     foot = tag("footer", f"{made_by} · written {when}")
-    inside = tag("body", tag("main", *body), foot, tag("script", raw(script)))
+    inside = tag("body", tag("main", *body), foot, tag("script", raw(program)))
     return f"<!doctype html>\n{tag('html', head, inside, lang='en')}\n"
 
 

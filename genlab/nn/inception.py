@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from genlab.errors import DataError
 
-__all__ = ["Inception", "fold"]
+__all__ = ["Inception", "fold", "names"]
 
 EPS = 1e-3  # of its batch normalization
 POOL = 2048  # features before the classifier
@@ -77,8 +77,15 @@ class Inception(nn.Module):
 
         Raises DataError for those of another network.
         """
-        if any(".branch" in name for name in weights):  # names as in torchvision: order restored
-            weights = {name: weights[name] for name in sorted(weights, key=_place)}
+        if any(".branch" in name for name in weights):  # a file may have sorted them by name
+            order = {name: i for i, name in enumerate(names())}
+            last = len(order)
+
+            def place(name: str) -> tuple[int, bool]:
+                stem, kernel, _ = name.partition(".conv.")
+                return order.get(stem.partition(".bn.")[0], last), not kernel
+
+            weights = {name: weights[name] for name in sorted(weights, key=place)}
         convs = [m for m in self.modules() if isinstance(m, nn.Conv2d)]
         given = list(fold(weights))
         shapes = [tuple(w.shape) for w, _ in given]
@@ -121,12 +128,17 @@ def fold(weights: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         yield (kernel.double() * scale[:, None, None, None]).float(), bias.float()
 
 
-def _place(name: str) -> tuple[str, bool, bool, str]:
-    """Where a tensor stands in the network, by torchvision's names: Mixed_5b.branch5x5_1.conv."""
-    block, _, rest = name.partition(".")
-    branch = rest.partition(".")[0] if rest.startswith("branch") else ""
-    kernel_first = name.replace(".conv.", ".a.")
-    return block, branch == "branch_pool", "dbl" in branch, kernel_first
+def names() -> list[str]:
+    """The convolutions in the order of the network, as torchvision calls them."""
+    found = ["1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3"]
+    found = [f"Conv2d_{n}" for n in found]
+    double = ["3x3dbl_1", "3x3dbl_2", "3x3dbl_3"]
+    seven = ["1x1", *(f"7x7_{i}" for i in "123"), *(f"7x7dbl_{i}" for i in "12345"), "_pool"]
+    last = ["1x1", "3x3_1", "3x3_2a", "3x3_2b", *double[:2], "3x3dbl_3a", "3x3dbl_3b", "_pool"]
+    blocks = {f"5{c}": ["1x1", "5x5_1", "5x5_2", *double, "_pool"] for c in "bcd"}
+    blocks |= {"6a": ["3x3", *double]} | {f"6{c}": seven for c in "bcde"}
+    blocks |= {"7a": ["3x3_1", "3x3_2", *(f"7x7x3_{i}" for i in "1234")], "7b": last, "7c": last}
+    return found + [f"Mixed_{b}.branch{n}" for b, inside in blocks.items() for n in inside]
 
 
 def _classifier(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from genlab.contract import (
     Field,
     Generates,
     Guidance,
+    HasLikelihood,
     Model,
     Noise,
     Process,
@@ -110,6 +112,29 @@ class Built:
             codes = self.model.encode(self.codec.encode(u.to(self.hardware.device), None))
             x = self.model.decode(codes)
         return codes.cpu(), self.codec.decode(x.float()).cpu()
+
+    @torch.inference_mode()
+    def bits(
+        self,
+        u: Tensor,
+        y: Tensor | None,
+        seed: int,
+        indices: Sequence[int],
+        weights: str = "ema",
+    ) -> Tensor:
+        """u [n, *S] stored data -> [n] float64 bits per dimension of them, on the CPU.
+
+        -(log p(x) + log |dx/du|) / (D ln 2), with noise of the codec from (seed, index).
+        """
+        assert isinstance(self.model, HasLikelihood)
+        noise = SampleNoise(seed, indices, self.hardware.device)
+        labels = None if y is None else y.to(self.hardware.device)
+        x = self.codec.encode(u.to(self.hardware.device), noise)
+        with self.viewed(weights), self.hardware.autocast():
+            nats = self.model.log_prob(x, labels).double()
+        inside = self.codec.logdet(x)
+        assert inside is not None
+        return ((nats + inside.double()) / (-math.log(2) * x[0].numel())).cpu()
 
     def viewed(self, weights: str) -> _Viewed:
         """The model in evaluation mode with "ema" or "raw" weights, and as it was afterwards."""

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 
 __all__ = ["die_with_parent", "run", "run_ranks"]
@@ -85,8 +84,8 @@ def _code(child: subprocess.Popen[bytes]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def run_ranks(folder: Path, ranks: int, words: Sequence[str]) -> int:
-    """Trains a run directory on several processes of this machine; the exit code."""
+def run_ranks(words: Sequence[str], ranks: int) -> int:
+    """Runs `genlab <words>` as several processes of one group on this machine; the exit code."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -102,5 +101,5 @@ def run_ranks(folder: Path, ranks: int, words: Sequence[str]) -> int:
         }
         for rank in range(ranks)
     ]
-    command = [sys.executable, "-m", "genlab", "__work", str(folder), *words]
+    command = [sys.executable, "-m", "genlab", *words]
     return run([command] * ranks, environments)[0]

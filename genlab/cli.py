@@ -60,6 +60,7 @@ def _train(call: Call) -> int:
     for flag, given in (("--cfg job", call.cfg), ("--dry-run", call.dry_run)):
         if call.multirun and given:
             raise ConfigError(f"{flag} looks at one config: leave out -m and give one value a key")
+    call = call._replace(words=_metrics(call.words))
     words = _checked(call, "train", "fresh", "allow", "trust")
     from genlab import train
 
@@ -80,7 +81,23 @@ def _sample(call: Call) -> int:
     return sample.main(words)
 
 
+def _eval(call: Call) -> int:
+    words = _checked(call._replace(words=_metrics(call.words)), "eval", "outputs", "trust")
+    from genlab import eval as evaluation
+
+    return evaluation.main(words)
+
+
+def _metrics(words: tuple[str, ...]) -> tuple[str, ...]:
+    """metric=fid,kid names a list: two metrics of one evaluation, never a sweep."""
+    return tuple(
+        f"metric=[{w[7:]}]" if w.startswith("metric=") and "," in w and "[" not in w else w
+        for w in words
+    )
+
+
 def _resume(call: Call) -> int:
+    call = call._replace(words=_metrics(call.words))
     words = _checked(call, "train", "run", "allow", "trust")
     from genlab import resume
 
@@ -171,6 +188,7 @@ VERBS = {
         ("-m", "--cfg job", "--dry-run", "--config-dir DIR"),
     ),
     "sample": Verb("draw images from a run", _sample),
+    "eval": Verb("measure a run or a folder of images: fid, kid, ...", _eval),
     "resume": Verb("go on with a run, bit for bit", _resume),
     "report": Verb("write report.html of a run", _report),
     "list": Verb("models, data, networks ... or runs", _list, ("--json",)),
@@ -289,7 +307,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         # nothing can be said any more; `genlab list | head -1` is no error, a cut training is
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        worked = call.verb in ("train", "resume", "sample") and not (call.help or call.cfg)
+        worked = call.verb in ("train", "resume", "sample", "eval") and not (call.help or call.cfg)
         return 141 if worked else 0
     except (Exception, KeyboardInterrupt) as error:
         from genlab import failure

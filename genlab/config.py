@@ -52,6 +52,7 @@ HOUSE = {
     "every.checkpoint": "Count | Literal['auto']",
     "every.eval": "Count | Literal['auto']",
     "every.seconds": "Positive",
+    "eval.n": "Count | Literal['auto']",
     "keep.last": "Count",
     "keep.best": "str | None",
 }
@@ -70,8 +71,8 @@ PROMISE = {
 NOTES = {"extra", "promise"}
 """Top-level keys that change nothing: notes of a person (unchecked) and of an experiment."""
 
-PLACES = {"outputs", "every", "keep", "track"}
-"""Top-level keys of where and how often a run is kept and shown: not of what it computes."""
+PLACES = {"outputs", "every", "keep", "track", "metric", "features", "eval"}
+"""Top-level keys of how a run is kept, shown and judged: not of what it computes."""
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 """What may be set of the hydra node."""
@@ -142,6 +143,9 @@ def validate(config: Mapping[str, Any]) -> list[str]:
             problems.append(f"{room} is missing; add {room}=<one of `genlab list {room}`>")
         elif room == "network":
             problems += _check_roles(config, node)
+        elif room == "metric":
+            for name, metric in node.items():
+                problems += registry.check("metric", metric, f"metric.{name}")
         elif node.get("name") is not None:
             problems += registry.check(room, node)
     for key, annotation in HOUSE.items():

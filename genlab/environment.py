@@ -32,7 +32,7 @@ EXACT = (
 """Entries that bit-for-bit equality depends on."""
 
 
-def environment(hardware: Hardware, data: Dataset) -> dict[str, Any]:
+def environment(hardware: Hardware, data: Dataset | None) -> dict[str, Any]:
     """Versions, device and choices of this process, and what the data say of themselves."""
     cuda = hardware.device.type == "cuda"
     return {

@@ -24,6 +24,7 @@ STREAMS = {
     "bits": "likelihoods",
     "codes": "codes of a codebook",
     "points": "points of the plane",
+    "images": "images",
 }
 """Stream -> what it is in words; a metric's `needs` are among them."""
 
@@ -103,7 +104,7 @@ class Verdict(NamedTuple):
 class Metric(Protocol):
     """One number, or a few, from the evidence.
 
-    needs: of the streams real, fake, features, logits, training, pairs, bits, codes, points.
+    needs: names of STREAMS.
     least: images of each stream it takes. better: value -> whether low or high is good; values
     not in it have no order.
     """

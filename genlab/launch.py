@@ -20,7 +20,7 @@ def launch(folder: Path, ranks: int, trust: bool, allow: Sequence[str]) -> int:
         return work(folder, trust=trust, allow=tuple(allow))
     from genlab import child
 
-    return child.run_ranks(folder, ranks, [*allow, *(["trust"] if trust else [])])
+    return child.run_ranks(["__work", str(folder), *allow, *(["trust"] if trust else [])], ranks)
 
 
 def shared(folder: str, config: Mapping[str, Any]) -> str:

@@ -30,8 +30,14 @@ SAFE = (
     "sampler",
     "guidance",
     "track",
+    "metric",
+    "features",
+    "eval",
 )
 """Keys a resumed run may change freely: where, how long, how often, on what."""
+
+CHOICES = ("track", "metric", "features")
+"""Rooms in which a resumed run may choose anew."""
 
 UNSAFE = ("hardware.micro_batch",)
 """Exceptions to them: batch normalization sees the micro-batch."""
@@ -74,7 +80,7 @@ def take_over(run: Run, config: Mapping[str, Any], words: Sequence[str]) -> None
     before, node = run.config, OmegaConf.create(run.config)
     for key in SAFE:
         # what a hash of the config holds cannot differ; the rest is taken from the new command
-        if key in ("every", "keep", "data.root", "track"):
+        if key in ("every", "keep", "data.root", "track", "metric", "features", "eval"):
             value = OmegaConf.select(OmegaConf.create(dict(config)), key)
             OmegaConf.update(node, key, value, merge=False)
     after = OmegaConf.to_container(node)
@@ -104,13 +110,15 @@ def _changed(
     node = OmegaConf.create(dict(config))
     overrides = [OverridesParser.create().parse_override(word) for word in words]
     for override in overrides:
-        if override.get_key_element() == "track":  # before the keys of this member
-            node["track"] = cfg.member("track", str(override.value()))
+        key, value = override.get_key_element(), override.value()
+        if key in CHOICES:  # before the keys of these members
+            names = value if isinstance(value, list) else [value]
+            node[key] = OmegaConf.merge(*(cfg.member(key, str(name)) for name in names))
     known = cfg.flatten(OmegaConf.to_container(node))
     problems = []
     for override in overrides:
         key, value = override.get_key_element(), override.value()
-        if key == "track":
+        if key in CHOICES:
             continue
         if key not in known and not key.startswith("optimizer.players"):
             hint = suggest(key, known) or "`genlab list runs` and its config.yaml show it."

@@ -62,20 +62,27 @@ def load(
 class Loaded:
     """The newest valid checkpoint of a run, ready to draw samples."""
 
-    def __init__(self, run: Run, trust: bool = False, overrides: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        run: Run,
+        trust: bool = False,
+        overrides: Sequence[str] = (),
+        checkpoint: str | int = "latest",
+    ) -> None:
+        """checkpoint: latest, best, or the images it had seen."""
         self.run = run
         self.config = _with(run.config, overrides)
         if problems := cfg.validate(self.config):
             raise ConfigError(*problems)
-        found = Checkpoints(run.path / "checkpoints", print).newest()
-        if found is None:
+        folder = Checkpoints(run.path / "checkpoints", print).find(checkpoint)
+        if folder is None:
             raise CheckpointError(
                 f"{run.path} has no checkpoint yet; train it with genlab resume run={run.id}"
             )
-        self.checkpoint = found[0].name
+        self.checkpoint = folder.name
         self.built = build(self.config, trust=trust)
         self.built.hardware.start()
-        load_model(self.built.model, found[0] / "model.safetensors")
+        load_model(self.built.model, folder / "model.safetensors")
 
     @property
     def classes(self) -> int | None:

@@ -62,10 +62,10 @@ def _beside(head: str, comment: str, width: int) -> str:
 
 
 def _nodes(room: str, node: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    """The members in a room's node with their place: one, or one a role for networks."""
-    if room != "network":
+    """The members in a room's node with their place: one, or one a role or a name."""
+    if room not in ("network", "metric"):
         return [(room, node)]
-    return [(f"network.{role}", member) for role, member in node.items()]
+    return [(f"{room}.{role}", member) for role, member in node.items()]
 
 
 def _doc(room: str, node: Mapping[str, Any]) -> str:

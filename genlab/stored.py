@@ -19,6 +19,14 @@ __all__ = ["LIMIT", "read"]
 LIMIT = 200_000
 """Largest config file in bytes; nobody writes one, and larger ones come from mistakes."""
 
+YOUNGER: dict[str, dict[str, Any]] = {
+    "track": {"name": None},
+    "metric": {},
+    "features": {"name": None},
+    "eval": {"n": "auto"},
+}
+"""Rooms and keys that are younger than some runs, which did without."""
+
 
 def read(path: Path) -> dict[str, Any]:
     """A config file of a run directory, as plain data: no interpolation, no tags, no aliases."""
@@ -42,7 +50,8 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise ConfigError(f"{path} is empty or names no model: not a config genlab wrote")
     config.pop("hydra", None)
-    config.setdefault("track", {"name": None})  # the room is younger than some runs
+    for key, default in YOUNGER.items():
+        config.setdefault(key, default)
     return _completed({str(k): v for k, v in config.items()})
 
 
@@ -56,7 +65,7 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
         nodes = config.get(room)
         if not isinstance(nodes, dict):
             continue
-        for node in nodes.values() if room == "network" else [nodes]:
+        for node in nodes.values() if room in ("network", "metric") else [nodes]:
             name = node.get("name") if isinstance(node, dict) else None
             if name in registry.members(room):
                 missing = set(registry.signature(room, name).keys) - set(node)

@@ -48,8 +48,12 @@ def main(
     from genlab import dist
     from genlab.build import build, make_track
 
-    build(config, meta=True)  # every problem now, before a directory is made
+    built = build(config, meta=True)  # every problem now, before a directory is made
     make_track(config)
+    if config["metric"]:
+        from genlab.referee import Referee
+
+        Referee(Run(Path()), config, built, lambda line: None).check(config["keep"]["best"])
     if dry_run:
         from genlab.dry import dry_run as dry
 

@@ -28,6 +28,7 @@ from genlab.grids import write_grid
 from genlab.heldout import held_out
 from genlab.memory import memory, memory_advice
 from genlab.nn.shadow import Shadow
+from genlab.referee import Referee
 from genlab.registry import suggest
 from genlab.run import checkpoint as ckpt
 from genlab.run.checkpoint import Checkpoints
@@ -95,7 +96,11 @@ class Worker:
         with memory_advice(self.config):
             self.trainer = make_trainer(self.config, self.built, *self.built.data.load("train"))
         self.clock = self.trainer.clock
-        self.best, self.measured = math.inf, math.nan
+        self.referee = Referee(self.run, self.config, self.built, self.say)
+        best = self.config["keep"]["best"]
+        self.referee.check(best)
+        self.sign = self.referee.better(str(best).removeprefix("metric/")) or 1  # low is better
+        self.best, self.measured = math.nan, math.nan
         self.seconds = 0.0
         self._start_from(allow)
         dist.broadcast_([*self.model.parameters(), *self.model.buffers()])
@@ -116,7 +121,7 @@ class Worker:
             )
             self.trainer.restore(state["clock"], state["scales"])
             self.trainer.unread = state["unread"]
-            self.best = state["best"] if state["best"] is not None else math.inf
+            self.best = state["best"] if state["best"] is not None else math.nan
             self.seconds = self.journal.cut(self.clock.images) if self.main else 0.0
             self.say(f"resuming at image {self.clock.images:,} from {folder.name}")
             if different := changes(self.run.path, now):
@@ -248,6 +253,8 @@ class Worker:
         line: dict[str, float] = {}
         log, save = self._is_due("log"), self._is_due("checkpoint") or save_now
         self.trainer.peek()  # raises if a step was not finite, on every rank alike
+        if self._is_due("eval"):
+            line |= self.referee(self.clock.images)  # all ranks draw
         if not self.main:
             if log:
                 self.trainer.read()
@@ -261,7 +268,8 @@ class Worker:
             if grid := write_grid(self.built, self.config["seed"], folder, self.clock.images):
                 self.sink.picture(*grid, self.clock.images)
         # saved now, since the best is what was measured; a broken value is never the best
-        better = math.isfinite(self.measured) and self.measured < self.best
+        gain = self.sign * (self.best - self.measured)
+        better = math.isfinite(self.measured) and (gain > 0 or not math.isfinite(self.best))
         if save or better:
             self._save(better)
         self._pause += time.monotonic() - max(self._began, self._last[0])
@@ -285,7 +293,9 @@ class Worker:
             wanted = "heldout/loss" if len(self.trainer.players) == 1 else None
         if wanted in values:
             self.measured = values[wanted]
-        elif wanted is not None and (line if wanted.startswith("heldout/") else means):
+        elif wanted is not None and (
+            line if wanted.startswith(("heldout/", "metric/")) else means
+        ):
             raise ConfigError(
                 f"keep.best={wanted}: the journal has no such value. "
                 f"{suggest(wanted, values) or 'It has: ' + ', '.join(values) + '.'}"

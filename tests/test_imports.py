@@ -7,7 +7,8 @@ import pytest
 
 from genlab.registry import PACKAGE, ROOMS
 
-SHARED = {"contract", "evidence", "registry", "schema", "noise", "dist", "errors", "nn", "kernel"}
+SHARED = {"contract", "evidence", "registry", "schema", "noise", "dist", "errors", "progress"}
+SHARED |= {"nn", "kernel"}
 """What every room may import."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -27,8 +27,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from genlab.data.progress import say
 from genlab.errors import DiskError
+from genlab.progress import say
 
 __all__ = ["Cache", "Cached"]
 

@@ -18,9 +18,9 @@ from genlab.data import cifar_files as files
 from genlab.data.cache import Cache
 from genlab.data.decoded import planes
 from genlab.data.fetch import fetch_archive, mirrors
-from genlab.data.progress import progress, say
 from genlab.data.resize import check_size, resize
 from genlab.errors import DataError
+from genlab.progress import progress, say
 from genlab.registry import register
 
 __all__ = ["CIFAR10"]

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from genlab.data.cache import Cache, Cached
 from genlab.data.image import Corrupt, Recipe, quiet
-from genlab.data.progress import progress, say
 from genlab.data.source import Source, fingerprint
 from genlab.errors import DataError
+from genlab.progress import progress, say
 
 __all__ = ["Decoded", "last_tenth", "planes"]
 

@@ -116,21 +116,28 @@ class Folder:
         return u, torch.tensor([self._class[self._classes[n]] for n in names])
 
     @staticmethod
-    def each(path: str, channels: int, size: int) -> Iterator[tuple[str, Tensor | None, set[str]]]:
-        """Every image of a folder or .zip file in the order of names, nothing held out or kept.
+    def each(
+        path: str, channels: int | None, size: int | None
+    ) -> Iterator[tuple[str, Tensor | None, set[str]]]:
+        """Every image of a place in the order of names, nothing held out or kept.
 
-        channels: 3, or 1 for grey; size: side in pixels of the centred square. Yields its name,
-        uint8 [C, size, size] or None for a corrupt one, and what was done to it, in words.
+        channels: 3, 1 for grey, None for 3 of image files and those stored of an array. size:
+        side in pixels of the centred square, None as stored. Yields its name, uint8 [C, H, W] or
+        None for a corrupt one, and what was done to it, in words.
         Raises DataError for a place without images and Refused for a bomb.
         """
-        images = source(Path(os.path.abspath(os.path.expanduser(path))))
-        recipe = Recipe(channels, size, square)
+        place = Path(os.path.abspath(os.path.expanduser(path)))
+        images: Source = Rows(place) if place.suffix == ".npy" else source(place)
+        depth = channels or (images.shape[2] if isinstance(images, Rows) else 3)
+        recipe = Recipe(depth, size, square if size else None)
         for name in images.names:
             try:
                 with quiet():
                     picture = images.image(name)
-                    words = {"cropped to the square"} if picture.width != picture.height else set()
-                    words |= {f"resized to {size}"} if min(picture.size) != size else set()
+                    resized = size is not None and min(picture.size) != size
+                    words = {f"resized to {size}"} if resized else set()
+                    if size is not None and picture.width != picture.height:
+                        words.add("cropped to the square")
                     pixels, done = recipe(picture)
             except Corrupt as e:
                 yield name, None, {str(e)}

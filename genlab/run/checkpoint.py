@@ -137,6 +137,24 @@ class Checkpoints:
             )
         return None
 
+    def find(self, which: str | int = "latest") -> Path | None:
+        """The folder of a valid checkpoint: latest, best, or the images it had seen.
+
+        None if there never was one; CheckpointError for one that is damaged or not there.
+        """
+        if which == "latest":
+            found = self.newest()
+            return found[0] if found else None
+        name = self.pointer("best") if which == "best" else f"{int(which):012d}"
+        if name not in self.names():
+            have = ", ".join(f"{int(n):,}" for n in self.names()) or "none"
+            raise CheckpointError(
+                f"{self.folder} has no checkpoint {which!r}; kept are those at image {have}, and "
+                "best names one where a value decides it"
+            )
+        verify(self.folder / name)
+        return self.folder / name
+
     def _sweep(self) -> None:
         """Removes what killed processes left."""
         self.folder.mkdir(parents=True, exist_ok=True)

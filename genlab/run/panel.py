@@ -164,7 +164,9 @@ class Panel:
 
 
 def _is_loss(name: str) -> bool:
-    return name.startswith("loss/") or name.endswith("/loss")
+    """What a person watches: losses, and metrics without what belongs to them (fid_bias)."""
+    kind, _, rest = name.partition("/")
+    return kind == "loss" or rest == "loss" or (kind == "metric" and "_" not in rest)
 
 
 class _Patient:

@@ -1,0 +1,190 @@
+"""What an evaluation is of: a run at a checkpoint, or a folder of images, and its reference."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genlab import dist, registry
+from genlab.build import Built
+from genlab.contract import Dataset, Denoises, Spec
+from genlab.environment import environment
+from genlab.errors import DataError
+from genlab.gather import Reference, Subject, choose
+from genlab.hardware.auto import Hardware
+from genlab.progress import say
+from genlab.run.directory import find_run
+from genlab.sample import Loaded
+from genlab.subject import of_built, of_images, read_images, reference
+
+__all__ = ["Case", "of_folder", "of_run", "size_of"]
+
+SAMPLES = {"cpu": 2_000, "cuda": 50_000}
+
+
+@dataclass
+class Case:
+    """What is judged, with what it is compared, on what machine.
+
+    title: in words. told: the subject as the record has it. spec: of the stored data. home:
+    folder of evaluations. key: whatever else the samples depend on.
+    """
+
+    title: str
+    subject: Subject
+    told: dict[str, Any]
+    real: Reference
+    spec: Spec
+    hardware: Hardware
+    home: Path
+    key: str
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def streams(self) -> Path:
+        """Where the samples and their features are kept: another place for other samples."""
+        text = json.dumps([self.told, self.key], sort_keys=True, default=str)
+        return self.home / f".streams-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case:
+    """A run at one of its checkpoints. others: overrides of its sampler, guidance, hardware."""
+    run = find_run(str(asked["run"]), asked["outputs"])
+    loaded = Loaded(run, trust, others, asked["checkpoint"])
+    built, config = loaded.built, loaded.config
+    dist.start(built.hardware.device)
+    if dist.rank() == 0 and not run.status.startswith("done"):
+        state = "still training" if run.status == "running" else run.status
+        say(
+            f"{run.title} is {state}; its checkpoint at image {int(loaded.checkpoint):,} is judged"
+        )
+    name = f"{config['data']['name']} {size_of(built.data.spec)}"
+    n = _samples(asked["n"], built.hardware)
+    subject = of_built(built, name, n, asked["seed"], asked["weights"], asked["of"])
+    told: dict[str, Any] = {
+        "run": run.title,
+        "id": run.id,
+        "of": subject.of,
+        "checkpoint": int(loaded.checkpoint),
+        "weights": asked["weights"],
+        "seed": asked["seed"],
+        "batch": asked["batch"],
+    }
+    if subject.of == "samples":
+        told["sampler"] = config["sampler"]
+        if config["guidance"].get("name") is not None:
+            told["guidance"] = config["guidance"]
+        told["temperature"] = built.solver.temperature
+        told["evaluations"] = _evaluations(built)
+    manifest = run.path / "checkpoints" / loaded.checkpoint / "manifest.json"
+    saved = hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]
+    return Case(
+        title=f"{run.title} at image {int(loaded.checkpoint):,}",
+        subject=subject,
+        told=told,
+        real=_reference(asked, built.data, name, built.data.spec, built.hardware, n, subject.of),
+        spec=built.data.spec,
+        hardware=built.hardware,
+        home=run.path / "eval",
+        key=f"{saved} {built.hardware.precision} {built.hardware.device.type}",
+        environment=environment(built.hardware, built.data),
+    )
+
+
+def of_folder(asked: Mapping[str, Any]) -> Case:
+    """The images of fake=, beside those of real= or data=."""
+    hardware: Hardware = registry.build("hardware", asked["hardware"])
+    hardware.start()
+    dist.start(hardware.device)
+    node = asked.get("data")
+    data: Dataset | None = None
+    channels: int | None = None
+    if node is not None:
+        data = registry.build("data", node, root=node["root"])
+        channels = data.spec.shape[0]
+        if len(data.spec.shape) != 3:
+            raise DataError(
+                f"data={node['name']} are no images; fake= images need a set of images"
+            )
+    images = read_images(asked["fake"], "fake", asked["size"], channels)
+    if asked["n"] != "auto":
+        images = choose(images, asked["n"]).contiguous()
+    spec = Spec(tuple(images.shape[1:]))
+    subject = of_images(images, (lambda: data.load("train")[0]) if data is not None else None)
+    name = f"{node['name']} {size_of(data.spec)}" if node is not None and data is not None else ""
+    real = _reference(asked, data, name, spec, hardware, len(images), "images")
+    if real.images.shape[1:] != images.shape[1:]:
+        (c, h, w), (c2, h2, w2) = images.shape[1:], real.images.shape[1:]
+        raise DataError(
+            f"fake= has images of {w} x {h} x {c}, the reference {real.name} of {w2} x {h2} x "
+            f"{c2}; add size={min(h2, w2)}"
+        )
+    title = str(asked["fake"])
+    told = {"folder": title, "of": "images", "images": len(images), "digest": _digest(images)}
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(title).name)[:60] or "images"
+    return Case(
+        title=title,
+        subject=subject,
+        told=told,
+        real=real,
+        spec=spec,
+        hardware=hardware,
+        home=Path(asked["outputs"]) / "eval" / slug,
+        key="",
+        environment=environment(hardware, data),
+    )
+
+
+def _samples(asked: int | str, hardware: Hardware) -> int:
+    """How many samples n=auto means on this device."""
+    return SAMPLES.get(hardware.device.type, SAMPLES["cuda"]) if asked == "auto" else int(asked)
+
+
+def _reference(
+    asked: Mapping[str, Any],
+    data: Dataset | None,
+    name: str,
+    spec: Spec,
+    hardware: Hardware,
+    n: int,
+    of: str,
+) -> Reference:
+    many = asked["n_real"]
+    if asked["real"] is not None:
+        images = read_images(asked["real"], "real", asked["size"], spec.shape[0])
+        chosen = choose(images, None if many in ("auto", "all") else many).contiguous()
+        return Reference(str(asked["real"]), chosen, len(images))
+    assert data is not None
+    split = asked["split"]
+    if split == "auto":
+        split = "test" if of == "reconstructions" else "train"
+    if many == "auto":
+        many = n if hardware.device.type == "cpu" else "all"
+    return reference(data, name, split, None if many == "all" else many)
+
+
+def _evaluations(built: Built) -> int:
+    """Network evaluations a sample costs, counted on one."""
+    if not isinstance(built.model, Denoises):
+        return 1
+    built.solver.evaluations = 0
+    built.draw([0] if built.spec.classes else None, 0, [0])
+    return built.solver.evaluations
+
+
+def size_of(spec: Spec) -> str:
+    """HxWxC of images, the number of coordinates of points."""
+    return "x".join(str(n) for n in (*spec.shape[1:], spec.shape[0]))
+
+
+def _digest(images: torch.Tensor) -> str:
+    from genlab.extract import digest
+
+    return digest(images)[:12]

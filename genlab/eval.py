@@ -1,0 +1,155 @@
+"""`genlab eval`: what a run, or anybody's images, are worth, each number with its protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genlab import config as cfg
+from genlab import dist, registry, schema
+from genlab.case import Case, of_folder, of_run
+from genlab.errors import ConfigError
+from genlab.evidence import Metric
+from genlab.gather import Gathered
+from genlab.judge import Admitted, admit, judge, make_metrics
+from genlab.listing import table
+from genlab.results import write_result
+from genlab.run.words import count, number
+
+__all__ = ["main"]
+
+SCHEMA = {
+    "checkpoint": "Literal['latest', 'best'] | Natural",
+    "fake": "str | None",
+    "real": "str | None",
+    "size": "Count | None",
+    "of": "Literal['auto', 'samples', 'reconstructions']",
+    "split": "Literal['auto', 'train', 'test']",
+    "n": "Count | Literal['auto']",
+    "n_real": "Count | Literal['auto', 'all']",
+    "batch": "Count",
+    "seed": "Natural",
+    "weights": "Literal['ema', 'raw']",
+    "name": "str | None",
+}
+OF_RUN = ("sampler", "guidance", "hardware")  # rooms whose keys go to the run
+
+
+def main(words: Sequence[str]) -> int:
+    """Judges a run, or the images of fake=, and writes result.json; returns 0."""
+    options, rest = cfg.options(words)
+    foreign = any(w.startswith("fake=") and w != "fake=null" for w in rest)
+    ours, others = [], []
+    for word in rest:
+        room = word.lstrip("+~").partition("=")[0].partition(".")[0]
+        of_run_alone = room in OF_RUN or word.startswith("data.root=")
+        (others if of_run_alone and not foreign else ours).append(word)
+    named = any(w.partition("=")[0] == "metric" for w in ours)
+    if not named:  # all there are; those that cannot be had are left out, and said
+        every = [n for n in registry.names("metric") if n != "none"]
+        ours.insert(0, f"metric=[{','.join(every)}]")
+    asked, _ = cfg.compose(ours, primary="eval")
+    _check(asked)
+    metrics = make_metrics(asked["metric"])
+    devices = _devices(others, asked)
+    if devices > 1 and dist.world() == 1:
+        from genlab import child
+
+        return child.run_ranks(["eval", *words], devices)
+    try:
+        if foreign:
+            case = of_folder(asked)
+        else:
+            case = of_run(asked, others, bool(options.get("trust")))
+        _finish(case, asked, metrics, named)
+    finally:
+        dist.stop()
+    return 0
+
+
+def _devices(others: Sequence[str], asked: Mapping[str, Any]) -> int:
+    """Ranks that were asked for here; those a run was trained on do not count."""
+    typed = [w.partition("=")[2] for w in others if w.startswith("hardware.devices=")]
+    return int(typed[-1]) if typed and typed[-1].isdecimal() else int(asked["hardware"]["devices"])
+
+
+def _check(asked: Mapping[str, Any]) -> None:
+    """ConfigError with every problem that needs no data to be seen."""
+    problems = []
+    for name, node in asked["metric"].items():
+        problems += registry.check("metric", node, f"metric.{name}")
+    if asked["features"].get("name") is not None:
+        problems += registry.check("features", asked["features"])
+    for key, annotation in SCHEMA.items():
+        try:
+            schema.coerce(asked[key], annotation)
+        except ValueError as e:
+            problems.append(f"{key} must be {e}, not {asked[key]!r}")
+    if asked["fake"] is None:
+        if asked.get("data") is not None:
+            problems.append("data= is the reference of fake= images; a run has its own data")
+        if asked["size"] is not None and asked["real"] is None:
+            problems.append("size= is of fake= and real= images; a run draws its own size")
+    else:
+        if asked["of"] != "auto":
+            problems.append("of= is of a run; fake= images are judged as they are")
+        if asked["real"] is None and asked.get("data") is None:
+            problems.append("fake= needs a reference: real=<folder> or data=<a data set>")
+    name = asked["name"]
+    if name is not None and (not name or name.startswith(".") or set(name) & set("/\\\0")):
+        problems.append(f"name={name!r} must be a plain folder name")
+    if not asked["metric"]:
+        problems.append("metric=none leaves nothing to do; name some, or leave it out for all")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _finish(
+    case: Case, asked: Mapping[str, Any], metrics: Mapping[str, Metric], named: bool
+) -> None:
+    admitted = admit(metrics, asked["features"], case.subject, case.spec, case.hardware, named)
+    evidence = Gathered(
+        case.subject,
+        case.real,
+        admitted.features,
+        folder=case.streams,
+        cache=Path(asked["outputs"]) / ".cache" / "features",
+        device=case.hardware.device,
+        batch=asked["batch"],
+        seed=asked["seed"],
+    )
+    found = judge(admitted.metrics, asked["metric"], evidence, admitted.chosen)
+    if dist.rank():
+        return
+    protocols = {name: record["protocol"] for name, record in found.items()}
+    text = json.dumps([case.told, case.key, protocols], sort_keys=True, default=str)
+    made = hashlib.sha256(text.encode()).hexdigest()[:6]
+    stem = f"{case.told['checkpoint']:012d}-" if "checkpoint" in case.told else ""
+    folder = case.home / (asked["name"] or f"{stem}{made}")
+    spent = {k: round(v, 2) for k, v in evidence.seconds.items()}
+    path = write_result(folder, case.told, found, {**case.environment, "seconds": spent})
+    _say(case, admitted, found)
+    print(path)
+
+
+def _say(case: Case, admitted: Admitted, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """The table of an evaluation, with what every number is of."""
+    print(f"{case.title}")
+    by = admitted.features
+    facts = [f"{count(case.subject.n)} {case.subject.of}"]
+    real = case.real
+    facts.append(f"reference {real.name}, {count(len(real.images))} of {count(real.of)}")
+    if by is not None:
+        facts.append(f"features {admitted.chosen} {by.digest}, resizer {by.resizer}")
+    print("; ".join(facts))
+    rows = []
+    for record in found.values():
+        (name, value), *more = record["values"].items()
+        rest = ", ".join(f"{k} {number(v)}" for k, v in more)
+        rows.append((name, number(value), f"{record['seconds']:.1f} s", rest))
+    print(table(rows, indent="  "))
+    for name, reason in admitted.left.items():
+        print(f"  without {name}: {reason}")

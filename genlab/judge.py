@@ -1,0 +1,208 @@
+"""Metrics over one body of evidence, and what makes each number what it is."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from genlab import dist, registry
+from genlab.contract import Spec
+from genlab.errors import ConfigError, DataError, DeviceError
+from genlab.evidence import STREAMS, Features, Metric
+from genlab.gather import Gathered, Subject
+from genlab.hardware.auto import Hardware
+
+__all__ = ["Admitted", "admit", "features_for", "judge", "make_features", "make_metrics"]
+
+SMALL = 32  # side up to which one-channel images go to the small network
+
+
+def features_for(node: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
+    """The node of features=, with `auto` resolved by what the data look like."""
+    if node.get("name") is not None:
+        return dict(node)
+    from genlab.config import member
+
+    name = "inception"
+    if len(spec.shape) == 1:
+        name = "raw"
+    elif spec.shape[0] == 1 and max(spec.shape[1:]) <= SMALL:
+        name = "small"
+    return {str(k): v for k, v in member("features", name).items()}
+
+
+def make_features(
+    node: Mapping[str, Any], spec: Spec, hardware: Hardware, trust: bool
+) -> Features:
+    """The feature network of a node; DeviceError or DataError for weights that are not there."""
+    features: Features = registry.build(
+        "features", node, trust=trust, spec=spec, device=hardware.device
+    )
+    return features
+
+
+def make_metrics(nodes: Mapping[str, Any], trust: bool = True) -> dict[str, Metric]:
+    """Name -> metric; ConfigError with every problem at once."""
+    found, problems = {}, []
+    for name, node in nodes.items():
+        try:
+            found[name] = registry.build("metric", node, f"metric.{name}", trust)
+        except ConfigError as e:
+            problems.extend(e.problems)
+    if problems:
+        raise ConfigError(*problems)
+    return found
+
+
+class Admitted(NamedTuple):
+    """The metrics that can be had, by which features, and why the others cannot."""
+
+    metrics: dict[str, Metric]
+    features: Features | None
+    chosen: str  # name of the features, "" for none
+    left: dict[str, str]
+
+
+def admit(
+    metrics: Mapping[str, Metric],
+    node: Mapping[str, Any],
+    subject: Subject,
+    spec: Spec,
+    hardware: Hardware,
+    named: bool,
+    trust: bool = True,
+) -> Admitted:
+    """Sorts metrics into those this subject can serve and the others.
+
+    node: of features=; the network is made only if a metric asks for it. named: a person asked
+    for just these, so one that cannot be had is a ConfigError that names those that can, and
+    missing weights are an error too.
+    """
+    streams = {name for name, has in _has(subject, spec).items() if has} | PASSED
+    left = {n: _absent(m, streams) for n, m in metrics.items() if _absent(m, streams)}
+    able = {n: m for n, m in metrics.items() if n not in left}
+    features: Features | None = None
+    chosen = ""
+    looking = [n for n, m in able.items() if PASSED & set(m.needs)]
+    if looking and not (named and left):
+        try:
+            resolved = features_for(node, spec)
+            chosen = str(resolved["name"])
+            features = make_features(resolved, spec, hardware, trust)
+        except (ConfigError, DeviceError, DataError) as e:
+            if named:
+                raise
+            left |= dict.fromkeys(looking, str(e))
+        else:
+            for name in looking:
+                wanted = getattr(able[name], "features", None)
+                if wanted not in (None, chosen):
+                    left[name] = f"it is defined on features={wanted}, these are {chosen}"
+                elif "logits" in able[name].needs and "logits" not in features.outputs:
+                    left[name] = f"these weights of features={chosen} give no class logits"
+        able = {n: m for n, m in able.items() if n not in left}
+    if left and (named or not able):
+        name, reason = next(iter(left.items()))
+        rest = f"it can serve {', '.join(able)}" if able else "it can serve no other of them"
+        raise ConfigError(f"metric={name}: {reason}; {rest}")
+    return Admitted(able, features, chosen, left)
+
+
+PASSED = {"features", "logits"}  # what a feature network makes of images
+
+
+def _has(subject: Subject, spec: Spec) -> dict[str, bool]:
+    """Stream -> whether this subject has it."""
+    return {
+        "real": True,
+        "fake": subject.draw is not None or subject.pairs is not None,
+        "training": subject.training is not None,
+        "pairs": subject.pairs is not None,
+        "codes": subject.codes is not None,
+        "bits": subject.bits is not None,
+        "points": len(spec.shape) == 1,
+        "images": len(spec.shape) == 3,
+    }
+
+
+def _absent(metric: Metric, streams: Collection[str]) -> str:
+    absent = [STREAMS[need] for need in metric.needs if need not in streams]
+    return f"it needs {' and '.join(absent)}" if absent else ""
+
+
+def judge(
+    metrics: Mapping[str, Metric],
+    nodes: Mapping[str, Mapping[str, Any]],
+    evidence: Gathered,
+    features: str,
+    forgive: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Metric -> values, better, protocol, seconds (and pairs), on rank 0; {} on the others.
+
+    nodes: config of each metric, part of its protocol. features: name of the feature network.
+    forgive: a metric that cannot judge gives NaN and says why under "error", for a training that
+    must go on; else DataError.
+    """
+    evidence.gather({need for m in metrics.values() for need in m.needs})
+    found: dict[str, dict[str, Any]] = {}
+    if dist.rank():
+        return found
+    for name, metric in metrics.items():
+        start = time.perf_counter()
+        record: dict[str, Any] = {
+            "better": dict(metric.better),
+            "protocol": protocol(metric, nodes[name], evidence, features),
+        }
+        try:
+            enough(name, metric, evidence)
+            verdict = metric(evidence)
+            record["values"] = {k: float(v) for k, v in verdict.values.items()}
+            if verdict.pairs is not None:
+                record["pairs"] = verdict.pairs
+        except DataError as e:
+            if not forgive:
+                raise
+            record |= {"values": {name: math.nan}, "error": str(e)}
+        record["seconds"] = round(time.perf_counter() - start, 3)
+        found[name] = record
+    return found
+
+
+def enough(name: str, metric: Metric, evidence: Gathered) -> None:
+    """DataError when a stream has fewer images than the metric takes."""
+    subject = evidence.subject
+    have = {}
+    if set(metric.needs) & {"fake", "features", "logits", "points"}:
+        have[f"{subject.of} (n)"] = len(evidence.fake())
+    if set(metric.needs) & {"real", "features"}:
+        have["reference images (n_real)"] = len(evidence.real())
+    if set(metric.needs) & {"pairs", "bits", "codes"}:
+        have["held-out images"] = subject.held_out
+    for what, n in have.items():
+        if n < metric.least:
+            raise DataError(f"metric {name} needs {metric.least} {what} or more, here are {n}")
+
+
+def protocol(
+    metric: Metric, node: Mapping[str, Any], evidence: Gathered, features: str
+) -> dict[str, Any]:
+    """All that must be equal for two numbers of a metric to be ranked."""
+    needs, subject = set(metric.needs), evidence.subject
+    told: dict[str, Any] = {}
+    if needs & {"fake", "features", "logits", "points"}:
+        told |= {"of": subject.of, "images": len(evidence.fake())}
+    if needs & {"pairs", "bits", "codes"}:
+        told |= {"held_out": subject.held_out, "held_out_set": subject.held_out_name}
+    if needs & {"real", "features"} and evidence.reference is not None:
+        reference = evidence.reference
+        told |= {
+            "reference": reference.name,
+            "reference_images": f"{len(reference.images)} of {reference.of}",
+            "reference_digest": reference.digest,
+        }
+    if needs & PASSED and evidence.features_by is not None:
+        by = evidence.features_by
+        told |= {"features": features, "features_digest": by.digest, "resizer": by.resizer}
+    return told | {k: v for k, v in node.items() if k not in ("name", "file")}

@@ -53,7 +53,8 @@ def main(words: Sequence[str]) -> int:
         ours.insert(0, f"metric=[{','.join(every)}]")
     asked, _ = cfg.compose(ours, primary="eval")
     _check(asked)
-    metrics = make_metrics(asked["metric"])
+    left: dict[str, str] = {}
+    metrics = make_metrics(asked["metric"], left=None if named else left)
     devices = _devices(others, asked)
     if devices > 1 and dist.world() == 1:
         from genlab import child
@@ -64,7 +65,7 @@ def main(words: Sequence[str]) -> int:
             case = of_folder(asked)
         else:
             case = of_run(asked, others, bool(options.get("trust")))
-        _finish(case, asked, metrics, named)
+        _finish(case, asked, metrics, named, left)
     finally:
         dist.stop()
     return 0
@@ -108,9 +109,14 @@ def _check(asked: Mapping[str, Any]) -> None:
 
 
 def _finish(
-    case: Case, asked: Mapping[str, Any], metrics: Mapping[str, Metric], named: bool
+    case: Case,
+    asked: Mapping[str, Any],
+    metrics: Mapping[str, Metric],
+    named: bool,
+    left: Mapping[str, str],
 ) -> None:
     admitted = admit(metrics, asked["features"], case.subject, case.spec, case.hardware, named)
+    admitted.left.update(left)
     evidence = Gathered(
         case.subject,
         case.real,

@@ -111,7 +111,7 @@ def test_rows_of_a_batch_do_not_influence_each_other():
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (1, 28, 33), (1, 64, 64), (2,)])
 def test_other_data_are_sent_elsewhere(shape):
-    with pytest.raises(ValueError, match="one-channel images of at most 32.*features=inception"):
+    with pytest.raises(ValueError, match=r"one-channel images of at most 32.*features=inception"):
         Small(Spec(shape))
 
 

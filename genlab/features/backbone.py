@@ -40,4 +40,4 @@ class Backbone:
     def __call__(self, u: Tensor) -> Mapping[str, Tensor]:
         """u uint8 [n, C, H, W] -> pool [n, width] float32."""
         with precise(self.device):
-            return {"pool": self.net(self.prepare(u))}
+            return {"pool": self.net(self.prepare(u.to(self.device)))}

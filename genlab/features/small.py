@@ -56,7 +56,7 @@ class Small:
     def __call__(self, u: Tensor) -> Mapping[str, Tensor]:
         """u uint8 [n, 1, H, W] -> pool [n, 128], logits [n, 10], float32."""
         with precise(self.device):
-            pool = self.net.pool(canvas(u))
+            pool = self.net.pool(canvas(u.to(self.device)))
             return {"pool": pool, "logits": self.net.head(pool)}
 
 

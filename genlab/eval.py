@@ -11,7 +11,7 @@ from typing import Any
 from genlab import config as cfg
 from genlab import dist, registry, schema
 from genlab.case import Case, of_folder, of_run
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, DataError
 from genlab.evidence import Metric
 from genlab.gather import Gathered
 from genlab.judge import Admitted, admit, judge, make_metrics
@@ -127,9 +127,13 @@ def _finish(
         batch=asked["batch"],
         seed=asked["seed"],
     )
-    found = judge(admitted.metrics, asked["metric"], evidence, admitted.chosen)
+    found = judge(admitted.metrics, asked["metric"], evidence, admitted.chosen, forgive=not named)
     if dist.rank():
         return
+    for name in [n for n, record in found.items() if "error" in record]:
+        admitted.left[name] = found.pop(name)["error"]
+    if not found:
+        raise DataError("; ".join(admitted.left.values()))
     protocols = {name: record["protocol"] for name, record in found.items()}
     text = json.dumps([case.told, case.key, protocols], sort_keys=True, default=str)
     made = hashlib.sha256(text.encode()).hexdigest()[:6]

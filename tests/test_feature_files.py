@@ -445,6 +445,25 @@ def test_rows_of_a_batch_do_not_influence_each_other(tmp_path):
         assert whole.std(0).mean() > 0
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_what_the_cpu_gives(tmp_path, monkeypatch):
+    """Also where a run has switched TF32 on for its own networks."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    u = images(5)
+    files = {
+        DINOv2: saved(tiny_dino(16), tmp_path / "d.pth"),
+        AlexNetFeatures: saved(random_torso(AlexNet()), tmp_path / "a.pth"),
+    }
+    for features, file in files.items():
+        with torch.autocast("cuda", torch.bfloat16):
+            found = features(COLOUR, torch.device("cuda"), file=file)(u)["pool"]
+        wanted = features(COLOUR, file=file)(u)["pool"]
+        torch.testing.assert_close(found.cpu(), wanted, rtol=1e-4, atol=1e-4)
+    assert torch.backends.cudnn.allow_tf32
+
+
 # --- wrong files ---------------------------------------------------------------------------------
 
 

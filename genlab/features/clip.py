@@ -57,7 +57,9 @@ TRANSFORMERS = {
 
 @register
 class CLIP(Backbone):
-    """Image tower of CLIP from a file: ViT-B/32, B/16, L/14 or L/14 for 336 pixels.
+    """Image tower of CLIP, a ViT-B or ViT-L, from a file.
+
+    The networks are ViT-B/32, B/16, L/14 and L/14 for 336 pixels.
 
     pool: the embedding that is compared with text, 512 or 768 numbers, not normalized. Which
     network it is, is seen from the shapes; names are those of OpenAI (and open_clip) or of

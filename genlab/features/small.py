@@ -24,7 +24,7 @@ PREPARATION = "zeros around to 32 x 32, below 28 pixels bicubic to 28 before"
 
 @register
 class Small:
-    """Features of a classifier of FashionMNIST, for one-channel sets up to 32 pixels.
+    """Classifier of FashionMNIST, for one-channel sets up to 32 pixels.
 
     pool: 128 numbers before the last layer. logits: 10, of the classes of FashionMNIST.
 

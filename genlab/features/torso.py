@@ -39,7 +39,7 @@ class VGG16Features(Backbone):
 
 @register("alexnet")
 class AlexNetFeatures(Backbone):
-    """AlexNet from a file, the mean over pixels of the last convolution: 256 numbers.
+    """AlexNet from a file, the mean over pixels of its last map: 256 numbers.
 
     pool: behind the ReLU of the 5th convolution, 13 x 13 pixels; the classifier is not used.
 

@@ -25,7 +25,9 @@ HEADS = "https://github.com/richzhang/PerceptualSimilarity: lpips/weights/v0.1/{
 
 @register
 class LPIPS:
-    """Mean LPIPS 0.1 of originals and copies, 0 when equal; at the stored size.
+    """Mean LPIPS of originals and copies, 0 when equal.
+
+    Version 0.1, at the stored size.
 
     net: whose maps are compared, alex or vgg. backbone: torchvision's weights of that network.
     heads: the weights of LPIPS for it. One channel is repeated for all three.

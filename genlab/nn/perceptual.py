@@ -45,9 +45,8 @@ class Perceptual(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """a, b [n, 3, H, W] in [-1, 1] -> [n]; has a gradient for both."""
         maps = zip(self._seen(a), self._seen(b), self.heads.weights(), strict=True)
-        return torch.stack([((w * (f - g).square()).sum(1)).mean((1, 2)) for f, g, w in maps]).sum(
-            0
-        )
+        terms = [(w * (f - g).square()).sum(1).mean((1, 2)) for f, g, w in maps]
+        return torch.stack(terms).sum(0)
 
     def _seen(self, x: Tensor) -> list[Tensor]:
         maps = self.torso((x - self.shift) / self.scale)

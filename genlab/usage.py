@@ -39,6 +39,12 @@ EXAMPLES = {
         "genlab sample run=a1b2c3 n=64 sampler=heun sampler.steps=30 seed=7",
         "genlab sample run=d4e5f6 from=photos/",
     ],
+    "eval": [
+        "genlab eval",
+        "genlab eval run=a1b2c3 metric=fid,kid features=inception n=10000",
+        "genlab eval run=a1b2c3 sampler.steps=10 checkpoint=best",
+        "genlab eval fake=my_samples/ data=cifar10 metric=fid,prdc",
+    ],
     "resume": ["genlab resume", "genlab resume run=a1b2c3 schedule.images=4e6"],
     "report": ["genlab report", "genlab report run=a1b2c3"],
     "list": ["genlab list", "genlab list models", "genlab list runs --json"],
@@ -91,6 +97,15 @@ def _body(name: str) -> list[str]:
             own += [k for k in catalog.keys("train", {}).values() if k.name == "sampler.steps"]
             own = [k for k in own if k.name.partition(".")[0] != "hydra"]
             return [_groups(["sampler", "guidance", "hardware"]), _keys([*own, TRUST])]
+        case "eval":
+            own = catalog.scan(registry.configs_dir() / "eval.yaml")
+            own = [k for k in own if k.name.partition(".")[0] != "hydra"]
+            groups = ["metric", "features", "data", "sampler", "guidance", "hardware"]
+            return [
+                _groups(groups),
+                _keys([*own, TRUST])
+                + "\n  metric=fid,kid measures both; left out, all that the run can serve.",
+            ]
         case "resume":
             more = ("schedule.images", "as it was", "a larger number goes on with a finished run")
             return [_keys([RUN, more, ALLOW, TRUST, OUTPUTS])]

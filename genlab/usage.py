@@ -41,6 +41,12 @@ EXAMPLES = {
     ],
     "resume": ["genlab resume", "genlab resume run=a1b2c3 schedule.images=4e6"],
     "report": ["genlab report", "genlab report run=a1b2c3"],
+    "compare": [
+        "genlab compare",
+        "genlab compare a1b2c3 d4e5f6 metric=fid sort=fid",
+        "genlab compare outputs/sweeps/20250102-030405",
+        "genlab compare 'gan-*' page=null",
+    ],
     "list": ["genlab list", "genlab list models", "genlab list runs --json"],
     "show": ["genlab show model=gan data=mnist"],
     "doctor": ["genlab doctor", "genlab doctor data.root=/data"],
@@ -96,6 +102,17 @@ def _body(name: str) -> list[str]:
             return [_keys([RUN, more, ALLOW, TRUST, OUTPUTS])]
         case "report":
             return [_keys([RUN, OUTPUTS])]
+        case "compare":
+            words = "genlab compare [RUN ...], where RUN is a run directory, a folder of runs or of a\n"
+            words += "  sweep, an id, latest, or a part of names (with * ? []): every run it fits; all without"
+            page = ("page", "<outputs>/compare.html", "the .html file to write, null for none")
+            metric = (
+                "metric",
+                "evaluations and losses",
+                "values or metrics to show: 'fid,heldout/*'",
+            )
+            order = ("sort", "-", "a value, a key or images; the best first, -KEY the other way")
+            return [words, _keys([metric, order, page, OUTPUTS])]
         case "list":
             names = ", ".join([*ordered(catalog.groups()), "runs"])
             return [f"genlab list [WHAT], where WHAT is one of\n  {names}", _keys([OUTPUTS])]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from genlab.run.markup import Markup, tag
 from genlab.run.words import count, number, short, size
 
-__all__ = ["Series", "chart", "smooth", "thin"]
+__all__ = ["Series", "chart", "smooth", "thin", "ticks"]
 
 WIDTH, HEIGHT = 460, 240  # viewBox; text is set for a width of about 350 pixels and more
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 40
@@ -178,10 +178,17 @@ def _stretches(good: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _path(x: NDArray[np.float64], y: NDArray[np.float64], kind: str) -> Markup:
+def _path(x: NDArray[np.float64], y: NDArray[np.float64], kind: str, **more: object) -> Markup:
     far = np.clip(y, -1e4, 1e4)
     points = [f"{a:.1f} {b:.1f}" for a, b in zip(x.tolist(), far.tolist(), strict=True)]
-    return tag("path", d="M" + "L".join(points if len(points) > 1 else points * 2), class_=kind)
+    return tag(
+        "path", d="M" + "L".join(points if len(points) > 1 else points * 2), class_=kind, **more
+    )
+
+
+def ticks(low: float, high: float, log: bool) -> list[float]:
+    """Round numbers from low to high to be written at an axis."""
+    return _decades(low, high) if log else _steps(low, high, 5)
 
 
 def _steps(low: float, high: float, about: int) -> list[float]:
@@ -206,7 +213,7 @@ def _value_ticks(
     low: float, high: float, log: bool, upright: Scale, say: Callable[[float], str]
 ) -> list[Markup]:
     out = []
-    for value in _decades(low, high) if log else _steps(low, high, 5):
+    for value in ticks(low, high, log):
         at = float(upright(np.array(math.log10(value) if log else value)))
         right = WIDTH - RIGHT
         out.append(tag("line", x1=LEFT, x2=right, y1=f"{at:.1f}", y2=f"{at:.1f}", class_="rule"))

@@ -1,0 +1,79 @@
+// Choosing an axis shows it and moves the points; their places along every axis are in the page.
+for (const plane of document.querySelectorAll(".plane")) {
+  const svg = plane.querySelector("svg");
+  const [left, right, foot, top] = JSON.parse(svg.dataset.box);
+  const choices = [...plane.querySelectorAll("select")];
+  const told = plane.querySelector("p");
+  const spots = [...plane.querySelectorAll(".spot")];
+  const places = spots.map((spot) => JSON.parse(spot.dataset.at));
+  const draw = () => {
+    const [a, b] = choices.map((choice) => +choice.value);
+    for (const axis of svg.querySelectorAll("[data-axis]"))
+      axis.classList.toggle("off", ![`across ${a}`, `up ${b}`].includes(axis.dataset.axis));
+    let lacking = 0;
+    spots.forEach((spot, i) => {
+      const there = places[i][a] && places[i][b];
+      spot.classList.toggle("off", !there);
+      if (!there) return lacking++;
+      const [x1, x, x2] = places[i][a].map((v) => left + v * (right - left));
+      const [y1, y, y2] = places[i][b].map((v) => foot + v * (top - foot));
+      const put = (name, values) =>
+        Object.entries(values).forEach(([k, v]) => spot.querySelector(name).setAttribute(k, v));
+      put("path", { d: `M${x1} ${y}H${x2}M${x} ${y1}V${y2}` });
+      put("circle", { cx: x, cy: y });
+      put("text", { x: x + 8, y: y - 7 });
+    });
+    const names = choices.map((choice) => choice.selectedOptions[0].text);
+    svg.setAttribute("aria-label", `${names[1]} against ${names[0]}; the numbers stand in the table`);
+    told.textContent = lacking ? `${lacking} without one of the two` : "";
+  };
+  choices.forEach((choice) => (choice.onchange = draw));
+  plane.querySelector(".choices").hidden = false;
+  draw(); // a reloaded page keeps what was chosen
+}
+
+// Pointing at a chart reads every curve there.
+for (const chart of document.querySelectorAll("svg.chart[data-end]")) {
+  const { left, right, end, low, high, top, foot, log } = chart.dataset;
+  const figure = chart.closest("figure");
+  const curves = new Map();
+  for (const path of chart.querySelectorAll(".line")) {
+    const points = path.getAttribute("d").slice(1).split("L").map((p) => p.split(" ").map(Number));
+    const label = path.dataset.label;
+    curves.set(label, [...(curves.get(label) ?? []), points]);
+  }
+  const outs = [...figure.querySelectorAll(".last")];
+  const usual = outs.map((out) => out.textContent);
+  const place = figure.querySelector(".place");
+  const rule = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  rule.setAttribute("class", "cursor");
+  const value = (y) => {
+    const v = +low + ((foot - y) / (foot - top)) * (high - low);
+    return log ? 10 ** v : v;
+  };
+  const height = (points, at) => {
+    const k = points.findIndex((p) => p[0] >= at);
+    if (k < 0 || points[0][0] > at) return null;
+    const [[x1, y1], [x2, y2]] = [points[Math.max(k - 1, 0)], points[k]];
+    return x2 > x1 ? y1 + ((at - x1) / (x2 - x1)) * (y2 - y1) : y2;
+  };
+  chart.onpointermove = (event) => {
+    const at = Math.min(right, Math.max(left, new DOMPoint(event.clientX, event.clientY)
+      .matrixTransform(chart.getScreenCTM().inverse()).x));
+    const images = Math.round(((at - left) / (right - left)) * end);
+    rule.setAttribute("d", `M${at} ${top}V${foot}`);
+    chart.append(rule);
+    place.textContent = `at ${images.toLocaleString("en")} images`;
+    outs.forEach((out) => {
+      const there = curves.get(out.dataset.label).map((points) => height(points, at));
+      const known = there.filter((y) => y !== null).map(value);
+      const mean = known.reduce((sum, v) => sum + v, 0) / known.length;
+      out.textContent = known.length ? +mean.toPrecision(4) : "";
+    });
+  };
+  chart.onpointerleave = () => {
+    rule.remove();
+    place.textContent = "";
+    outs.forEach((out, i) => (out.textContent = usual[i]));
+  };
+}

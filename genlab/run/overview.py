@@ -1,0 +1,237 @@
+"""One page about several runs: the table, samples, curves, and any number against another.
+
+Run directories are data of somebody else: as in the report, all text passes through `tag`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from genlab import __version__
+from genlab.run.album import last_grid
+from genlab.run.columns import Column, meaning, split
+from genlab.run.facts import Facts, is_number, plain
+from genlab.run.files import write_text
+from genlab.run.groups import Group
+from genlab.run.ledger import keys, measured, numbers, problems, runs
+from genlab.run.markup import Markup, tag
+from genlab.run.overlay import LOOKS, Line, look, overlay, swatch
+from genlab.run.page import document, section
+from genlab.run.scatter import Axis, Point, Reach, scatter
+from genlab.run.table import Row, Table
+from genlab.run.verdicts import results
+from genlab.run.words import count
+
+__all__ = ["write_overview"]
+
+PICTURES, SEEDS = 24, 3  # grids in a page; of so many seeds
+BYTES = 6_000_000  # of all pictures of a page
+CHARTS, FOLDED = 12, 36  # charts in front, and folded
+AXES = 40
+MACHINE = ("images_per_second", "memory", "lr/", "grad_norm/")
+"""Begins the names of curves that mean the same whatever is trained."""
+
+
+def write_overview(table: Table, target: Path) -> Path:
+    """Writes the page whole or not at all; DiskError if it cannot. Returns its path."""
+    order = list(dict.fromkeys(row.group.label for row in table.rows))
+    looks = {label: look(i % LOOKS) for i, label in enumerate(order)}
+    drawn = [g for label in order[:LOOKS] for g in table.groups if g.label == label]
+    page = document(
+        f"{len(table.runs)} runs compared",
+        f"genlab {__version__}",
+        _header(table, drawn, looks),
+        numbers(table, looks),
+        measured(table),
+        _samples(table, drawn, looks),
+        _curves(table, drawn, looks),
+        _against(table, looks),
+        keys(table),
+        runs(table),
+        problems(table),
+        styles=("page.css", "overview.css"),
+        script="overview.js",
+    )
+    write_text(target, page.encode("utf-8", "replace").decode())  # names of files may be no text
+    return target
+
+
+def _header(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> Markup:
+    n, of = len(table.runs), len(table.groups)
+    groups = f"{n} runs" if n != 1 else "One run"
+    if of < n:
+        groups += f" in {of} group{'s' * (of > 1)}"
+    items = [
+        tag("li", swatch(looks[g.label]), " ", tag("b", g.label), " ", table.words(g), _seeds(g))
+        for g in drawn
+    ]
+    left = of - len(drawn)
+    return tag(
+        "header",
+        tag("p", "genlab compare", class_="eyebrow"),
+        tag("h1", groups),
+        tag("ul", items, class_="legend"),
+        tag("p", f"{left} more stand in the table but are not drawn.", class_="hint")
+        if left
+        else None,
+    )
+
+
+def _seeds(group: Group) -> Markup | None:
+    if len(group.runs) < 2:
+        return None
+    return tag("small", f" {len(group.runs)} runs, seeds {', '.join(group.seeds)}")
+
+
+# --- samples -------------------------------------------------------------------------------------
+
+
+def _samples(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> Markup | None:
+    """The last training grids, those of one seed beside each other."""
+    having: dict[str, list[tuple[Group, Facts]]] = {}
+    for group in drawn:
+        for facts in group.runs:
+            having.setdefault(plain(facts.config.get("seed")), []).append((group, facts))
+    seeds = sorted(having, key=lambda s: -len({g.label for g, _ in having[s]}))
+    shelves, pictures, weight, skipped = [], 0, 0, 0
+    for seed in seeds:
+        figures = []
+        for group, facts in having[seed]:
+            if pictures == PICTURES or weight > BYTES or len(shelves) == SEEDS:
+                skipped += 1
+                continue
+            film = last_grid(facts.path, facts.problems)
+            for images, picture in film.frames:
+                pictures += 1
+                weight += len(picture.source)
+                what = "reconstructions" if film.reconstructs else "samples"
+                told = f"{what} of {group.label}, seed {seed}, after {count(images)} images"
+                attributes = {"width": picture.width, "height": picture.height, "alt": told}
+                kind = "pixels" if picture.small else None
+                image = tag("img", src=picture.source, **attributes, class_=kind)
+                words = [tag("b", group.label), f" {table.words(group)} · {count(images)} images"]
+                words += [" · reconstructions"] if film.reconstructs else []
+                caption = tag("figcaption", swatch(looks[group.label]), " ", words)
+                figures.append(tag("figure", image, caption))
+        if figures:
+            shelves.append([tag("h3", f"Seed {seed}"), tag("div", figures, class_="shelf")])
+    if not shelves:
+        return None
+    shared = any(len({g.label for g, _ in having[s]}) > 1 for s in seeds)
+    lead = (
+        "The last grid of each training. Under one seed all were drawn from the same noise seed."
+    )
+    if len(drawn) > 1 and not shared:
+        lead = "The last grid of each training. No two groups share a seed: their noise differs."
+    first, *others = shelves
+    words = f"{len(others)} more seed{'s' * (len(others) > 1)}"
+    return section(
+        "samples",
+        "Samples",
+        tag("p", lead, class_="lead"),
+        first,
+        tag("details", tag("summary", words), others) if others else None,
+        tag("p", f"Grids of {skipped} more runs stay in their folders.", class_="hint")
+        if skipped
+        else None,
+    )
+
+
+# --- curves --------------------------------------------------------------------------------------
+
+
+def _curves(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> Markup | None:
+    """A chart for every quantity; one that means different things has several."""
+    lines: dict[Column, list[Line]] = {}
+    for group in drawn:
+        for facts in group.runs:
+            while_training = {
+                f"metric/{n.name}": tuple(sorted((k, plain(v)) for k, v in n.protocol.items()))
+                for r in results(facts.path)
+                if r.path.name == "training"
+                for n in r.numbers
+            }
+            for name in facts.names:
+                sense = () if name.startswith(MACHINE) else meaning(facts)
+                column = Column(name, "journal", while_training.get(name, sense), "")
+                line = Line(facts.series(name), group.label, looks[group.label])
+                lines.setdefault(column, []).append(line)
+    if not lines:
+        return None
+    apart, _ = split(list(lines))
+
+    def shared(column: Column) -> int:
+        return -len({line.label for line in lines[column]})
+
+    front = [c for c in lines if c.name.startswith(("loss/", "heldout/", "metric/"))]
+    front = sorted(front, key=lambda c: (shared(c), c.name != "heldout/loss"))[:CHARTS]
+    rest = sorted((c for c in lines if c not in front), key=shared)
+    made = {c: overlay(c.name, lines[c], apart.get(c, "")) for c in [*front, *rest[:FOLDED]]}
+    left = len(rest) - FOLDED
+    folded = tag("div", [made[c] for c in rest[:FOLDED]], class_="charts")
+    more = f"{len(rest)} more: learning rates, gradients, memory and the like"
+    return section(
+        "curves",
+        "Curves",
+        tag("div", [made[c] for c in front], class_="charts"),
+        tag("details", tag("summary", more), folded) if rest else None,
+        tag("p", f"{left} more are not drawn.", class_="hint") if left > 0 else None,
+    )
+
+
+# --- any number against another ------------------------------------------------------------------
+
+
+def _against(table: Table, looks: Mapping[str, str]) -> Markup | None:
+    """Numbers and numeric keys of all rows, any two of them as a plane."""
+    measured = [_axis(table, table.title(c), _cell(c)) for c in table.columns]
+    judged = [_axis(table, f"judged with {k}", _subject(k)) for k in table.judged]
+    configured = [_axis(table, k, _config(k)) for k in table.keys.shown]
+    seen = _axis(table, "images seen", _images)
+    several = [a for a in [*judged, *configured, seen] if _varied(a)]
+    there = [a for a in measured if any(a.values)]
+    # what was chosen across, what came of it upwards
+    axes = [*several[:1], *there[:1], *several[1:], *there[1:]][:AXES]
+    if len(axes) < 2 or len(table.rows) < 2:
+        return None
+    points = [Point(r.label, table.words(r.group), looks[r.group.label]) for r in table.rows]
+    return section("against", "Any two numbers", scatter(points, axes))
+
+
+def _axis(table: Table, title: str, value: Callable[[Row], Reach | None]) -> Axis:
+    return Axis(title, [value(row) for row in table.rows])
+
+
+def _varied(axis: Axis) -> bool:
+    """Whether all that has a value has a number, and not all the same."""
+    return len(set(axis.values) - {None}) > 1
+
+
+def _cell(column: Column) -> Callable[[Row], Reach | None]:
+    def value(row: Row) -> Reach | None:
+        cell = row.cells.get(column)
+        return (cell.low, cell.mean, cell.high) if cell is not None and cell.values else None
+
+    return value
+
+
+def _subject(key: str) -> Callable[[Row], Reach | None]:
+    return lambda row: _point(row.subject.get(key))
+
+
+def _config(key: str) -> Callable[[Row], Reach | None]:
+    return lambda row: _point(row.group.values.get(key))
+
+
+def _images(row: Row) -> Reach | None:
+    seen = row.group.images
+    return min(seen), sum(seen) / len(seen), max(seen)
+
+
+def _point(text: str | None) -> Reach | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return (value, value, value) if is_number(value) else None

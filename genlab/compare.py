@@ -35,6 +35,8 @@ def main(
     """
     if page and page != "null" and not page.endswith((".html", ".htm")):
         raise ConfigError(f"page={page}: give the name of an .html file, or null for no page")
+    if page and Path(page).is_dir():
+        raise ConfigError(f"page={page} is a folder")
     patterns = [p.strip() for p in metric.strip("[]").split(",") if p.strip()]
     table = tabulate([read(path) for path in find(refs, outputs)], patterns, sort)
     print(as_json(table) if json else text(table, width, bool(patterns)), flush=True)
@@ -80,7 +82,7 @@ def _meant(ref: str, known: Sequence[Run]) -> Iterator[Path]:
         is_dir = False
     if is_dir:
         inside = {p.parent for g in ("*/config.yaml", "*/*/config.yaml") for p in path.glob(g)}
-        if (path / "config.yaml").is_file() or NAME.fullmatch(path.resolve().name):
+        if any((path / name).is_file() for name in ("config.yaml", "metrics.jsonl", "STATUS")):
             yield path
         elif (path / "multirun.yaml").is_file():
             yield from _swept(path)

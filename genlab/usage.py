@@ -25,6 +25,11 @@ OUTPUTS = ("outputs", "outputs", "root of the run directories")
 FRESH = ("fresh", "false", "true: a new run, although one of this very config exists")
 TRUST = ("trust", "false", "true: let a foreign run name code from outside genlab")
 ALLOW = ("allow", "[]", "[config,world]: go on although these changed")
+COMPARE = [
+    ("metric", "losses, evaluations", "values or metrics to show: fid, 'kid,heldout/*', '*'"),
+    ("sort", "as they began", "a value, a key or images; best first, -KEY the other way"),
+    ("page", "<outputs>/compare.html", "the .html file to write; null for none"),
+]
 
 EXAMPLES = {
     "": ["genlab train", "genlab sample", "genlab train model=gan data=mnist optimizer.lr=1e-4"],
@@ -103,16 +108,13 @@ def _body(name: str) -> list[str]:
         case "report":
             return [_keys([RUN, OUTPUTS])]
         case "compare":
-            words = "genlab compare [RUN ...], where RUN is a run directory, a folder of runs or of a\n"
-            words += "  sweep, an id, latest, or a part of names (with * ? []): every run it fits; all without"
-            page = ("page", "<outputs>/compare.html", "the .html file to write, null for none")
-            metric = (
-                "metric",
-                "evaluations and losses",
-                "values or metrics to show: 'fid,heldout/*'",
+            words = (
+                "genlab compare [RUN ...], where RUN is a run directory, a folder of runs or of\n"
             )
-            order = ("sort", "-", "a value, a key or images; the best first, -KEY the other way")
-            return [words, _keys([metric, order, page, OUTPUTS])]
+            words += (
+                "  a sweep, an id, latest, or a part of names (with * ? []); without any: all runs"
+            )
+            return [words, _keys([*COMPARE, OUTPUTS])]
         case "list":
             names = ", ".join([*ordered(catalog.groups()), "runs"])
             return [f"genlab list [WHAT], where WHAT is one of\n  {names}", _keys([OUTPUTS])]

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from genlab.run.facts import Facts, leaves, plain
-from genlab.run.groups import Group, scalars, union
+from genlab.run.groups import Group, enough, scalars, union
 from genlab.run.verdicts import Number, results
 
 __all__ = ["Column", "Spread", "Subject", "judged", "meaning", "split", "trained", "wanted"]
@@ -128,7 +128,8 @@ def meaning(facts: Facts) -> tuple[tuple[str, str], ...]:
 
 def _column(number: Number) -> Column:
     protocol = sorted((k.removeprefix("."), v) for k, v in scalars(dict(number.protocol)))
-    return Column(number.name, number.metric, tuple(protocol), number.better)
+    better = number.better if number.better in ("low", "high") else ""
+    return Column(number.name, number.metric, tuple(protocol), better)
 
 
 def _spread(values: Iterable[float | None]) -> Spread:
@@ -171,15 +172,8 @@ def _deciding(protocols: Sequence[Mapping[str, str]]) -> tuple[list[str], list[s
     keys = [
         k for k in keys if k.removesuffix("_digest") == k or k.removesuffix("_digest") not in keys
     ]
-    chosen: list[str] = []
-
-    def told(more: Sequence[str]) -> int:
-        return len({tuple(p.get(k) for k in more) for p in protocols})
-
-    while keys and told(chosen) < told(keys):
-        chosen.append(max(keys, key=lambda k: told([*chosen, k])))
-    others = [k for k in keys if k not in (*chosen, "metric", "better")]
-    return [k for k in keys if k in chosen], others
+    chosen = enough(protocols, keys)
+    return chosen, [k for k in keys if k not in (*chosen, "metric", "better")]
 
 
 def _and(words: Sequence[str]) -> str:

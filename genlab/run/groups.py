@@ -11,7 +11,17 @@ from typing import Any, NamedTuple, TypeVar
 from genlab.config import NOTES, PLACES
 from genlab.run.facts import DEEP, Facts, is_number, leaves, plain
 
-__all__ = ["Group", "Keys", "differing", "grouped", "label", "scalars", "short_key", "union"]
+__all__ = [
+    "Group",
+    "Keys",
+    "differing",
+    "enough",
+    "grouped",
+    "label",
+    "scalars",
+    "short_key",
+    "union",
+]
 
 K = TypeVar("K")
 
@@ -127,6 +137,23 @@ def _typed(group: Group, key: str) -> bool:
 def union(mappings: Iterable[Mapping[K, object]]) -> list[K]:
     """All keys of several mappings, in the order of first appearance."""
     return list(dict.fromkeys(k for m in mappings for k in m))
+
+
+def enough(
+    nodes: Sequence[Mapping[str, str]], keys: Sequence[str], begun: Iterable[str] = ()
+) -> list[str]:
+    """Of some keys a few that tell all nodes apart, in the order of the keys.
+
+    Greedy: the next one is what tells most apart beside those chosen, at first `begun`.
+    """
+    chosen = list(begun)
+
+    def told(more: Iterable[str]) -> int:
+        return len({tuple(node.get(k) for k in more) for node in nodes})
+
+    while keys and told(chosen) < told(keys):
+        chosen.append(max(keys, key=lambda k: told([*chosen, k])))
+    return [k for k in keys if k in chosen]
 
 
 def scalars(node: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:

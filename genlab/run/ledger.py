@@ -15,7 +15,7 @@ from genlab.run.words import number, short
 
 __all__ = ["keys", "measured", "numbers", "problems", "reach", "runs", "spread"]
 
-ROWS = 400  # of a table in a page
+ROWS, COLUMNS = 400, 60  # of a table in a page
 GROUPS = 12  # labels beside a value
 
 
@@ -40,49 +40,42 @@ def reach(values: Sequence[float]) -> str:
 
 
 def numbers(table: Table, looks: Mapping[str, str]) -> Markup:
-    """The table of rows: what differs, then what was measured."""
-    shown = [short_key(k) for k in table.keys.shown]
-    spans = [("", 1), ("config", len(shown)), ("judged with", len(table.judged))]
-    spans += [("trained", 2), ("measured", len(table.columns))]
-    above = [tag("th", t, colspan=n, scope="colgroup" if t else None) for t, n in spans if n]
-    names = [*shown, *table.judged, "runs", "images"]
-    heads = [tag("th", "row", scope="col"), *(tag("th", n, scope="col") for n in names)]
-    heads += [tag("th", c.name, _under(table.apart.get(c)), scope="col") for c in table.columns]
-    body = [_row(table, row, looks) for row in table.rows[:ROWS]]
-    left = len(table.rows) - ROWS
-    scroll = {
-        "class_": "scroll",
-        "role": "region",
-        "tabindex": 0,
-        "aria_labelledby": "numbers-title",
-    }
+    """The table of rows: how each was judged, and what was measured."""
+    columns = table.columns[:COLUMNS]
+    spans = [("judged with", len(table.judged)), ("trained", 2), ("measured", len(columns))]
+    above = [tag("td"), tag("td", class_="words")]
+    above += [tag("th", t, colspan=n, scope="colgroup") for t, n in spans if n]
+    heads = [tag("th", "row", scope="col"), tag("th", "group", scope="col", class_="words")]
+    heads += [tag("th", n, scope="col") for n in (*table.judged, "runs", "images")]
+    heads += [tag("th", c.name, _under(table.apart.get(c)), scope="col") for c in columns]
+    body = []
+    for row in table.rows[:ROWS]:
+        group = row.group
+        name = tag("th", swatch(looks[group.label]), " ", row.label, scope="row")
+        values = [row.subject.get(k, "-") for k in table.judged]
+        values += [str(len(group.runs)), reach(group.images)]
+        cells = [tag("td", _cut(v)) for v in values] + [_cell(row, c) for c in columns]
+        body.append(tag("tr", name, tag("td", table.words(group), class_="words"), cells))
+    left = max(len(table.rows) - ROWS, 0), len(table.columns) - len(columns)
+    notes = [tag("li", note) for note in table.notes]
+    words = f"{left[0]} more rows and {left[1]} more columns: genlab compare --json has them all."
     return section(
         "numbers",
         "Numbers",
-        tag(
-            "div",
-            tag("table", tag("thead", tag("tr", above), tag("tr", heads)), tag("tbody", body)),
-            **scroll,
-        ),
-        tag("p", f"{left} more rows: genlab compare --json has them all.") if left > 0 else None,
-        tag("ul", [tag("li", note) for note in table.notes], class_="notes")
-        if table.notes
-        else None,
+        _scroll("numbers-title", [tag("tr", above), tag("tr", heads)], body),
+        tag("p", words, class_="hint") if any(left) else None,
+        tag("ul", notes, class_="notes") if notes else None,
     )
+
+
+def _scroll(title: str, heads: Sequence[Markup], body: Sequence[Markup]) -> Markup:
+    """A table that may be wider than the page; the keyboard can move it, too."""
+    whole = tag("table", tag("thead", heads), tag("tbody", body))
+    return tag("div", whole, class_="scroll", role="region", tabindex=0, aria_labelledby=title)
 
 
 def _under(words: str | None) -> Markup | None:
     return tag("small", words) if words else None
-
-
-def _row(table: Table, row: Row, looks: Mapping[str, str]) -> Markup:
-    group = row.group
-    name = tag("th", swatch(looks[group.label]), " ", row.label, scope="row")
-    values = [group.values.get(k, "-") for k in table.keys.shown]
-    values += [row.subject.get(k, "-") for k in table.judged]
-    values += [str(len(group.runs)), reach(group.images)]
-    cells = [_cell(row, column) for column in table.columns]
-    return tag("tr", name, [tag("td", _cut(v)) for v in values], cells)
 
 
 def _cell(row: Row, column: Column) -> Markup:
@@ -110,26 +103,37 @@ def measured(table: Table) -> Markup | None:
         return None
     rows = [(", ".join(names), f"{how}: {words}") for (how, words), names in shared.items()]
     subjects = [row.subject for row in table.rows if row.subject]
-    same = {k: subjects[0][k] for k in union(subjects) if k not in table.judged}
+    same = [k for k in union(subjects) if len({s.get(k) for s in subjects}) == 1]
     if same:
-        rows.append(("judged with", " · ".join(f"{k} {v}" for k, v in same.items())))
+        rows.append(("all judged with", " · ".join(f"{k} {subjects[0][k]}" for k in same)))
     return section("measured", "How they were measured", terms(rows, "protocols"))
 
 
-def keys(table: Table) -> Markup | None:
-    """Every key that differs, its values, who has them and who chose them."""
+def keys(table: Table, looks: Mapping[str, str]) -> Markup | None:
+    """Every key that differs: the value of each group, and who chose it."""
     shown, following, apart = table.keys
-    parts = [_keys(table, shown)] if shown else []
+    parts = [_configs(table, shown, looks), _chosen(table, shown)] if shown else []
     if following:
         words = f"{len(following)} more that go with the members"
-        parts.append(tag("details", tag("summary", words), _keys(table, following)))
+        parts.append(tag("details", tag("summary", words), _chosen(table, following)))
     if apart:
         words = f"Places, cadences and notes differ too and do not count: {', '.join(apart[:40])}."
         parts.append(tag("p", words, class_="hint"))
     return section("keys", "Keys that differ", *parts) if parts else None
 
 
-def _keys(table: Table, chosen: Sequence[str]) -> Markup:
+def _configs(table: Table, chosen: Sequence[str], looks: Mapping[str, str]) -> Markup:
+    heads = [tag("th", h, scope="col") for h in ("group", *map(short_key, chosen), "seeds")]
+    body = []
+    for group in table.groups[:ROWS]:
+        name = tag("th", swatch(looks[group.label]), " ", group.label, scope="row")
+        values = [_cut(group.values.get(k, "-")) for k in chosen]
+        cells = [tag("td", v) for v in (*values, _cut(", ".join(group.seeds)) or "-")]
+        body.append(tag("tr", name, cells))
+    return _scroll("keys-title", [tag("tr", heads)], body)
+
+
+def _chosen(table: Table, chosen: Sequence[str]) -> Markup:
     rows = []
     for key in chosen:
         having: dict[tuple[str, str], list[Group]] = {}
@@ -166,9 +170,7 @@ def runs(table: Table) -> Markup:
         for group in table.groups
         for facts in group.runs
     ]
-    whole = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", rows[:ROWS]))
-    scroll = {"class_": "scroll", "role": "region", "tabindex": 0, "aria_labelledby": "runs-title"}
-    return section("runs", "Runs", tag("div", whole, **scroll))
+    return section("runs", "Runs", _scroll("runs-title", [tag("tr", *heads)], rows[:ROWS]))
 
 
 def problems(table: Table) -> Markup | None:

@@ -104,6 +104,7 @@ def overlay(name: str, lines: Sequence[Line], hint: str = "") -> Markup:
     )
     if log:
         title.append(tag("span", " log scale", class_="hint"))
+    title.append(tag("span", class_="hint place"))
     return tag("figure", tag("figcaption", title), svg, tag("ul", entries, class_="keys"))
 
 

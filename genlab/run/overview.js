@@ -11,6 +11,7 @@ for (const plane of document.querySelectorAll(".plane")) {
     for (const axis of svg.querySelectorAll("[data-axis]"))
       axis.classList.toggle("off", ![`across ${a}`, `up ${b}`].includes(axis.dataset.axis));
     let lacking = 0;
+    const taken = []; // places of labels: points in one place would hide each other's
     spots.forEach((spot, i) => {
       const there = places[i][a] && places[i][b];
       spot.classList.toggle("off", !there);
@@ -21,11 +22,14 @@ for (const plane of document.querySelectorAll(".plane")) {
         Object.entries(values).forEach(([k, v]) => spot.querySelector(name).setAttribute(k, v));
       put("path", { d: `M${x1} ${y}H${x2}M${x} ${y1}V${y2}` });
       put("circle", { cx: x, cy: y });
-      put("text", { x: x + 8, y: y - 7 });
+      const free = (at) => !taken.some(([u, v]) => Math.abs(u - x) < 22 && Math.abs(v - at) < 13);
+      const at = [0, 1, 2, 3, 4, 5].map((k) => y - 7 + 13 * k).find(free) ?? y - 7;
+      taken.push([x, at]);
+      put("text", { x: x + 8, y: at });
     });
     const names = choices.map((choice) => choice.selectedOptions[0].text);
     svg.setAttribute("aria-label", `${names[1]} against ${names[0]}; the numbers stand in the table`);
-    told.textContent = lacking ? `${lacking} without one of the two` : "";
+    told.textContent = lacking ? `not shown, for lack of one of the two: ${lacking}` : "";
   };
   choices.forEach((choice) => (choice.onchange = draw));
   plane.querySelector(".choices").hidden = false;

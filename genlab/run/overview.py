@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from genlab import __version__
-from genlab.run.album import last_grid
 from genlab.run.columns import Column, meaning, split
-from genlab.run.facts import Facts, is_number, plain
+from genlab.run.facts import is_number, plain
 from genlab.run.files import write_text
 from genlab.run.groups import Group
 from genlab.run.ledger import keys, measured, numbers, problems, runs
@@ -19,14 +18,12 @@ from genlab.run.markup import Markup, tag
 from genlab.run.overlay import LOOKS, Line, look, overlay, swatch
 from genlab.run.page import document, section
 from genlab.run.scatter import Axis, Point, Reach, scatter
+from genlab.run.shelves import shelves
 from genlab.run.table import Row, Table
 from genlab.run.verdicts import results
-from genlab.run.words import count
 
 __all__ = ["write_overview"]
 
-PICTURES, SEEDS = 24, 3  # grids in a page; of so many seeds
-BYTES = 6_000_000  # of all pictures of a page
 CHARTS, FOLDED = 12, 36  # charts in front, and folded
 AXES = 40
 MACHINE = ("images_per_second", "memory", "lr/", "grad_norm/")
@@ -43,11 +40,11 @@ def write_overview(table: Table, target: Path) -> Path:
         f"genlab {__version__}",
         _header(table, drawn, looks),
         numbers(table, looks),
-        measured(table),
-        _samples(table, drawn, looks),
+        shelves(table, drawn, looks),
         _curves(table, drawn, looks),
         _against(table, looks),
-        keys(table),
+        measured(table),
+        keys(table, looks),
         runs(table),
         problems(table),
         styles=("page.css", "overview.css"),
@@ -82,60 +79,6 @@ def _seeds(group: Group) -> Markup | None:
     if len(group.runs) < 2:
         return None
     return tag("small", f" {len(group.runs)} runs, seeds {', '.join(group.seeds)}")
-
-
-# --- samples -------------------------------------------------------------------------------------
-
-
-def _samples(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> Markup | None:
-    """The last training grids, those of one seed beside each other."""
-    having: dict[str, list[tuple[Group, Facts]]] = {}
-    for group in drawn:
-        for facts in group.runs:
-            having.setdefault(plain(facts.config.get("seed")), []).append((group, facts))
-    seeds = sorted(having, key=lambda s: -len({g.label for g, _ in having[s]}))
-    shelves, pictures, weight, skipped = [], 0, 0, 0
-    for seed in seeds:
-        figures = []
-        for group, facts in having[seed]:
-            if pictures == PICTURES or weight > BYTES or len(shelves) == SEEDS:
-                skipped += 1
-                continue
-            film = last_grid(facts.path, facts.problems)
-            for images, picture in film.frames:
-                pictures += 1
-                weight += len(picture.source)
-                what = "reconstructions" if film.reconstructs else "samples"
-                told = f"{what} of {group.label}, seed {seed}, after {count(images)} images"
-                attributes = {"width": picture.width, "height": picture.height, "alt": told}
-                kind = "pixels" if picture.small else None
-                image = tag("img", src=picture.source, **attributes, class_=kind)
-                words = [tag("b", group.label), f" {table.words(group)} · {count(images)} images"]
-                words += [" · reconstructions"] if film.reconstructs else []
-                caption = tag("figcaption", swatch(looks[group.label]), " ", words)
-                figures.append(tag("figure", image, caption))
-        if figures:
-            shelves.append([tag("h3", f"Seed {seed}"), tag("div", figures, class_="shelf")])
-    if not shelves:
-        return None
-    shared = any(len({g.label for g, _ in having[s]}) > 1 for s in seeds)
-    lead = (
-        "The last grid of each training. Under one seed all were drawn from the same noise seed."
-    )
-    if len(drawn) > 1 and not shared:
-        lead = "The last grid of each training. No two groups share a seed: their noise differs."
-    first, *others = shelves
-    words = f"{len(others)} more seed{'s' * (len(others) > 1)}"
-    return section(
-        "samples",
-        "Samples",
-        tag("p", lead, class_="lead"),
-        first,
-        tag("details", tag("summary", words), others) if others else None,
-        tag("p", f"Grids of {skipped} more runs stay in their folders.", class_="hint")
-        if skipped
-        else None,
-    )
 
 
 # --- curves --------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def scatter(points: Sequence[Point], axes: Sequence[Axis]) -> Markup:
         data_box=json.dumps([LEFT, END, FOOT, TOP]),
     )
     choices = [_choice("across", axes, 0), _choice("up", axes, 1)]
-    told = f"{lacking} without one of the two" if lacking else ""
+    told = f"not shown, for lack of one of the two: {lacking}" if lacking else ""
     return tag(
         "figure",
         tag("div", choices, class_="choices", hidden=True),

@@ -10,7 +10,7 @@ from genlab.errors import ConfigError
 from genlab.registry import suggest
 from genlab.run.columns import Column, Spread, judged, split, trained, wanted
 from genlab.run.facts import Facts
-from genlab.run.groups import Group, Keys, differing, grouped, label, short_key, union
+from genlab.run.groups import Group, Keys, differing, enough, grouped, label, short_key, union
 from genlab.run.words import short
 
 __all__ = ["Row", "Table", "tabulate"]
@@ -53,12 +53,15 @@ class Table:
         return f"{column.name} ({self.apart[column]})" if column in self.apart else column.name
 
     def words(self, group: Group) -> str:
-        """What sets a group apart: flow_matching, lr 0.001."""
+        """What sets a group apart from all others: flow_matching, lr 0.001."""
         if not group.values:
             return group.runs[0].short_id
-        lasts = [k.rpartition(".")[2] for k in self.keys.shown]
+        readable = [g.values for g in self.groups if g.values]
+        members = [k for k in self.keys.shown if k in ("model.name", "data.name")]
+        keys = enough(readable, self.keys.shown, members)
+        lasts = [k.rpartition(".")[2] for k in keys]
         parts = []
-        for key, last in zip(self.keys.shown, lasts, strict=True):
+        for key, last in zip(keys, lasts, strict=True):
             value = group.values.get(key)
             name = last if lasts.count(last) == 1 else key
             if value is not None:
@@ -155,11 +158,14 @@ def _mark(table: Table) -> None:
 def _cautions(table: Table) -> list[str]:
     """Where a ranking may mislead though the protocol is one."""
     notes = []
-    own = [k for k in table.keys.shown if k.startswith("model.") and k != "model.name"]
-    ranked = {c.name for row in table.rows for c in row.best if c.metric == "journal"}
-    if own and ranked:
-        keys = ", ".join(own)
-        notes.append(f"{', '.join(ranked)} ranks runs that differ in {keys}, which may change it")
+    for column in dict.fromkeys(c for row in table.rows for c in row.best):
+        if column.metric == "journal":
+            values = [row.group.values for row in table.rows if column in row.cells]
+            rooms = ("model.", "process.", "codec.", "data.")
+            keys = [k for k in (*table.keys.shown, *table.keys.following) if k.startswith(rooms)]
+            if own := [k for k in keys if len({v.get(k) for v in values}) > 1]:
+                differ = f"{table.title(column)} ranks runs that differ in {', '.join(own)}"
+                notes.append(f"{differ}, which may change what it measures")
     for group in table.groups:
         low, high = min(group.images), max(group.images)
         if low < high:

@@ -71,7 +71,10 @@ def find(refs: Sequence[str], outputs: str) -> list[Path]:
             problems.append(_unknown(ref, known, outputs))
     if problems:
         raise ConfigError(*problems)
-    return list({path.resolve(): path for path in found[::-1]}.values())[::-1]
+    each: dict[Path, Path] = {}
+    for path in found:
+        each.setdefault(path.resolve(), path)
+    return list(each.values())
 
 
 def _meant(ref: str, known: Sequence[Run]) -> Iterator[Path]:

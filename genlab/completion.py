@@ -93,7 +93,7 @@ def _all(before: list[str], current: str) -> Iterable[str]:
             return _runs(given, current) or ["run=", "outputs="]
         case "compare":
             options = ["metric=", "sort=", "page=", "outputs="]
-            return [*options, *(r.removeprefix("run=") for r in _runs(given, "run="))]
+            return [*(r.removeprefix("run=") for r in _runs(given, "run=")), *options]
         case "doctor":
             return ["data.root=", "outputs="]
     return _runs(given, current) or _overrides(verb, given, current, folders)

@@ -33,13 +33,11 @@ class Group:
     """Runs of one config but for the seed and the places.
 
     values: dotted key -> value as text of what is computed, empty where there is no config to
-    read; apart: likewise of places, cadences and notes, which do not count. label: A, B, ... by
-    the place in a table.
+    read. label: A, B, ... by the place in a table.
     """
 
     runs: list[Facts]
     values: dict[str, str] = field(default_factory=dict)
-    apart: dict[str, set[str]] = field(default_factory=dict)
     label: str = ""
 
     @property
@@ -83,9 +81,6 @@ def grouped(runs: Sequence[Facts]) -> list[Group]:
         values = dict(leaves(counted, MOST))
         group = found.setdefault(same, Group([], values))
         group.runs.append(facts)
-        for key, text in leaves(facts.config, MOST):
-            if key not in values and key != "seed":
-                group.apart.setdefault(key, set()).add(text)
     for group in found.values():
         group.runs.sort(key=_seed)
     return list(found.values())
@@ -113,11 +108,12 @@ def differing(groups: Sequence[Group]) -> Keys:
     # a member that decides nothing itself goes with those that do, and so do its keys
     rest = [k for k in keys if k not in deciding]
     following = [k for k in rest if deciding and follows(k)]
-    apart = union(g.apart for g in groups)
+    whole = [dict(leaves(f.config, MOST)) for g in readable for f in g.runs]
+    apart = [k for k in union(whole) if k not in everywhere and k != "seed"]
     return Keys(
         shown=[*deciding, *(k for k in rest if k not in following)],
         following=following,
-        apart=[k for k in apart if len(set.union(*(g.apart.get(k, set()) for g in groups))) > 1],
+        apart=[k for k in apart if len({node.get(k) for node in whole}) > 1],
     )
 
 

@@ -101,7 +101,7 @@ def _judged(rows: Sequence[Row]) -> list[str]:
     rows = [row for row in rows if row.subject]
     seen: set[tuple[str | None, ...]] = set()
     keys = []
-    for key in union(row.subject for row in rows):
+    for key in sorted(union(row.subject for row in rows), key=lambda k: k.count(".")):
         values = tuple(row.subject.get(key) for row in rows)
         config = tuple(row.group.values.get(key) for row in rows)
         ends = tuple({f"{v:.0f}" for v in row.group.images} for row in rows)

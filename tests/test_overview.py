@@ -13,15 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_compare import judge, make, table  # noqa: F401
-from test_report import Page
+from pages import EVIL, Page
 
 from genlab.run import pictures
 from genlab.run.curves import Series
 from genlab.run.overlay import LOOKS, Line, look, overlay
 from genlab.run.overview import write_overview
 from genlab.run.scatter import Axis, Point, scatter
-
-EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
 def page_of(found, tmp_path: Path) -> Page:
@@ -266,7 +264,7 @@ def test_first_pair_is_drawn_without_the_script(make, tmp_path):  # noqa: F811
     page = page_of(table(*sorted(folder.parent.iterdir())), tmp_path)
     chosen = [a for a in page.all("option") if "selected" in a]
     assert len(chosen) == 2 and "optimizer.lr fid" in page.text.replace("across ", "")
-    shown = [a for n, a in page.elements if n == "g" and "off" not in str(a.get("class"))]
+    shown = [a for n, a in page.elements if n == "g" and "away" not in str(a.get("class"))]
     assert [a["data-axis"] for a in shown if "data-axis" in a] == ["across 0", "up 1"]
     assert sum("spot" in str(a.get("class")) for a in shown) == 2
     assert "for lack of one of the two: 1" in page.text

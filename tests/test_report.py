@@ -11,11 +11,11 @@ import os
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import EVIL, Page, grid, whole
 
 from genlab.errors import ConfigError, DiskError
 from genlab.run import pictures
@@ -23,77 +23,10 @@ from genlab.run.curves import Series, chart, smooth, thin
 from genlab.run.markup import raw, tag
 from genlab.run.report import write_report
 
-EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
-CONFIG = """\
-seed: 0
-model: {name: gan, classes: auto}
-network: {generator: {name: dcgan_generator, width: 64}}
-optimizer: {name: adamw, lr: 0.0003, betas: [0.5, 0.9]}
-schedule: {name: constant, images: 4000}
-"""
-
-
-class Page(HTMLParser):
-    """What a browser would see: elements with their attributes, and text."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.html = path.read_text(encoding="utf-8")
-        self.feed(self.html)
-        self.close()
-        assert self.open == []  # every element is closed, in order
-
-    def handle_starttag(self, name: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((name, dict(attrs)))
-        if name not in ("meta", "img", "br", "hr", "input"):
-            self.open.append(name)
-
-    def handle_startendtag(self, name: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((name, dict(attrs)))
-
-    def handle_endtag(self, name: str) -> None:
-        assert self.open.pop() == name
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("style", "script"):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.words))
-
-    def all(self, name: str) -> list[dict[str, str | None]]:
-        return [a for n, a in self.elements if n == name]
-
-
-def grid(level: int) -> object:
-    return pictures.grid(np.full((4, 1, 8, 8), level, np.uint8))
-
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    folder = tmp_path / "gan-digits" / "20260102-030405-abc123"
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "config.yaml").write_text(CONFIG + "data: {name: digits}\n")
-    (folder / "overrides.txt").write_text("optimizer.lr=3e-4\ndata.root=/a b\n")
-    who = {"optimizer.lr": "command line", "model": "model/gan.yaml"}
-    (folder / "provenance.json").write_text(json.dumps(who))
-    facts = {"genlab": "0.1.0", "torch": "2.13", "parameters": {"generator": 1_500_000}}
-    (folder / "environment.json").write_text(json.dumps(facts))
-    rows = [
-        {"step": i, "images": 40 * i, "seconds": i / 2, "loss/g": 1 + 1 / i, "loss/d": 0.5,
-         "lr/g": 3e-4, "images_per_second": 80.0}
-        for i in range(1, 101)
-    ]  # fmt: skip
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    (folder / "checkpoints" / "latest").write_text("000000004000\n")
-    (folder / "STATUS").write_text("done\n")
-    for i in range(3):
-        pictures.save(grid(80 * i), folder / "samples" / "train" / f"{2000 * i:012d}.png")
-    return folder
+    return whole(tmp_path)
 
 
 def test_page_of_a_whole_run(run: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-__all__ = ["Film", "Still", "films", "last_grid", "still"]
+__all__ = ["UNREADABLE", "Film", "Still", "films", "last_grid", "still"]
 
 FRAMES = 24  # training grids in a page; the others stay in the folder
 SETS = 9  # folders of samples in a page
@@ -22,6 +22,8 @@ HUGE = 200_000_000  # bytes; not even read
 MOVING = 12_000_000  # an animation cannot be made smaller here: above this it is left out
 SIDE = 1400  # pixels of a picture made smaller
 PIXELS = 64_000_000  # refuse to decode more
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What `still` raises for a file that is no whole picture."""
 
 
 @dataclass
@@ -89,7 +91,7 @@ def last_grid(run_dir: Path, problems: list[str]) -> Film:
 def still(path: Path, limit: int) -> Still:
     """Embeds a picture, made smaller if its file is above `limit` bytes.
 
-    Raises OSError, SyntaxError or ValueError if it is no whole picture.
+    Raises one of UNREADABLE if it is no whole picture.
     """
     if path.stat().st_size > HUGE:
         raise ValueError(f"{path.stat().st_size // 1_000_000} MB are too many for a page")
@@ -164,6 +166,6 @@ def _try(path: Path, limit: int, problems: list[str]) -> Still | None:
         return None
     try:
         return still(path, limit)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+    except UNREADABLE as e:
         problems.append(f"{path.parent.name}/{path.name}: {e}")
         return None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from genlab.run.facts import Facts, leaves, plain
 from genlab.run.groups import Group, enough, scalars, union
-from genlab.run.verdicts import Number, results
+from genlab.run.verdicts import Number
 
 __all__ = ["Column", "Spread", "Subject", "judged", "meaning", "split", "trained", "wanted"]
 
@@ -85,7 +85,7 @@ def judged(group: Group, patterns: Sequence[str] = ()) -> dict[Subject, dict[Col
     """
     found: dict[Subject, dict[Column, dict[tuple[int, str], float | None]]] = {}
     for i, facts in enumerate(group.runs):
-        for result in results(facts.path, facts.problems):  # oldest first
+        for result in facts.judged[::-1]:  # the oldest first
             subject = leaves(result.subject, 200)
             same = tuple(sorted((k, v) for k, v in subject if k.partition(".")[0] not in APART))
             columns = found.setdefault(same, {})

@@ -18,6 +18,7 @@ __all__ = ["Series", "chart", "smooth", "thin", "ticks"]
 WIDTH, HEIGHT = 460, 240  # viewBox; text is set for a width of about 350 pixels and more
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 40
 POINTS = 1000  # of one drawn curve
+FEW = 24  # points up to which each is marked
 WIDE = 30.0  # ratio of largest to smallest from which the value axis is logarithmic
 
 
@@ -54,8 +55,12 @@ def thin(
     return x[chosen], y[chosen]
 
 
-def chart(main: Series, also: Series | None = None) -> Markup:
+def chart(
+    main: Series, also: Series | None = None, band: tuple[Series, Series] | None = None
+) -> Markup:
     """A figure: the values of `main` faint, their running average strong, `also` dashed.
+
+    band: a lower and an upper bound of `main`, between which the plane is tinted.
 
     Values that are not finite break the curve and are marked at the foot of the chart. The value
     axis is logarithmic when the values are positive and span a factor above 30.
@@ -68,7 +73,8 @@ def chart(main: Series, also: Series | None = None) -> Markup:
     at = np.unique(np.linspace(0, len(y) - 1, min(len(y), POINTS // 2)).astype(int))
     mean = smooth(y, at, len(y) // 60)
     extra = _finite(also)
-    low, high, log = _range(y, mean, None if extra is None else extra[1])
+    ends = [e for s in band or () if (e := _finite(s)) is not None]
+    low, high, log = _range(y, mean, *(e[1] for e in [*ends, extra] if e is not None))
     across = _scale(0.0, max(float(main.images[-1]), 1.0), LEFT, WIDTH - RIGHT)
     if log:
         upright = _scale(math.log10(low), math.log10(high), HEIGHT - BOTTOM, TOP)
@@ -81,6 +87,10 @@ def chart(main: Series, also: Series | None = None) -> Markup:
     say = _unit(main.name)
     parts = [*_value_ticks(low, high, log, upright, say), *_image_ticks(across)]
     plot = []
+    if len(ends) == 2:
+        (x1, y1), (x2, y2) = ends
+        edge = np.concatenate([height(y1), height(y2)[::-1]])
+        plot.append(_path(across(np.concatenate([x1, x2[::-1]])), edge, "band"))
     for a, b in _stretches(good):  # a value that is not finite is a gap, not a straight line
         px, py = thin(main.images[a:b], main.values[a:b], max(8, POINTS * (b - a) // len(good)))
         plot.append(_path(across(px), height(py), "raw"))
@@ -91,6 +101,8 @@ def chart(main: Series, also: Series | None = None) -> Markup:
     box = {"x": LEFT, "y": TOP - 4, "width": WIDTH - LEFT - RIGHT}
     parts.append(tag("svg", *plot, **box, height=HEIGHT - TOP - BOTTOM + 8, **_view(box)))
     foot = HEIGHT - BOTTOM
+    if 1 < len(x) <= FEW:  # outside that window, which would halve the last one
+        parts.append(_dots(across(x), height(y)))
     for at in across(main.images[~good][:50]):
         parts.append(tag("path", d=f"M{at:.1f} {foot}l-4 -8h8z", class_="bad"))
     bad = int((~good).sum())
@@ -111,6 +123,8 @@ def chart(main: Series, also: Series | None = None) -> Markup:
         note.append(tag("span", " log scale", class_="hint"))
     if extra is not None and also is not None:
         note.append(tag("span", f" {also.name} {say(float(extra[1][-1]))}", class_="also"))
+    if len(ends) == 2:
+        note.append(tag("span", " to ".join(say(float(e[1][-1])) for e in ends), class_="hint"))
     if bad:
         note.append(tag("span", f" not finite {bad} times", class_="warn"))
     return tag("figure", tag("figcaption", *note), svg)
@@ -150,11 +164,10 @@ def _finite(also: Series | None) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def _range(
-    y: NDArray[np.float64], mean: NDArray[np.float64], extra: NDArray[np.float64] | None
+    y: NDArray[np.float64], mean: NDArray[np.float64], *extra: NDArray[np.float64]
 ) -> tuple[float, float, bool]:
     """(low, high, logarithmic): holds the average and 98 % of the values; spikes are cut."""
-    held = [np.quantile(y, [0.01, 0.99]), mean] + ([] if extra is None else [extra])
-    every = np.concatenate(held)
+    every = np.concatenate([np.quantile(y, [0.01, 0.99]), mean, *extra])
     low, high = float(every.min()), float(every.max())
     if low > 0 and high / low > WIDE and float(y.min()) > 0:
         return low / 1.15, high * 1.15, True
@@ -189,6 +202,14 @@ def _path(x: NDArray[np.float64], y: NDArray[np.float64], kind: str, **more: obj
 def ticks(low: float, high: float, log: bool) -> list[float]:
     """Round numbers from low to high to be written at an axis."""
     return _decades(low, high) if log else _steps(low, high, 5)
+
+
+def _dots(x: NDArray[np.float64], y: NDArray[np.float64]) -> Markup:
+    """Strokes of no length, whose round ends are dots, where the values are in the picture."""
+    seen = (y >= TOP - 4) & (y <= HEIGHT - BOTTOM + 4)
+    places = zip(x[seen].tolist(), y[seen].tolist(), strict=True)
+    points = (f"M{a:.1f} {b:.1f}h0" for a, b in places)
+    return tag("path", d="".join(points), class_="dots")
 
 
 def _steps(low: float, high: float, about: int) -> list[float]:

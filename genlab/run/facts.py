@@ -18,6 +18,7 @@ import yaml
 
 from genlab.run.curves import Series
 from genlab.run.directory import NAME, Run
+from genlab.run.verdicts import Result, results
 
 __all__ = ["Facts", "is_number", "leaves", "plain", "read"]
 
@@ -41,6 +42,7 @@ class Facts:
     overrides: list[str]
     journal: list[dict[str, Any]]
     problems: list[str] = field(default_factory=list)
+    judged: list[Result] = field(default_factory=list)  # newest first
 
     @property
     def title(self) -> str:
@@ -126,6 +128,7 @@ def read(path: Path) -> Facts:
         overrides=[o for o in _text(path / "overrides.txt", problems).splitlines() if o.strip()],
         journal=_journal(path / "metrics.jsonl", problems),
         problems=problems,
+        judged=results(path, problems)[::-1],
     )
 
 
@@ -138,10 +141,11 @@ def plain(value: Any) -> str:
     """A value as a config would write it, cut where it is endless."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, dict) and isinstance(value.get("name"), str) and len(value) < 20:
-        # a member with its keys, e.g. the sampler of a set of samples: heun, steps 18
-        keys = [f"{k} {_brief.repr(v)}" for k, v in value.items() if k != "name"]
-        return ", ".join([value["name"], *keys])[:2000]
+    if isinstance(value, dict) and 0 < len(value) < 20:
+        # as of a member with its keys, the sampler of a set of samples: heun, steps 18
+        named = isinstance(value.get("name"), str)
+        keys = [f"{k} {_brief.repr(v)}" for k, v in value.items() if not (named and k == "name")]
+        return ", ".join([value["name"], *keys] if named else keys)[:2000]
     try:
         return _brief.repr(value) if isinstance(value, (list, dict)) else str(value)[:2000]
     except ValueError:  # Python refuses to write out a number of thousands of digits

@@ -9,12 +9,12 @@ for (const plane of document.querySelectorAll(".plane")) {
   const draw = () => {
     const [a, b] = choices.map((choice) => +choice.value);
     for (const axis of svg.querySelectorAll("[data-axis]"))
-      axis.classList.toggle("off", ![`across ${a}`, `up ${b}`].includes(axis.dataset.axis));
+      axis.classList.toggle("away", ![`across ${a}`, `up ${b}`].includes(axis.dataset.axis));
     let lacking = 0;
     const taken = []; // places of labels: points in one place would hide each other's
     spots.forEach((spot, i) => {
       const there = places[i][a] && places[i][b];
-      spot.classList.toggle("off", !there);
+      spot.classList.toggle("away", !there);
       if (!there) return lacking++;
       const [x1, x, x2] = places[i][a].map((v) => left + v * (right - left));
       const [y1, y, y2] = places[i][b].map((v) => foot + v * (top - foot));

@@ -20,7 +20,6 @@ from genlab.run.page import document, section
 from genlab.run.scatter import Axis, Point, Reach, scatter
 from genlab.run.shelves import shelves
 from genlab.run.table import Row, Table
-from genlab.run.verdicts import results
 
 __all__ = ["write_overview"]
 
@@ -91,9 +90,9 @@ def _curves(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> M
         for facts in group.runs:
             while_training = {
                 f"metric/{n.name}": tuple(sorted((k, plain(v)) for k, v in n.protocol.items()))
-                for r in results(facts.path)
-                if r.path.name == "training"
-                for n in r.numbers
+                for result in facts.judged
+                if result.while_training
+                for n in result.numbers
             }
             for name in facts.names:
                 sense = () if name.startswith(MACHINE) else meaning(facts)

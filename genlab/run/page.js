@@ -1,3 +1,11 @@
+// Arrow keys, Home and End choose one of n things of which the i-th is chosen now.
+const arrows = (event, i, n, choose) => {
+  const to = { ArrowLeft: i - 1, ArrowRight: i + 1, Home: 0, End: n - 1 }[event.key];
+  if (to === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+  event.preventDefault();
+  choose(Math.min(Math.max(to, 0), n - 1));
+};
+
 // The strip of grids becomes a viewer: a large picture, a slider, a play button.
 for (const film of document.querySelectorAll(".film")) {
   const items = [...film.children];
@@ -39,6 +47,7 @@ for (const film of document.querySelectorAll(".film")) {
   slider.oninput = () => (stop(), show(+slider.value));
   slider.setAttribute("aria-label", "Images seen");
   items.forEach((item, i) => (item.onclick = () => (stop(), show(i))));
+  film.onkeydown = (event) => arrows(event, +slider.value, items.length, (i) => (stop(), show(i)));
   bar.append(play, slider, label);
   const stage = make("div", { className: "stage" });
   viewer.append(big, bar);
@@ -48,7 +57,7 @@ for (const film of document.querySelectorAll(".film")) {
   show(items.length - 1);
 }
 
-// Pointing at a curve reads its values.
+// Pointing at a curve, or arrow keys on it, read its values.
 for (const chart of document.querySelectorAll("svg.chart[data-end]")) {
   const { left, right, end, low, high, top, foot, log } = chart.dataset;
   const path = chart.querySelector(".mean");
@@ -56,13 +65,11 @@ for (const chart of document.querySelectorAll("svg.chart[data-end]")) {
   const dot = document.createElementNS("http://www.w3.org/2000/svg", "circle");
   const out = chart.parentNode.querySelector(".last");
   const usual = out.textContent;
+  let now = points.length - 1;
   dot.setAttribute("r", 4);
   dot.setAttribute("class", "dot");
-  chart.onpointermove = (event) => {
-    const at = new DOMPoint(event.clientX, event.clientY)
-      .matrixTransform(chart.getScreenCTM().inverse()).x;
-    const near = (a, b) => (Math.abs(b[0] - at) < Math.abs(a[0] - at) ? b : a);
-    const [x, y] = points.reduce(near);
+  const read = (i) => {
+    const [x, y] = points[(now = i)];
     const part = (foot - y) / (foot - top);
     const raw = +low + part * (high - low);
     const value = log ? 10 ** raw : raw;
@@ -72,5 +79,14 @@ for (const chart of document.querySelectorAll("svg.chart[data-end]")) {
     chart.append(dot);
     out.textContent = `${+value.toPrecision(4)} at ${images.toLocaleString("en")} images`;
   };
-  chart.onpointerleave = () => (dot.remove(), (out.textContent = usual));
+  chart.onpointermove = (event) => {
+    const at = new DOMPoint(event.clientX, event.clientY)
+      .matrixTransform(chart.getScreenCTM().inverse()).x;
+    const far = points.map(([x]) => Math.abs(x - at));
+    read(far.indexOf(Math.min(...far)));
+  };
+  chart.tabIndex = 0;
+  out.setAttribute("role", "status");
+  chart.onkeydown = (event) => arrows(event, now, points.length, read);
+  chart.onpointerleave = chart.onblur = () => (dot.remove(), (out.textContent = usual));
 }

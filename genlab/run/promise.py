@@ -1,35 +1,135 @@
-"""What an experiment promises, beside what the journal has of it."""
+"""What an experiment promises, beside what was measured of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
 from genlab.run.facts import Facts, is_number, plain
 from genlab.run.markup import Markup, tag
+from genlab.run.page import section, terms
+from genlab.run.verdicts import Number, Result
 from genlab.run.words import count, number
 
-__all__ = ["promise"]
+__all__ = ["Promise", "promise", "promised"]
+
+NEAR = 0.01  # of the promised images: a run ends with a whole batch
 
 
-def promise(facts: Facts) -> Markup | None:
-    """The promise of a run's config as a list of facts; None where it makes none."""
+@dataclass(frozen=True)
+class Promise:
+    """The promise of a config, of which nothing need be what it should."""
+
+    metric: str
+    value: Any
+    tolerance: Any
+    images: Any
+    notes: list[tuple[str, str]]  # protocol and source, where given
+
+    @property
+    def words(self) -> str:
+        """3.35 ± 0.1"""
+        return " ± ".join(plain(v) for v in (self.value, self.tolerance) if v is not None)
+
+    def verdict(self, value: object, better: str = "") -> str:
+        """as promised, or by how much it is off; "" where that is no question of numbers."""
+        if not (is_number(value) and is_number(self.value) and is_number(self.tolerance)):
+            return ""
+        off = value - self.value
+        if abs(off) <= self.tolerance:
+            return "as promised"
+        good = {"low": off < 0, "high": off > 0}.get(better, False)
+        return f"off by {off:+.4g}{', which is better' if good else ''}"
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A value of the promised metric. notes: where it was found, and how it was measured."""
+
+    value: float | None
+    images: object
+    better: str
+    notes: list[tuple[str, str]]
+
+
+def promised(facts: Facts) -> Promise | None:
+    """The promise of a run's config; None where it makes none."""
     made = facts.config.get("promise")
     if not isinstance(made, dict) or not made:
         return None
-    metric, value, tolerance = made.get("metric"), made.get("value"), made.get("tolerance")
-    promised = " ± ".join(plain(v) for v in (value, tolerance) if v is not None)
-    rows = [(plain(metric), f"{promised}{_after(made.get('images'))}")]
-    row = next((r for r in reversed(facts.journal) if is_number(r.get(plain(metric)))), None)
-    if row is None:
-        rows.append(("measured", "not measured yet"))
+    notes = [(k, plain(made[k])) for k in ("protocol", "source") if made.get(k) is not None]
+    value, tolerance, images = (made.get(k) for k in ("value", "tolerance", "images"))
+    return Promise(plain(made.get("metric")), value, tolerance, images, notes)
+
+
+def promise(facts: Facts) -> Markup | None:
+    """What was promised and what was measured side by side; None without a promise."""
+    made = promised(facts)
+    if made is None:
+        return None
+    left = [(made.metric, f"{made.words}{_after(made.images)}"), *made.notes]
+    found = _measured(facts, made)
+    if found is None:
+        right, lead = [("measured", "not measured yet")], None
     else:
-        last = row[plain(metric)]
-        verdict = ""
-        if is_number(value) and is_number(tolerance):
-            off = last - value
-            verdict = f": off by {off:+.4g}" if abs(off) > tolerance else ": as promised"
-        rows.append(("measured", f"{number(last)}{_after(row['images'])}{verdict}"))
-    rows += [(k, plain(made[k])) for k in ("protocol", "source") if made.get(k) is not None]
-    cells = [tag("div", tag("dt", name), tag("dd", words)) for name, words in rows]
-    return tag("dl", cells, class_="made")
+        value = "not finite" if found.value is None else number(found.value)
+        verdict = made.verdict(found.value, found.better)
+        words = f"{value}{_after(found.images)}{f': {verdict}' if verdict else ''}"
+        right = [("measured", words), *found.notes]
+        lead = "The protocol of a promise is free text: read both before you compare."
+    columns = [
+        tag("div", tag("h3", title), terms(rows, "stack"))
+        for title, rows in (("Promised", left), ("Measured", right))
+    ]
+    return section(
+        "promise",
+        "Promise",
+        tag("p", lead, class_="lead") if lead else None,
+        tag("div", columns, class_="beside"),
+    )
+
+
+def _measured(facts: Facts, made: Promise) -> _Measured | None:
+    """The newest value; one at the promised images goes before, an evaluation before the journal.
+
+    The journal skips what is not finite: it has the values before it.
+    """
+    every = [*_judged(facts, made.metric), *_logged(facts, made.metric)]
+    if is_number(made.images):
+        room = NEAR * made.images
+        for found in every:
+            if is_number(found.images) and abs(found.images - made.images) <= room:
+                return found
+    return every[0] if every else None
+
+
+def _judged(facts: Facts, metric: str) -> Iterator[_Measured]:
+    for result in facts.judged:
+        for n in result.numbers:
+            if n.name == metric:
+                value = n.value if is_number(n.value) else None
+                notes = [("found in", f"evaluation {result.path.name}"), *_how(n, result)]
+                yield _Measured(value, result.images, n.better, notes)
+
+
+def _logged(facts: Facts, metric: str) -> Iterator[_Measured]:
+    """Values of the journal, with the protocol that evaluations while training left."""
+    last = [r for r in facts.judged if r.while_training]
+    n, result = next(((n, r) for r in last for n in r.numbers if n.name == metric), (None, None))
+    notes = [("found in", "journal"), *(_how(n, result) if n and result else ())]
+    for row in reversed(facts.journal):
+        for key in (metric, f"metric/{metric}"):
+            if is_number(row.get(key)):
+                yield _Measured(row[key], row["images"], n.better if n else "", notes)
+
+
+def _how(n: Number, result: Result) -> Iterator[tuple[str, str]]:
+    for title, node in (("protocol", n.protocol), ("judged", result.subject)):
+        words = [f"{k.replace('_', ' ')} {plain(v)}" for k, v in islice(node.items(), 40)]
+        if words:
+            yield title, "; ".join(words)
 
 
 def _after(images: object) -> str:

@@ -111,7 +111,7 @@ def _ticks(scale: _Scale, i: int, up: bool) -> Markup:
         parts.append(tag("text", title, x=4, y=11, class_="name"))
     else:
         parts.append(tag("text", title, x=END, y=HEIGHT - 6, text_anchor="end", class_="name"))
-    return tag("g", parts, data_axis=f"{'up' if up else 'across'} {i}", class_=_off(i != int(up)))
+    return tag("g", parts, data_axis=f"{'up' if up else 'across'} {i}", class_=_away(i != int(up)))
 
 
 def _spot(point: Point, at: Sequence[Sequence[float] | None]) -> Markup:
@@ -128,12 +128,12 @@ def _spot(point: Point, at: Sequence[Sequence[float] | None]) -> Markup:
         tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=5),
         tag("text", point.label, x=f"{x + 8:.1f}", y=f"{y - 7:.1f}"),
         data_at=json.dumps(at, separators=(",", ":")),
-        class_=" ".join(filter(None, ("spot", point.look, _off(not there)))),
+        class_=" ".join(filter(None, ("spot", point.look, _away(not there)))),
     )
 
 
-def _off(hidden: bool) -> str | None:
-    return "off" if hidden else None
+def _away(hidden: bool) -> str | None:
+    return "away" if hidden else None
 
 
 def _choice(ident: str, axes: Sequence[Axis], chosen: int) -> Markup:

@@ -26,6 +26,9 @@ __all__ = ["FORMAT", "Number", "Result", "results"]
 
 FORMAT = 1
 LARGEST = 4_000_000  # bytes of a result; nobody writes a larger one
+PAIRS = 100  # of a metric: their pictures have two digits
+BROKEN: tuple[type[Exception], ...] = (OSError, LookupError, ValueError, TypeError, AttributeError)
+BROKEN += (ArithmeticError, RecursionError)  # numbers and nesting without end
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,18 @@ class Result:
         value = self.subject.get("checkpoint")
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
+    @property
+    def while_training(self) -> bool:
+        """Whether it is the last one of those made while training."""
+        return self.path.name == "training"
+
     def pairs(self, metric: str) -> list[tuple[Path, str]]:
-        """(picture, caption) of each pair of a metric whose picture is there."""
-        found = enumerate(self.captions.get(metric, []))
+        """(picture, caption) of each pair of a metric whose picture is there, at most 100."""
+        if metric in ("", ".", "..") or "/" in metric:  # a foreign record leads nowhere else
+            return []
+        found = enumerate(self.captions.get(metric, [])[:PAIRS])
         files = [(self.path / metric / f"{i:02d}.png", caption) for i, caption in found]
-        return [(path, caption) for path, caption in files if path.is_file()]
+        return [(path, caption) for path, caption in files if _is_file(path)]
 
 
 def results(run_dir: Path, problems: list[str] | None = None) -> list[Result]:
@@ -74,7 +84,7 @@ def results(run_dir: Path, problems: list[str] | None = None) -> list[Result]:
     for path in sorted((run_dir / "eval").glob("*/result.json")):
         try:
             found.append(_read(path))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+        except BROKEN as e:
             if problems is not None:
                 problems.append(f"{path.parent.name}/{path.name}: {e or type(e).__name__}")
     return sorted(found, key=lambda r: r.when)
@@ -97,6 +107,13 @@ def _read(path: Path) -> Result:
             n: [str(c) for c in m["captions"]] for n, m in metrics.items() if "captions" in m
         },
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # e.g. a name that is too long
+        return False
 
 
 def _numbers(name: str, metric: Mapping[str, Any]) -> Iterator[Number]:

@@ -1,0 +1,131 @@
+"""A headless Chromium driven over the pipe of its DevTools protocol, with the standard library."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe"),
+]
+# the protocol is spoken over file descriptors 3 and 4, which only the child may rearrange
+LAUNCH = "import os, sys; os.dup2({}, 3); os.dup2({}, 4); os.execv(sys.argv[1], sys.argv[1:])"
+PATIENCE = 20.0  # seconds for one answer
+KEYS = {"Tab": 9, "Enter": 13, " ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
+
+
+class Browser:
+    """One page of a browser of its own, to be used in `with`.
+
+    folder: for its profile. events: what it told unasked since the page was opened, as (method,
+    parameters).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._number, self._rest, self._session = 0, b"", ""
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        (its_in, self._out), (self._in, its_out) = _pipe(), _pipe()
+        launch = [sys.executable, "-c", LAUNCH.format(its_in, its_out), str(CHROMIUM), *FLAGS]
+        self._process = subprocess.Popen(
+            [*launch, f"--user-data-dir={folder}", "about:blank"],
+            pass_fds=(its_in, its_out),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # all its processes end together
+        )
+        os.close(its_in)
+        os.close(its_out)
+
+    def __enter__(self) -> Browser:
+        try:
+            target = self("Target.createTarget", url="about:blank")["targetId"]
+            attached = self("Target.attachToTarget", targetId=target, flatten=True)
+            self._session = attached["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                self(f"{domain}.enable")
+            self("Emulation.setFocusEmulationEnabled", enabled=True)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        os.close(self._in)
+        os.close(self._out)
+
+    def __call__(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """The answer to one command; AssertionError for an error or none in time."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._out, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._read()
+            if answer.get("id") == self._number:
+                assert "error" not in answer, (method, answer["error"])
+                return answer["result"]
+
+    def _read(self) -> dict[str, Any]:
+        until = time.monotonic() + PATIENCE
+        while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._in], [], [], max(0.0, until - time.monotonic()))
+            data = os.read(self._in, 1 << 20) if ready else b""
+            assert data, "chromium does not answer"
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\0")
+        message = json.loads(line)
+        if "method" in message:
+            self.events.append((message["method"], message["params"]))
+        return message
+
+    def open(self, url: str, width: int, height: int, scheme: str) -> None:
+        """Loads a page at a size in CSS pixels, in a light or dark scheme."""
+        self("Emulation.setDeviceMetricsOverride", width=width, height=height,
+             deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
+        scheme = {"name": "prefers-color-scheme", "value": scheme}
+        self("Emulation.setEmulatedMedia", features=[scheme])
+        self.events.clear()
+        self("Page.navigate", url=url)
+        while "Page.loadEventFired" not in dict(self.events):
+            self._read()
+
+    def run(self, expression: str) -> Any:
+        """The value of a JavaScript expression; a promise is awaited."""
+        answer = self("Runtime.evaluate", expression=expression, returnByValue=True,
+                      awaitPromise=True)  # fmt: skip
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """One key down and up, by its DOM name."""
+        facts = {"key": key, "code": "Space" if key == " " else key}
+        facts["windowsVirtualKeyCode"] = KEYS[key]
+        text = {"Enter": "\r", " ": " "}.get(key)
+        self("Input.dispatchKeyEvent", type="keyDown", **facts, **({"text": text} if text else {}))
+        self("Input.dispatchKeyEvent", type="keyUp", **facts)
+
+
+def _pipe() -> tuple[int, int]:
+    """(to read, to write), both above 4: none is overwritten when they are put in place."""
+    ends = os.pipe()
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends]
+    for end in ends:
+        os.close(end)
+    return high[0], high[1]

@@ -1,0 +1,188 @@
+"""The report in a real browser: by eye and by keyboard, on a phone and a desk, day and night."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from browser import CHROMIUM, Browser
+from pages import everything
+
+from genlab.run.report import write_report
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+PHONE, DESK = (375, 812), (1280, 900)
+
+OPEN_ALL = "document.querySelectorAll('details').forEach((d) => (d.open = true))"
+
+WIDE = """[...document.querySelectorAll('body *')]
+  .filter((e) => !e.closest('.film') && !e.closest('svg'))
+  .filter((e) => e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
+  .map((e) => e.outerHTML.slice(0, 80))"""
+"""Elements that reach beyond the page; the strip of grids scrolls within itself."""
+
+IMAGES = """Promise.all([...document.images].map(async (i) => {
+  await i.decode();
+  const pen = new OffscreenCanvas(i.naturalWidth, i.naturalHeight).getContext('2d');
+  pen.drawImage(i, 0, 0);
+  const { data } = pen.getImageData(0, 0, i.naturalWidth, i.naturalHeight);
+  const drawn = data.every((v, k) => k % 4 < 3 || v === 255);
+  return [drawn, i.getBoundingClientRect().width, i.alt];
+}))"""
+"""Of each image whether every pixel is there, its width on the page, and its words."""
+
+FAINT = """(() => {
+  const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
+  const light = (c) => rgb(c).slice(0, 3).map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (e) => {
+    const c = getComputedStyle(e).backgroundColor;
+    return rgb(c)[3] === 0 ? ground(e.parentElement) : c;
+  };
+  const told = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  return [...document.querySelectorAll('body *')]
+    .filter((e) => told(e) && !e.closest('script') && e.checkVisibility())
+    .map((e) => {
+      const style = getComputedStyle(e);
+      const ink = light(e.closest('svg') ? style.fill : style.color);
+      const paper = light(ground(e));
+      const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+      return [ratio, e.textContent.slice(0, 40)];
+    }).filter(([ratio]) => !(ratio >= 4.5));
+})()"""
+"""Text whose contrast is below what WCAG 2.2 (1.4.3, AA) asks of small text."""
+
+FOCUS = """(() => {
+  const e = document.activeElement;
+  if (e === document.body) return null;
+  const ring = getComputedStyle(e);
+  const seen = ring.outlineStyle !== 'none' && parseFloat(ring.outlineWidth) >= 2;
+  const name = e.getAttribute('aria-label') || e.textContent;
+  return [e.localName + '.' + (e.getAttribute('class') || ''), name.trim().slice(0, 60), seen];
+})()"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_report(everything(tmp_path_factory.mktemp("page"))).as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("browser")) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, DESK])
+def test_page_is_whole_and_quiet(
+    browser: Browser, page: str, size: tuple[int, int], scheme: str
+) -> None:
+    browser.open(page, *size, scheme)
+    for unfold in ("0", OPEN_ALL):
+        browser.run(unfold)
+        assert browser.run("[innerWidth, document.documentElement.scrollWidth]") == [size[0]] * 2
+        assert browser.run(WIDE) == []
+        assert browser.run(FAINT) == []
+    images = browser.run(IMAGES)
+    assert len(images) == 3 + 1 + 2 + 5  # over training, large, two sets, pairs
+    assert all(drawn and width > 0 and alt.strip() for drawn, width, alt in images)
+    told = [e for e in browser.events if e[0] in ("Log.entryAdded", "Runtime.consoleAPICalled")]
+    assert told == []
+    assert [e for e in browser.events if e[0] == "Runtime.exceptionThrown"] == []
+    asked = [e[1]["request"]["url"] for e in browser.events if e[0] == "Network.requestWillBeSent"]
+    assert asked[0] == page and all(url.startswith("data:image/") for url in asked[1:])
+
+
+def test_page_can_ask_nothing_of_the_network(browser: Browser, page: str) -> None:
+    browser.open(page, *DESK, "light")
+    refused = "fetch('http://127.0.0.1:9/').then(() => 'sent', (e) => e.name)"
+    assert browser.run(refused) == "TypeError"
+    blocked = [e[1]["entry"]["text"] for e in browser.events if e[0] == "Log.entryAdded"]
+    assert blocked and "Content Security Policy" in blocked[0]
+
+
+def test_dark_is_dark(browser: Browser, page: str) -> None:
+    paper, ink = [], []
+    for scheme in ("light", "dark"):
+        browser.open(page, *DESK, scheme)
+        style = "getComputedStyle(document.body)"
+        for shades, key in ((paper, "backgroundColor"), (ink, "color")):
+            level = f"{style}.{key}.match(/\\d+/g).map(Number).reduce((a, b) => a + b)"
+            shades.append(browser.run(level))
+    assert paper[1] < 150 < 600 < paper[0]
+    assert ink[0] < 150 < 600 < ink[1]
+
+
+def test_everything_is_reached_by_tab_and_shows_it(browser: Browser, page: str) -> None:
+    browser.open(page, *DESK, "light")
+    stops = []
+    while len(stops) < 60:
+        browser.press("Tab")
+        stop = browser.run(FOCUS)
+        if stop is None:
+            break
+        stops.append(stop)
+    assert all(seen for _, _, seen in stops), stops
+    names = [f"{kind} {name}" for kind, name, _ in stops]
+    wanted = ["button. Play", "input. Images seen", "ol.film thumbs Grids over training",
+              "svg.chart metric/fid", "summary. After 4,000 images",
+              "summary. All of the protocols", "summary. 2 more: learning rates"]  # fmt: skip
+    for words in wanted:
+        assert any(n.startswith(words) for n in names), (words, names)
+    order = [browser.run(f"document.querySelector('{s}').getBoundingClientRect().top")
+             for s in ("#samples", "#learning", "#curves", "#metrics", "#promise", "#closest",
+                       "#commands", "#config", "#environment")]  # fmt: skip
+    assert order == sorted(order)
+
+
+def test_keys_turn_the_grids_and_unfold_the_rest(browser: Browser, page: str) -> None:
+    browser.open(page, *PHONE, "light")
+
+    def label() -> str:
+        return browser.run("document.querySelector('.bar output').textContent")
+
+    assert label() == "4,000 images seen"
+    browser.run("document.querySelector('.film').focus()")
+    turns = [("ArrowLeft", "2,000"), ("Home", "0"), ("ArrowLeft", "0"), ("ArrowRight", "2,000"),
+             ("End", "4,000"), ("ArrowRight", "4,000")]  # fmt: skip
+    for key, images in turns:
+        browser.press(key)
+        assert label() == f"{images} images seen", key
+    shown = "document.querySelector('.viewer img').src === "
+    assert browser.run(f"{shown}document.querySelector('.film li:last-child img').src")
+    browser.run("document.querySelector('.bar input').focus()")
+    browser.press("ArrowLeft")
+    assert label() == "2,000 images seen"
+    browser.run("document.querySelector('.bar button').focus()")
+    browser.press("Enter")
+    assert browser.run("document.querySelector('.bar button').textContent") == "Pause"
+    browser.press(" ")
+    assert browser.run("document.querySelector('.bar button').textContent") == "Play"
+    for number, was in (
+        (0, True),
+        (2, False),
+    ):  # the newest evaluation is open, that of training not
+        fold = f"document.querySelectorAll('.judged')[{number}]"
+        assert browser.run(f"{fold}.open") is was
+        browser.run(f"{fold}.querySelector('summary').focus()")
+        browser.press("Enter")
+        assert browser.run(f"{fold}.open") is not was
+
+
+def test_keys_read_a_curve(browser: Browser, page: str) -> None:
+    browser.open(page, *DESK, "dark")
+    chart = "[...document.querySelectorAll('svg.chart')].find((c) => " \
+            "c.getAttribute('aria-label').startsWith('metric/fid:'))"  # fmt: skip
+    browser.run(f"{chart}.focus()")
+    value = f"{chart}.parentNode.querySelector('.last').textContent"
+    assert browser.run(value) == "12"  # 60 / 5, after all images
+    browser.press("ArrowLeft")
+    assert browser.run(value).endswith("at 3,200 images")
+    assert float(browser.run(value).split()[0]) == pytest.approx(15, abs=0.1)
+    browser.press("Home")
+    assert float(browser.run(value).split()[0]) == pytest.approx(60, abs=0.1)
+    browser.run("document.activeElement.blur()")
+    assert browser.run(value) == "12"

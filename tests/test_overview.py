@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_compare import judge, make, table  # noqa: F401
 from pages import EVIL, Page
+from test_compare import judge, make, table  # noqa: F401
 
 from genlab.run import pictures
 from genlab.run.curves import Series

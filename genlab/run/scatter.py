@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from genlab.run.curves import WIDE, ticks
+from genlab.run.axes import WIDE, ticks
 from genlab.run.markup import Markup, tag
 from genlab.run.words import number, short
 

@@ -13,77 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from side_by_side import PROTOCOL, Maker, judge, table
 
 from genlab import cli, compare
 from genlab.errors import ConfigError
 from genlab.run import pictures
 from genlab.run.columns import Column
-from genlab.run.facts import read
-from genlab.run.table import Table, tabulate
+from genlab.run.table import Table
 
 ROOT = Path(__file__).parents[1]
-BASE = {
-    "seed": 0,
-    "model": {"name": "gan", "ema": 1000},
-    "network": {"generator": {"name": "dcgan_generator", "width": 64}},
-    "data": {"name": "digits", "root": "data"},
-    "optimizer": {"name": "adam", "lr": 0.001, "betas": [0.5, 0.9]},
-    "outputs": "outputs",
-    "every": {"log": "auto"},
-}
-PROTOCOL = {"images": 2000, "reference": "digits train 8x8x1", "features": "small"}
-
-
-def changed(**keys):
-    """BASE with dotted keys replaced; None takes one away."""
-    config = json.loads(json.dumps(BASE))
-    for key, value in keys.items():
-        *parents, leaf = key.split(".")
-        node = config
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return config
 
 
 @pytest.fixture
 def make(tmp_path):
-    """make(**dotted keys, losses=[...]) -> the folder of a run under tmp_path/out."""
-    numbers = itertools.count()
-
-    def run(losses=(2.0, 1.0), name=None, typed=(), **keys):
-        config = changed(**{k.replace("__", "."): v for k, v in keys.items()})
-        number = next(numbers)
-        parent = tmp_path / "out" / f"{config['model']['name']}-{config['data']['name']}"
-        folder = parent / (name or f"20260102-0304{number:02d}-{0xA00000 + number:06x}")
-        folder.mkdir(parents=True)
-        (folder / "config.yaml").write_text(json.dumps(config))
-        who = dict.fromkeys(typed, "command line")
-        (folder / "provenance.json").write_text(json.dumps(who))
-        rows = [{"images": 100 * (i + 1), "loss/net": v} for i, v in enumerate(losses)]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-        (folder / "STATUS").write_text("done\n")
-        return folder
-
-    return run
-
-
-def judge(folder, values, better=None, *, tag="a", protocol=None, when="2026-01-01", **subject):
-    """Leaves an evaluation in a run: metric fid with these values."""
-    metric = {
-        "values": values,
-        "better": {"fid": "low"} if better is None else better,
-        "protocol": PROTOCOL if protocol is None else protocol,
-    }
-    subject = {"run": "x", "seed": 0, "batch": 64, "checkpoint": 200, "weights": "ema"} | subject
-    node = {"format": 1, "when": when, "subject": subject, "environment": {}}
-    path = folder / "eval" / f"000000000200-{tag}" / "result.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(node | {"metrics": {"fid": metric}}))
-
-
-def table(*folders: Path, **options) -> Table:
-    return tabulate([read(f) for f in folders], **options)
+    return Maker(tmp_path / "out")
 
 
 def cells(found: Table, name: str):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pages import EVIL, Page
-from test_compare import judge, make, table  # noqa: F401
+from side_by_side import Maker, judge, table
 
 from genlab.run import pictures
 from genlab.run.curves import Series
@@ -32,7 +32,12 @@ def grid(folder: Path, images: int, level: int) -> None:
 
 
 @pytest.fixture
-def runs(make):  # noqa: F811
+def make(tmp_path):
+    return Maker(tmp_path / "out")
+
+
+@pytest.fixture
+def runs(make):
     """Two seeds of one config and one run of another, judged, with grids."""
     made = [make(seed=0), make(seed=1), make(optimizer__lr=0.01, losses=[3.0, 2.0, 2.5])]
     for i, folder in enumerate(made):
@@ -98,7 +103,7 @@ def test_hostile_text_is_inert_everywhere(runs, tmp_path):
     assert not any(k.startswith("on") for _, a in page.elements for k in a)
 
 
-def test_page_of_runs_with_next_to_nothing(make, tmp_path):  # noqa: F811
+def test_page_of_runs_with_next_to_nothing(make, tmp_path):
     bare = make()
     for name in ("config.yaml", "metrics.jsonl", "provenance.json"):
         (bare / name).unlink()
@@ -108,7 +113,7 @@ def test_page_of_runs_with_next_to_nothing(make, tmp_path):  # noqa: F811
     assert "not finite" in page.text and "Any two numbers" not in page.text
 
 
-def test_seeds_that_differ_are_said(make, tmp_path):  # noqa: F811
+def test_seeds_that_differ_are_said(make, tmp_path):
     made = [make(seed=1), make(seed=2, optimizer__lr=1)]
     for folder in made:
         grid(folder, 100, 9)
@@ -123,7 +128,7 @@ def test_broken_pictures_are_named_and_older_ones_shown(runs, tmp_path):
     assert "train/000000000200.png" in page.text
 
 
-def test_many_runs_make_no_large_page(make, tmp_path):  # noqa: F811
+def test_many_runs_make_no_large_page(make, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
     made = []
     for i in range(200):
@@ -256,7 +261,7 @@ def test_points_stand_where_the_ticks_of_every_axis_say():
                 assert at == pytest.approx(at1 + share * (at2 - at1), abs=0.2), (name, way)
 
 
-def test_first_pair_is_drawn_without_the_script(make, tmp_path):  # noqa: F811
+def test_first_pair_is_drawn_without_the_script(make, tmp_path):
     for lr, fid in ((1, 3.0), (2, 4.0), (3, None)):
         folder = make(optimizer__lr=lr)
         if fid:

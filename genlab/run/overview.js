@@ -36,7 +36,7 @@ for (const plane of document.querySelectorAll(".plane")) {
   draw(); // a reloaded page keeps what was chosen
 }
 
-// Pointing at a chart reads every curve there.
+// Pointing at a chart, or arrow keys on it, read every curve there.
 for (const chart of document.querySelectorAll("svg.chart[data-end]")) {
   const { left, right, end, low, high, top, foot, log } = chart.dataset;
   const figure = chart.closest("figure");
@@ -46,36 +46,51 @@ for (const chart of document.querySelectorAll("svg.chart[data-end]")) {
     const label = path.dataset.label;
     curves.set(label, [...(curves.get(label) ?? []), points]);
   }
+  const stops = [...new Set([...curves.values()].flat(2).map(([x]) => x))].sort((a, b) => a - b);
   const outs = [...figure.querySelectorAll(".last")];
   const usual = outs.map((out) => out.textContent);
   const place = figure.querySelector(".place");
   const rule = document.createElementNS("http://www.w3.org/2000/svg", "path");
   rule.setAttribute("class", "cursor");
+  let now = stops.length - 1;
   const value = (y) => {
     const v = +low + ((foot - y) / (foot - top)) * (high - low);
     return log ? 10 ** v : v;
   };
   const height = (points, at) => {
-    const k = points.findIndex((p) => p[0] >= at);
+    const k = points.findIndex(([x]) => x >= at);
     if (k < 0 || points[0][0] > at) return null;
     const [[x1, y1], [x2, y2]] = [points[Math.max(k - 1, 0)], points[k]];
     return x2 > x1 ? y1 + ((at - x1) / (x2 - x1)) * (y2 - y1) : y2;
   };
-  chart.onpointermove = (event) => {
-    const at = Math.min(right, Math.max(left, new DOMPoint(event.clientX, event.clientY)
-      .matrixTransform(chart.getScreenCTM().inverse()).x));
+  const read = (i) => {
+    const at = stops[(now = i)];
     const images = Math.round(((at - left) / (right - left)) * end);
     rule.setAttribute("d", `M${at} ${top}V${foot}`);
     chart.append(rule);
     place.textContent = `at ${images.toLocaleString("en")} images`;
-    outs.forEach((out) => {
+    for (const out of outs) {
       const there = curves.get(out.dataset.label).map((points) => height(points, at));
       const known = there.filter((y) => y !== null).map(value);
       const mean = known.reduce((sum, v) => sum + v, 0) / known.length;
-      out.textContent = known.length ? +mean.toPrecision(4) : "";
-    });
+      out.textContent = known.length ? +mean.toPrecision(4) : "-";
+    }
   };
-  chart.onpointerleave = () => {
+  chart.onpointermove = (event) => {
+    const at = new DOMPoint(event.clientX, event.clientY)
+      .matrixTransform(chart.getScreenCTM().inverse()).x;
+    const far = stops.map((x) => Math.abs(x - at));
+    read(far.indexOf(Math.min(...far)));
+  };
+  chart.tabIndex = 0;
+  chart.onkeydown = (event) => {
+    const last = stops.length - 1;
+    const to = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: last }[event.key];
+    if (to === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    read(Math.min(last, Math.max(0, to)));
+  };
+  chart.onpointerleave = chart.onblur = () => {
     rule.remove();
     place.textContent = "";
     outs.forEach((out, i) => (out.textContent = usual[i]));

@@ -69,19 +69,32 @@ def test_page_is_whole_and_quiet(
 
 def test_keys_choose_what_is_drawn(browser: Browser, page: str) -> None:
     browser.open(page, *DESK, "light")
-    first = browser.run(SHOWN)
-    selects = browser.run("[...document.querySelectorAll('select')].map((s) => s.value)")
-    assert selects == ["0", "1"]
-    browser.run("document.querySelectorAll('select')[1].focus()")
-    browser.press("End")
-    last = browser.run("document.querySelectorAll('select')[1].length - 1")
-    assert browser.run("document.querySelectorAll('select')[1].value") == str(last)
-    second = browser.run(SHOWN)
-    assert second != first
-    axes = "[...document.querySelectorAll('[data-axis]:not(.away)')].map((a) => a.dataset.axis)"
-    assert browser.run(axes) == ["across 0", f"up {last}"]
-    at = [[p[0], p[1]] for p in first if p[0] in {q[0] for q in second}]
-    assert at == [[p[0], p[1]] for p in second if p[0] in {q[0] for q in first}]
+    count = browser.run("document.querySelectorAll('option').length") // 2
+    left, right, foot, top = browser.run(
+        "JSON.parse(document.querySelector('.scatter').dataset.box)"
+    )
+    places = browser.run(
+        "[...document.querySelectorAll('.spot')].map((s) => "
+        "[s.querySelector('text').textContent, JSON.parse(s.dataset.at)])"
+    )
+
+    def drawn(a: int, b: int) -> None:
+        """The points stand where their shares of two axes say, and those axes are shown."""
+        there = [(label, at[a][1], at[b][1]) for label, at in places if at[a] and at[b]]
+        assert there
+        wanted = [[n, left + x * (right - left), foot + y * (top - foot)] for n, x, y in there]
+        for found, point in zip(browser.run(SHOWN), wanted, strict=True):
+            assert found[0] == point[0] and found[1:] == pytest.approx(point[1:])
+        axes = (
+            "[...document.querySelectorAll('[data-axis]:not(.away)')].map((x) => x.dataset.axis)"
+        )
+        assert browser.run(axes) == [f"across {a}", f"up {b}"]
+
+    drawn(0, 1)
+    for number, key, chosen in ((1, "End", (0, count - 1)), (0, "End", (count - 1, count - 1))):
+        browser.run(f"document.querySelectorAll('select')[{number}].focus()")
+        browser.press(key)
+        drawn(*chosen)
 
 
 def test_keys_read_all_curves_of_a_chart(browser: Browser, page: str) -> None:

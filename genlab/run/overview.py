@@ -133,16 +133,22 @@ def _against(table: Table, looks: Mapping[str, str]) -> Markup | None:
     seen = _axis(table, "images seen", _images)
     several = [a for a in [*judged, *configured, seen] if _varied(a)]
     there = [a for a in measured if any(a.values)]
-    # what was chosen across, what came of it upwards
-    axes = [*several[:1], *there[:1], *several[1:], *there[1:]][:AXES]
-    if len(axes) < 2 or len(table.rows) < 2:
+    # what was chosen across, what came of it upwards: first the pair that most rows have
+    pairs = [(a, b) for a in several or there for b in there if a is not b]
+    if not pairs or len(table.rows) < 2:
         return None
+    first = max(pairs, key=lambda pair: _common(*pair))
+    axes = [*first, *(a for a in [*several, *there] if a not in first)][:AXES]
     points = [Point(r.label, table.words(r.group), looks[r.group.label]) for r in table.rows]
     return section("against", "Any two numbers", scatter(points, axes))
 
 
 def _axis(table: Table, title: str, value: Callable[[Row], Reach | None]) -> Axis:
     return Axis(title, [value(row) for row in table.rows])
+
+
+def _common(a: Axis, b: Axis) -> int:
+    return sum(None not in pair for pair in zip(a.values, b.values, strict=True))
 
 
 def _varied(axis: Axis) -> bool:

@@ -133,11 +133,11 @@ def _against(table: Table, looks: Mapping[str, str]) -> Markup | None:
     seen = _axis(table, "images seen", _images)
     several = [a for a in [*judged, *configured, seen] if _varied(a)]
     there = [a for a in measured if any(a.values)]
-    # what was chosen across, what came of it upwards: first the pair that most rows have
-    pairs = [(a, b) for a in several or there for b in there if a is not b]
-    if not pairs or len(table.rows) < 2:
+    if not there or len(there) + len(several) < 2 or len(table.rows) < 2:
         return None
-    first = max(pairs, key=lambda pair: _common(*pair))
+    # what was chosen across, what came of it upwards: the first number that can be drawn so
+    pairs = [max(((a, b) for a in several or there if a is not b), key=_common) for b in there]
+    first = next((pair for pair in pairs if _common(pair) > 1), pairs[0])
     axes = [*first, *(a for a in [*several, *there] if a not in first)][:AXES]
     points = [Point(r.label, table.words(r.group), looks[r.group.label]) for r in table.rows]
     return section("against", "Any two numbers", scatter(points, axes))
@@ -147,12 +147,13 @@ def _axis(table: Table, title: str, value: Callable[[Row], Reach | None]) -> Axi
     return Axis(title, [value(row) for row in table.rows])
 
 
-def _common(a: Axis, b: Axis) -> int:
-    return sum(None not in pair for pair in zip(a.values, b.values, strict=True))
+def _common(pair: tuple[Axis, Axis]) -> int:
+    """Rows that have both numbers."""
+    return sum(None not in both for both in zip(pair[0].values, pair[1].values, strict=True))
 
 
 def _varied(axis: Axis) -> bool:
-    """Whether all that has a value has a number, and not all the same."""
+    """Whether rows have different numbers of it."""
     return len(set(axis.values) - {None}) > 1
 
 

@@ -113,6 +113,19 @@ def test_page_of_runs_with_next_to_nothing(make, tmp_path):
     assert "not finite" in page.text and "Any two numbers" not in page.text
 
 
+def test_metrics_of_two_protocols_are_not_in_one_chart(make, tmp_path):
+    made = [make(optimizer__lr=lr) for lr in (1, 2, 3)]
+    for folder, images in zip(made, (2000, 10_000, 2000), strict=True):
+        judge(folder, {"fid": 4.0}, protocol={"images": images})
+        (folder / "eval" / "000000000200-a").rename(folder / "eval" / "training")
+        rows = [{"images": i, "loss/net": 1.0, "metric/fid": 5.0} for i in (100, 200)]
+        (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    page = page_of(table(*made), tmp_path)
+    told = [str(a["aria-label"]) for a in page.all("svg") if a.get("class") == "chart"]
+    assert sorted(told)[1:] == ["metric/fid at the end: A 5, C 5", "metric/fid at the end: B 5"]
+    assert "metric/fid images 10000" in page.text and "metric/fid images 2000" in page.text
+
+
 def test_seeds_that_differ_are_said(make, tmp_path):
     made = [make(seed=1), make(seed=2, optimizer__lr=1)]
     for folder in made:

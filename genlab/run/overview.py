@@ -31,11 +31,10 @@ MACHINE = ("images_per_second", "memory", "lr/", "grad_norm/")
 
 def write_overview(table: Table, target: Path) -> Path:
     """Writes the page whole or not at all; DiskError if it cannot. Returns its path."""
-    order = list(dict.fromkeys(row.group.label for row in table.rows))
-    looks = {label: look(i % LOOKS) for i, label in enumerate(order)}
-    drawn = [g for label in order[:LOOKS] for g in table.groups if g.label == label]
+    looks = {group.label: look(i % LOOKS) for i, group in enumerate(table.groups)}
+    drawn = table.groups[:LOOKS]
     page = document(
-        f"{len(table.runs)} runs compared",
+        f"{_groups(table)} · genlab compare",
         f"genlab {__version__}",
         _header(table, drawn, looks),
         numbers(table, looks),
@@ -54,19 +53,15 @@ def write_overview(table: Table, target: Path) -> Path:
 
 
 def _header(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> Markup:
-    n, of = len(table.runs), len(table.groups)
-    groups = f"{n} runs" if n != 1 else "One run"
-    if of < n:
-        groups += f" in {of} group{'s' * (of > 1)}"
     items = [
         tag("li", swatch(looks[g.label]), " ", tag("b", g.label), " ", table.words(g), _seeds(g))
         for g in drawn
     ]
-    left = of - len(drawn)
+    left = len(table.groups) - len(drawn)
     return tag(
         "header",
         tag("p", "genlab compare", class_="eyebrow"),
-        tag("h1", groups),
+        tag("h1", _groups(table)),
         tag("ul", items, class_="legend"),
         tag("p", f"{left} more stand in the table but are not drawn.", class_="hint")
         if left
@@ -74,10 +69,17 @@ def _header(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> M
     )
 
 
+def _groups(table: Table) -> str:
+    n, of = len(table.runs), len(table.groups)
+    words = f"{n} runs" if n != 1 else "One run"
+    return words if of == n else f"{words} in {of} group{'s' * (of > 1)}"
+
+
 def _seeds(group: Group) -> Markup | None:
     if len(group.runs) < 2:
         return None
-    return tag("small", f" {len(group.runs)} runs, seeds {', '.join(group.seeds)}")
+    seeds = ", ".join([*group.seeds[:8], *(["..."] if len(group.seeds) > 8 else [])])
+    return tag("small", f" {len(group.runs)} runs, seeds {seeds}")
 
 
 # --- curves --------------------------------------------------------------------------------------

@@ -233,6 +233,9 @@ def test_metric_chooses_values(make):
     assert names() == ["fid", "fid_bias", "loss/net"]
     assert names("heldout/*", "fid_bias") == ["fid_bias", "heldout/psnr"]
     assert names("fid") == ["fid", "fid_bias"], "a metric's name stands for all its values"
+    judge(run, {"other": 1.0}, tag="b", weights="raw")
+    assert len(table(run).rows) == 2
+    assert len(table(run, metric=["fid_bias"]).rows) == 1, "a row has something to show"
     with pytest.raises(ConfigError, match=r"metric=psnr: .*'heldout/psnr'"):
         names("psnr")
     with pytest.raises(ConfigError, match="metric=nothing"):

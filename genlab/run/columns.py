@@ -88,10 +88,9 @@ def judged(group: Group, patterns: Sequence[str] = ()) -> dict[Subject, dict[Col
         for result in facts.judged[::-1]:  # the oldest first
             subject = leaves(result.subject, 200)
             same = tuple(sorted((k, v) for k, v in subject if k.partition(".")[0] not in APART))
-            columns = found.setdefault(same, {})
             for number in result.numbers:
                 if wanted(number.name, number.metric, patterns):
-                    values = columns.setdefault(_column(number), {})
+                    values = found.setdefault(same, {}).setdefault(_column(number), {})
                     values[i, plain(result.subject.get("seed"))] = number.value
     return {
         subject: {c: _spread(values.values()) for c, values in columns.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from genlab.errors import ConfigError
 from genlab.registry import suggest
@@ -52,16 +53,20 @@ class Table:
         """The name of a column, and what sets it apart."""
         return f"{column.name} ({self.apart[column]})" if column in self.apart else column.name
 
+    @cached_property
+    def telling(self) -> list[str]:
+        """Of the keys that differ enough to tell every group from all others."""
+        readable = [g.values for g in self.groups if g.values]
+        members = [k for k in self.keys.shown if k in ("model.name", "data.name")]
+        return enough(readable, self.keys.shown, members)
+
     def words(self, group: Group) -> str:
         """What sets a group apart from all others: flow_matching, lr 0.001."""
         if not group.values:
             return group.runs[0].short_id
-        readable = [g.values for g in self.groups if g.values]
-        members = [k for k in self.keys.shown if k in ("model.name", "data.name")]
-        keys = enough(readable, self.keys.shown, members)
-        lasts = [k.rpartition(".")[2] for k in keys]
+        lasts = [k.rpartition(".")[2] for k in self.telling]
         parts = []
-        for key, last in zip(keys, lasts, strict=True):
+        for key, last in zip(self.telling, lasts, strict=True):
             value = group.values.get(key)
             name = last if lasts.count(last) == 1 else key
             if value is not None:

@@ -91,6 +91,9 @@ def _all(before: list[str], current: str) -> Iterable[str]:
             return [*catalog.groups(), "runs", "outputs="]
         case "report":
             return _runs(given, current) or ["run=", "outputs="]
+        case "compare":
+            options = ["metric=", "sort=", "page=", "outputs="]
+            return [*(r.removeprefix("run=") for r in _runs(given, "run=")), *options]
         case "doctor":
             return ["data.root=", "outputs="]
     return _runs(given, current) or _overrides(verb, given, current, folders)

@@ -16,7 +16,7 @@ class Given:
     pooled: dict[str, Tensor] = field(default_factory=dict)  # "real", "fake", "real/logits", ...
     both: Pairs | None = None
     codes: int | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
 
     def real(self) -> Tensor:

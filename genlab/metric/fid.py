@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from genlab.evidence import Evidence, Verdict
+from genlab.metric.vectors import feature_sets
 from genlab.noise import hash64
 from genlab.registry import register
 
@@ -43,7 +44,7 @@ class FID:
 
     def __call__(self, evidence: Evidence) -> Verdict:
         """fid, fid_bias from four images a set on, fid_infinity."""
-        real, fake = evidence.features("real"), evidence.features("fake")
+        real, fake = feature_sets(evidence, "fid", self.least)
         reference = Moments(real)
         values = {"fid": frechet(reference, Moments(fake))}
         g = torch.Generator().manual_seed(hash64(evidence.seed, HALVES))

@@ -50,7 +50,7 @@ class InceptionScore:
 
 
 def inception_scores(logits: Tensor, splits: int) -> Tensor:
-    """logits [n, K] -> [splits] float64, the scores of consecutive parts of equal size, or nearly."""
+    """logits [n, K] -> [splits] float64 scores of consecutive parts of about equal size."""
     scores = []
     for part in logits.tensor_split(splits):
         log_p = part.double().log_softmax(1)  # [m, K]

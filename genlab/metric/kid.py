@@ -33,7 +33,7 @@ class KID:
     but with more noise. subsets: how many pairs, 0 for none of this; size: images of each, as many
     as the smaller set has if that is less; kid_size is the number it was.
 
-    Reference: Binkowski et al. 2018, arXiv 1801.01401, section 4.
+    Reference: Binkowski et al. 2018, arXiv 1801.01401, Kernel Inception Distance.
     """
 
     needs = ("features",)

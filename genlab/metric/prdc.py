@@ -59,7 +59,7 @@ class PRDC:
     lies, over k: unlike precision it is not misled by one far real image with a wide ball.
     prdc_coverage is the share of real images whose ball holds a sample.
 
-    Reference: Naeem et al. 2020, arXiv 2002.09797, eq. 2 to 4 (there k = 5).
+    Reference: Naeem et al. 2020, arXiv 2002.09797, section 3 (there k = 5).
     """
 
     needs = ("features",)

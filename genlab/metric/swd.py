@@ -25,9 +25,9 @@ class SWD:
     """Sliced Wasserstein distance of pixels in [0, 1], or of plane points.
 
     swd = (E_v W2(v.x, v.y)^2)^(1/2) over directions v uniform on the sphere; W2 of numbers on a
-    line is exact for any two numbers of images. Two sets of one distribution are apart too, less the
-    larger they are, by about n^(-1/2). Whole images are projected, not the patches of Laplacian
-    pyramids that some papers call by this name.
+    line is exact for any two numbers of images. Two sets of one distribution are apart too, by
+    about n^(-1/2). Whole images are projected, not the patches of Laplacian pyramids that some
+    papers call by this name.
 
     Reference: Bonneel et al. 2015, J. Math. Imaging Vis. 51.
     """

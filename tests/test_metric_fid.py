@@ -127,7 +127,7 @@ def test_what_cannot_be_judged():
     x = gaussian(10, 4, 0)
     with pytest.raises(DataError, match=r"2 images or more; the samples are 1"):
         fid(x, x[:1])
-    with pytest.raises(DataError, match="of the reference are not finite"):
+    with pytest.raises(DataError, match="some numbers of the reference are not finite"):
         fid(x.clone().fill_(torch.nan), x)
     with pytest.raises(DataError, match="have 4 numbers, those of the samples 3"):
         fid(x, x[:, :3])

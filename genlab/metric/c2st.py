@@ -9,7 +9,7 @@ import torch
 
 from genlab.errors import DataError
 from genlab.evidence import Evidence, Verdict
-from genlab.metric.vectors import enough
+from genlab.metric.vectors import check
 from genlab.noise import hash64
 from genlab.registry import register
 
@@ -42,12 +42,10 @@ class C2ST:
         from sklearn.neighbors import KNeighborsClassifier
 
         real, fake = evidence.real(), evidence.fake()
-        enough(len(real), "c2st", self.least, "the reference")
-        enough(len(fake), "c2st", self.least, "the samples")
+        check(real, "c2st", self.least, "the reference")
+        check(fake, "c2st", self.least, "the samples")
         if real.shape[1:] != (2,) or fake.shape[1:] != (2,):
             raise DataError("c2st judges points of the plane; for images take metric=fid or kid")
-        if not (real.isfinite().all() and fake.isfinite().all()):
-            raise DataError("c2st: some points are not finite; the model may have diverged")
         half = min(len(real), len(fake)) // 2
         g = torch.Generator().manual_seed(hash64(evidence.seed, HALVES))
         sets = [x[torch.randperm(len(x), generator=g)[: 2 * half]] for x in (real, fake)]

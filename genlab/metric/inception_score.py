@@ -7,9 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from genlab.errors import DataError
 from genlab.evidence import Evidence, Verdict
-from genlab.metric.vectors import enough
+from genlab.metric.vectors import check
 from genlab.noise import hash64
 from genlab.registry import register
 from genlab.schema import Count
@@ -41,9 +40,7 @@ class InceptionScore:
     def __call__(self, evidence: Evidence) -> Verdict:
         """is, is_std."""
         logits = evidence.features("fake", "logits")
-        enough(len(logits), "is", self.least, "the samples")
-        if not logits.isfinite().all():
-            raise DataError("is: logits of the samples are not finite; look at the images")
+        check(logits, "is", self.least, "the samples")
         g = torch.Generator().manual_seed(hash64(evidence.seed, ORDER))
         scores = inception_scores(logits[torch.randperm(len(logits), generator=g)], self.splits)
         return Verdict({"is": float(scores.mean()), "is_std": float(scores.std(correction=0))})

@@ -11,7 +11,7 @@ from torch import Tensor
 from genlab.errors import DataError
 from genlab.evidence import Evidence, Verdict
 from genlab.metric import neighbours
-from genlab.metric.vectors import enough
+from genlab.metric.vectors import check
 from genlab.noise import hash64
 from genlab.registry import register
 from genlab.schema import Natural
@@ -56,7 +56,7 @@ class Nearest:
             (training, "the training images"),
             (real, "the reference"),
         ):
-            enough(len(x), "nearest", self.least, whose)
+            check(x, "nearest", self.least, whose)
             if (x.shape[1:], x.dtype) != (training.shape[1:], training.dtype):
                 raise DataError(
                     f"nearest: {whose} are {_shape(x)}, the training images {_shape(training)}; "

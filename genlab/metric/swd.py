@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genlab.errors import DataError
 from genlab.evidence import Evidence, Verdict
-from genlab.metric.vectors import blocks, enough
+from genlab.metric.vectors import blocks, check
 from genlab.noise import hash64
 from genlab.registry import register
 from genlab.schema import Count
@@ -42,8 +42,8 @@ class SWD:
     def __call__(self, evidence: Evidence) -> Verdict:
         """swd."""
         real, fake = evidence.real(), evidence.fake()
-        enough(len(real), "swd", self.least, "the reference")
-        enough(len(fake), "swd", self.least, "the samples")
+        check(real, "swd", self.least, "the reference")
+        check(fake, "swd", self.least, "the samples")
         if real.shape[1:] != fake.shape[1:]:
             raise DataError(
                 f"swd: samples have the shape {tuple(fake.shape[1:])}, the reference "

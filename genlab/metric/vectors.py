@@ -10,21 +10,16 @@ from torch import Tensor
 from genlab.errors import DataError
 from genlab.evidence import Evidence
 
-__all__ = ["blocks", "enough", "feature_sets", "quick"]
+__all__ = ["blocks", "check", "feature_sets", "quick"]
 
 BLOCK = 1024  # rows: large enough for a product at full speed, small enough for the cache
 
 
 def feature_sets(evidence: Evidence, metric: str, least: int) -> tuple[Tensor, Tensor]:
-    """(real [N, D], fake [n, D]), finite and at least `least` of each; else DataError."""
+    """(real [N, D], fake [n, D]), at least `least` of each; DataError for what is no such pair."""
     real, fake = evidence.features("real"), evidence.features("fake")
-    for x, whose in ((real, "the reference"), (fake, "the samples")):
-        enough(len(x), metric, least, whose)
-        if not x.isfinite().all():
-            raise DataError(
-                f"{metric}: features of {whose} are not finite; look at the images or take "
-                "other features"
-            )
+    check(real, metric, least, "the reference")
+    check(fake, metric, least, "the samples")
     if real.shape[1] != fake.shape[1]:
         raise DataError(
             f"{metric}: features of the reference have {real.shape[1]} numbers, those of the "
@@ -33,10 +28,15 @@ def feature_sets(evidence: Evidence, metric: str, least: int) -> tuple[Tensor, T
     return real, fake
 
 
-def enough(n: int, metric: str, least: int, whose: str) -> None:
-    """Raises DataError for fewer than `least` images."""
-    if n < least:
-        raise DataError(f"{metric} needs {least} images or more; {whose} are {n}, take more")
+def check(x: Tensor, metric: str, least: int, whose: str) -> None:
+    """Raises DataError for fewer than `least` rows [n, ...] or numbers that are not finite."""
+    if len(x) < least:
+        raise DataError(f"{metric} needs {least} images or more; {whose} are {len(x)}, take more")
+    if x.is_floating_point() and not x.isfinite().all():
+        raise DataError(
+            f"{metric}: some numbers of {whose} are not finite; the model may have diverged, or "
+            "the features do not suit the images"
+        )
 
 
 def quick(device: torch.device) -> torch.dtype:

@@ -134,6 +134,17 @@ def test_what_cannot_be_judged():
     assert set(fid(x[:2], x[:3])) == {"fid"}, "too few to halve"
 
 
+@pytest.mark.parametrize("d", [1, 255, 256, 600])
+def test_moments_are_mean_and_covariance(d):
+    x = gaussian(700, d, 0, mean=2)
+    moments = Moments(x)
+    covariance = torch.cov(x.T).reshape(d, d)
+    assert torch.allclose(moments.mean, x.mean(0), rtol=1e-12)
+    assert torch.allclose(moments.covariance, covariance, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(moments.factor @ moments.factor.T, covariance, rtol=1e-9, atol=1e-12)
+    assert moments.trace == pytest.approx(float(covariance.trace()), rel=1e-12)
+
+
 def test_moments_leave_the_features_as_they_are():
     x = gaussian(20, 3, 0)
     before = x.clone()

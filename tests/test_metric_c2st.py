@@ -59,7 +59,7 @@ def test_seed():
 
 def test_what_cannot_be_judged():
     x = points(20, 0)
-    with pytest.raises(DataError, match="c2st needs 8 images or more; the samples are 7"):
+    with pytest.raises(DataError, match="c2st needs at least 8, but the samples are 7"):
         c2st(x, x[:7])
     with pytest.raises(DataError, match="points of the plane"):
         c2st(torch.zeros(9, 1, 2, 2).byte(), torch.zeros(9, 1, 2, 2).byte())

@@ -58,7 +58,7 @@ def test_samples_sorted_by_class_score_like_others():
 
 
 def test_what_cannot_be_judged():
-    with pytest.raises(DataError, match="is needs 20 images or more; the samples are 19"):
+    with pytest.raises(DataError, match="is needs at least 20, but the samples are 19"):
         score(logits(19, 5), splits=10)
     with pytest.raises(DataError, match="not finite"):
         score(logits(20, 5) * torch.inf)

@@ -165,7 +165,7 @@ def test_cmmd_wants_clip():
 
 def test_what_cannot_be_judged():
     x = normal(5, 4, 0)
-    with pytest.raises(DataError, match="kid needs 3 images or more; the samples are 2"):
+    with pytest.raises(DataError, match="kid needs at least 3, but the samples are 2"):
         kid(x, x[:2])
     with pytest.raises(DataError, match="embedding is zero"):
         cmmd(x, x * 0)

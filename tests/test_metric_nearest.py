@@ -97,7 +97,7 @@ def test_points_have_no_pictures():
 
 def test_what_cannot_be_judged():
     x = images(5, 0)
-    with pytest.raises(DataError, match="nearest needs 2 images or more; the samples are 1"):
+    with pytest.raises(DataError, match="nearest needs at least 2, but the samples are 1"):
         judge(x[:1], x, x)
     with pytest.raises(DataError, match="samples are uint8 1x4x4, the training images uint8 1x6"):
         judge(images(5, 0, size=4), x, x)

@@ -184,7 +184,7 @@ def test_names_and_what_is_better():
 
 def test_what_cannot_be_judged():
     x = normal(10, 4, 0)
-    with pytest.raises(DataError, match="pr needs 11 images or more; the reference are 10"):
+    with pytest.raises(DataError, match="pr needs at least 11, but the reference are 10"):
         values(PR(k=10), x, x)
     with pytest.raises(DataError, match="reference are equal"):
         values(PRDC(k=3), x * 0 + 1, x)

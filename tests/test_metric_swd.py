@@ -75,7 +75,7 @@ def test_seed_and_blocks(monkeypatch):
 
 def test_what_cannot_be_judged():
     x = normal(5, 2)
-    with pytest.raises(DataError, match="swd needs 2 images or more; the samples are 1"):
+    with pytest.raises(DataError, match="swd needs at least 2, but the samples are 1"):
         swd(x, x[:1])
     with pytest.raises(DataError, match="take images of one size"):
         swd(torch.zeros(4, 1, 8, 8).byte(), torch.zeros(4, 1, 4, 4).byte())

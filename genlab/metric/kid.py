@@ -52,12 +52,13 @@ class KID:
         real, fake = feature_sets(evidence, "kid", self.least)
         size = min(self.size, len(real), len(fake))
         g = torch.Generator().manual_seed(hash64(evidence.seed, SUBSETS))
-        drawn = [
-            [torch.randperm(len(x), generator=g)[:size] for x in (fake, real)]
-            for _ in range(self.subsets)
-        ]
-        chosen = tuple(torch.stack(side) for side in zip(*drawn, strict=True))
-        found = mmd(fake, real, cubic(real.shape[1]), chosen or None, evidence.device)
+
+        def drawn(n: int) -> Tensor:
+            parts = [torch.randperm(n, generator=g)[:size] for _ in range(self.subsets)]
+            return torch.stack(parts)
+
+        rows = (drawn(len(fake)), drawn(len(real))) if self.subsets else None
+        found = mmd(fake, real, cubic(real.shape[1]), rows, evidence.device)
         values = {
             "kid": found.value,
             "kid_low": found.value - 1.96 * found.error,

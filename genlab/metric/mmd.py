@@ -17,8 +17,11 @@ Kernel = Callable[[Tensor], Tensor]
 
 
 class MMD(NamedTuple):
-    """value: the unbiased estimate of MMD^2; error: its standard error; subsets: [s] float64, the
-    same estimate from each of s pairs of subsets."""
+    """An estimate of MMD^2.
+
+    value: without bias; error: its standard error; subsets: [s] float64, the same estimate from
+    each of s pairs of subsets.
+    """
 
     value: float
     error: float
@@ -38,8 +41,8 @@ def mmd(
     (Gretton et al. 2012, JMLR 13, eq. 3). It is unbiased, so about zero it may be negative.
 
     The error is the jackknife's: leaving out each row in turn changes the estimate by sums of rows
-    of the kernel matrices. It is over the draw of both sets, and too large rather than too small
-    (Efron and Stein 1981): near zero, where the estimate is degenerate, by up to 2^(1/2).
+    of the kernel matrices. It is over the draw of both sets, and rather too large than too small
+    (Efron and Stein 1981, Ann. Stat. 9): 2^(1/2) times where the sets are of one distribution.
 
     kernel: of inner products. subsets: rows of x and of y, int64 [s, size] each.
     """

@@ -31,8 +31,8 @@ class Nearest:
 
     nearest_ratio is the median of samples over that of the reference; nearest_closer the chance
     that a sample is nearer to the training images than a reference image is, ties by half. A model
-    that copies has ratio 0 and chance 1, new data 1 and 1/2. Blurred samples are
-    near everything, so look at the pairs: the closest ones, each sample beside its image.
+    that copies has ratio 0 and chance 1, new data 1 and 1/2. Blurred samples are near everything,
+    so look at the pairs: the closest ones, each sample beside its image.
 
     A reference image that is itself among the training images is compared with the others, so the
     reference may be the training images: leaving one out, they are as new as held-out ones.

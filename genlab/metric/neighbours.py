@@ -19,6 +19,7 @@ __all__ = ["Rows", "nearest", "together", "within"]
 
 SPARE = 3  # candidates beyond k, so that near ties rarely need a second look
 OPEN = 1 << 12  # open pairs of a block from which a second product is the cheaper look
+PAIRS = 1 << 22  # pairs compared one by one at a time
 NUMBERS = 1 << 18  # of each side in a chunk of single pairs: what a cache holds
 
 
@@ -70,16 +71,18 @@ def nearest(x: Rows, y: Rows, k: int) -> tuple[Tensor, Tensor]:
     -> ([n, k] float64 squared distances, ascending; [n, k] int64 rows of y). k is at most the
     number of rows there are.
     """
-    own = torch.arange(len(x), device=x.squares.device) if x is y else None
+    left = torch.arange(len(x), device=x.squares.device)
     squares = x.squares.new_empty(len(x), k)
     index = torch.empty_like(squares, dtype=torch.int64)
-    left, part = torch.arange(len(x), device=x.squares.device), x
-    for dtype in (quick(x.centre.device), torch.float64, None):
+    for dtype in (quick(x.centre.device), torch.float64):
+        part = x if len(left) == len(x) else x.take(left)
+        own = left if x is y else None
         squares[left], index[left], sure = _look(part, own, y, k, dtype)
-        if sure.all():
-            break
         left = left[~sure]
-        part, own = x.take(left), None if own is None else left
+        if not len(left):
+            return squares, index
+    for rows in left.split(max(1, PAIRS // len(y))):
+        squares[rows], index[rows] = _one_by_one(x, rows, y, k)
     return squares, index
 
 
@@ -104,31 +107,40 @@ def _decided(lower: Tensor, upper: Tensor, radius: Tensor) -> tuple[Tensor, Tens
     """(surely inside [I, J], rows and columns of the pairs that may be inside or not)."""
     radius = radius.to(lower.dtype)
     inside = upper <= radius
-    return inside, *((lower <= radius) ^ inside).nonzero(as_tuple=True)
+    a, b = ((lower <= radius) ^ inside).nonzero(as_tuple=True)
+    return inside, a, b
 
 
 def _look(
-    x: Rows, own: Tensor | None, y: Rows, k: int, dtype: torch.dtype | None
+    x: Rows, own: Tensor | None, y: Rows, k: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(squared distances [n, k], rows of y [n, k], whether these surely are the nearest [n]).
 
     own: the row of y that each row of x is, and that does not count. dtype: of the products that
-    name candidates; None takes all for candidates.
+    name candidates.
     """
-    count = len(y) - (own is not None)
-    keep = count if dtype is None else min(k + SPARE, count)
+    keep = min(k + SPARE, len(y) - (own is not None))
     bounds = x.squares.new_full((len(x), keep), torch.inf)
     index = torch.zeros_like(bounds, dtype=torch.int64)
-    if dtype is None:
-        every = torch.arange(len(y), device=index.device).expand(len(x), -1)
-        index = every if own is None else every[every != own[:, None]].view(len(x), count)
-    else:
-        _candidates(x, own, y, dtype, bounds, index)
+    _candidates(x, own, y, dtype, bounds, index)
     rows = torch.arange(len(x), device=index.device)[:, None].expand_as(index)
     found = _exact(x, rows.reshape(-1), y, index.reshape(-1)).view(len(x), keep)
     squares, order = found.topk(k, largest=False)
     sure = (squares[:, -1] <= bounds[:, -1]) | (squares[:, -1] == 0)
+    if keep == len(y) - (own is not None):
+        sure.fill_(True)
     return squares, index.gather(1, order), sure
+
+
+def _one_by_one(x: Rows, rows: Tensor, y: Rows, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest rows of y to some rows of x, from all pairs."""
+    every = torch.arange(len(y), device=rows.device)
+    found = _exact(x, rows.repeat_interleave(len(y)), y, every.repeat(len(rows)))
+    found = found.view(len(rows), len(y))
+    if x is y:
+        found.scatter_(1, rows[:, None], torch.inf)
+    squares, index = found.topk(k, largest=False)
+    return squares, index
 
 
 def _candidates(

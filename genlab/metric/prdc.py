@@ -14,10 +14,10 @@ from genlab.metric.vectors import blocks, feature_sets
 from genlab.registry import register
 from genlab.schema import Count
 
-__all__ = ["PR", "PRDC", "Coverage", "prdc"]
+__all__ = ["PR", "PRDC", "Overlap", "prdc"]
 
 
-class Coverage(NamedTuple):
+class Overlap(NamedTuple):
     """precision, recall and coverage in [0, 1]; density >= 0, about 1 for equal distributions."""
 
     precision: float
@@ -67,7 +67,7 @@ class PRDC:
     def __init__(self, *, k: Count) -> None:
         self.k, self.least = k, k + 1
         self.better: dict[str, Literal["low", "high"]] = dict.fromkeys(
-            (f"prdc_{name}" for name in Coverage._fields), "high"
+            (f"prdc_{name}" for name in Overlap._fields), "high"
         )
 
     def __call__(self, evidence: Evidence) -> Verdict:
@@ -76,7 +76,7 @@ class PRDC:
         return Verdict({f"prdc_{name}": value for name, value in found._asdict().items()})
 
 
-def _judged(evidence: Evidence, metric: str, k: int) -> Coverage:
+def _judged(evidence: Evidence, metric: str, k: int) -> Overlap:
     real, fake = feature_sets(evidence, metric, k + 1)
     if (real == real[0]).all():
         raise DataError(
@@ -86,7 +86,7 @@ def _judged(evidence: Evidence, metric: str, k: int) -> Coverage:
     return prdc(real, fake, k, evidence.device)
 
 
-def prdc(real: Tensor, fake: Tensor, k: int, device: torch.device | None = None) -> Coverage:
+def prdc(real: Tensor, fake: Tensor, k: int, device: torch.device | None = None) -> Overlap:
     """real [N, D] and fake [n, D] float; k below N and n.
 
     Balls are closed, so that a copy of an image that is there more than k times counts.
@@ -102,4 +102,4 @@ def prdc(real: Tensor, fake: Tensor, k: int, device: torch.device | None = None)
             reached[i] |= in_real.any(1)
             recalled[i] |= in_fake.any(1)
     shares = ((balls > 0), recalled, balls / k, reached)
-    return Coverage(*(float(share.double().mean()) for share in shares))
+    return Overlap(*(float(share.double().mean()) for share in shares))

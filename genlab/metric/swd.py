@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -62,7 +63,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: Tensor) -> float:
     total = 0.0
     for some in directions.split(TOGETHER):
         total += float(wasserstein(_along(x, some), _along(y, some)).sum())
-    return (total / len(directions)) ** 0.5
+    return math.sqrt(total / len(directions))
 
 
 def _along(x: Tensor, directions: Tensor) -> Tensor:

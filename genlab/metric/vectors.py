@@ -31,7 +31,7 @@ def feature_sets(evidence: Evidence, metric: str, least: int) -> tuple[Tensor, T
 def check(x: Tensor, metric: str, least: int, whose: str) -> None:
     """Raises DataError for fewer than `least` rows [n, ...] or numbers that are not finite."""
     if len(x) < least:
-        raise DataError(f"{metric} needs {least} images or more; {whose} are {len(x)}, take more")
+        raise DataError(f"{metric} needs at least {least}, but {whose} are {len(x)}; take more")
     if x.is_floating_point() and not x.isfinite().all():
         raise DataError(
             f"{metric}: some numbers of {whose} are not finite; the model may have diverged, or "

@@ -97,14 +97,16 @@ def test_the_nearest_rows_are_found(case, block):
         assert all(len(set(row)) == K for row in index.tolist()), "a row is counted once"
 
 
-def test_open_pairs_get_a_second_product(monkeypatch):
-    real, fake = clusters(0)
+@pytest.mark.parametrize("case", ["clusters", "copies", "grid", "the same"])
+def test_many_open_pairs_are_decided_by_a_second_product(case, monkeypatch):
+    real, fake = CASES[case](0)
     plain = prdc(real, fake, K)
-    monkeypatch.setattr(neighbours, "OPEN", 1)
     seen = []
     bounds = neighbours._bounds
     monkeypatch.setattr(neighbours, "_bounds", lambda *a: seen.append(a[-1]) or bounds(*a))
-    assert prdc(real, fake, K) == plain == by_definition(real, fake, K)
+    for few in (1, 0):
+        monkeypatch.setattr(neighbours, "OPEN", few)
+        assert prdc(real, fake, K) == plain == by_definition(real, fake, K)
     assert {torch.float32, torch.float64} == set(seen)
 
 

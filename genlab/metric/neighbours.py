@@ -1,9 +1,9 @@
 """Nearest rows among vectors: decided as float64 would, at the speed of float32.
 
 |x - y|^2 = |x|^2 + |y|^2 - 2 x.y comes from products of blocks, with a bound on what rounding did
-to it. What the bound leaves open - a tie, a copy, a neighbour a hair's breadth away - is
-looked at again: first by products in float64, then pair by pair. No matrix larger than a block
-is kept.
+to it. What the bound leaves open - a tie, a copy, a neighbour a hair's breadth away - is decided
+by float64 differences of the pairs in question or, where these are many, by products in float64.
+No matrix larger than a block is kept.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from genlab.metric.vectors import blocks, quick
 __all__ = ["Rows", "nearest", "together", "within"]
 
 SPARE = 3  # candidates beyond k, so that near ties rarely need a second look
-OPEN = 1 << 12  # open pairs of a block from which a second product is the cheaper look
-PAIRS = 1 << 22  # pairs compared one by one at a time
+OPEN = 1 << 12  # open pairs of a block above which a second product is cheaper
 NUMBERS = 1 << 18  # of each side in a chunk of single pairs: what a cache holds
 
 
@@ -69,20 +68,18 @@ def nearest(x: Rows, y: Rows, k: int) -> tuple[Tensor, Tensor]:
     """The k nearest rows of y to each row of x, or the k nearest others where y is x.
 
     -> ([n, k] float64 squared distances, ascending; [n, k] int64 rows of y). k is at most the
-    number of rows there are.
+    number of rows there are. Only rows as near as float64 products can tell may be exchanged.
     """
     left = torch.arange(len(x), device=x.squares.device)
     squares = x.squares.new_empty(len(x), k)
     index = torch.empty_like(squares, dtype=torch.int64)
-    for dtype in (quick(x.centre.device), torch.float64):
+    for dtype in dict.fromkeys((quick(x.centre.device), torch.float64)):
         part = x if len(left) == len(x) else x.take(left)
         own = left if x is y else None
         squares[left], index[left], sure = _look(part, own, y, k, dtype)
         left = left[~sure]
         if not len(left):
-            return squares, index
-    for rows in left.split(max(1, PAIRS // len(y))):
-        squares[rows], index[rows] = _one_by_one(x, rows, y, k)
+            break
     return squares, index
 
 
@@ -91,14 +88,17 @@ def within(x: Rows, y: Rows, i: slice, j: slice, *radii: Tensor) -> list[Tensor]
 
     radii: squared, float64, [I, 1] or [J].
     """
-    dtype = quick(x.centre.device)
-    lower, upper = _bounds(x, y, i, j, dtype)
+    lower, upper = _bounds(x, y, i, j, quick(x.centre.device))
     answers = []
     for radius in radii:
         inside, a, b = _decided(lower, upper, radius)
-        if len(a) > OPEN and dtype != torch.float64:
+        if len(a) > OPEN:
             inside, a, b = _decided(*_bounds(x, y, i, j, torch.float64), radius)
-        inside[a, b] = _exact(x, a + i.start, y, b + j.start) <= radius.expand_as(lower)[a, b]
+        if len(a) > OPEN:  # copies by the thousand, on the edge, which is inside
+            inside[a, b] = True
+        else:
+            exact = _exact(x, a + i.start, y, b + j.start)
+            inside[a, b] = exact <= radius.expand_as(inside)[a, b]
         answers.append(inside)
     return answers
 
@@ -130,17 +130,6 @@ def _look(
     if keep == len(y) - (own is not None):
         sure.fill_(True)
     return squares, index.gather(1, order), sure
-
-
-def _one_by_one(x: Rows, rows: Tensor, y: Rows, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest rows of y to some rows of x, from all pairs."""
-    every = torch.arange(len(y), device=rows.device)
-    found = _exact(x, rows.repeat_interleave(len(y)), y, every.repeat(len(rows)))
-    found = found.view(len(rows), len(y))
-    if x is y:
-        found.scatter_(1, rows[:, None], torch.inf)
-    squares, index = found.topk(k, largest=False)
-    return squares, index
 
 
 def _candidates(

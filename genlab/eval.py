@@ -11,7 +11,7 @@ from typing import Any
 from genlab import config as cfg
 from genlab import dist, registry, schema
 from genlab.case import Case, of_folder, of_run
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, DataError
 from genlab.evidence import Metric
 from genlab.gather import Gathered
 from genlab.judge import Admitted, admit, judge, make_metrics
@@ -53,7 +53,8 @@ def main(words: Sequence[str]) -> int:
         ours.insert(0, f"metric=[{','.join(every)}]")
     asked, _ = cfg.compose(ours, primary="eval")
     _check(asked)
-    metrics = make_metrics(asked["metric"])
+    left: dict[str, str] = {}
+    metrics = make_metrics(asked["metric"], left=None if named else left)
     devices = _devices(others, asked)
     if devices > 1 and dist.world() == 1:
         from genlab import child
@@ -64,7 +65,7 @@ def main(words: Sequence[str]) -> int:
             case = of_folder(asked)
         else:
             case = of_run(asked, others, bool(options.get("trust")))
-        _finish(case, asked, metrics, named)
+        _finish(case, asked, metrics, named, left)
     finally:
         dist.stop()
     return 0
@@ -108,9 +109,14 @@ def _check(asked: Mapping[str, Any]) -> None:
 
 
 def _finish(
-    case: Case, asked: Mapping[str, Any], metrics: Mapping[str, Metric], named: bool
+    case: Case,
+    asked: Mapping[str, Any],
+    metrics: Mapping[str, Metric],
+    named: bool,
+    left: Mapping[str, str],
 ) -> None:
     admitted = admit(metrics, asked["features"], case.subject, case.spec, case.hardware, named)
+    admitted.left.update(left)
     evidence = Gathered(
         case.subject,
         case.real,
@@ -121,9 +127,13 @@ def _finish(
         batch=asked["batch"],
         seed=asked["seed"],
     )
-    found = judge(admitted.metrics, asked["metric"], evidence, admitted.chosen)
+    found = judge(admitted.metrics, asked["metric"], evidence, admitted.chosen, forgive=not named)
     if dist.rank():
         return
+    for name in [n for n, record in found.items() if "error" in record]:
+        admitted.left[name] = found.pop(name)["error"]
+    if not found:
+        raise DataError("; ".join(admitted.left.values()))
     protocols = {name: record["protocol"] for name, record in found.items()}
     text = json.dumps([case.told, case.key, protocols], sort_keys=True, default=str)
     made = hashlib.sha256(text.encode()).hexdigest()[:6]

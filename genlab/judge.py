@@ -16,6 +16,7 @@ from genlab.hardware.auto import Hardware
 
 __all__ = ["Admitted", "admit", "features_for", "judge", "make_features", "make_metrics"]
 
+LOCAL = ("name", "file", "backbone", "heads")  # keys that say nothing about a number
 SMALL = 32  # side up to which one-channel images go to the small network
 
 
@@ -43,14 +44,24 @@ def make_features(
     return features
 
 
-def make_metrics(nodes: Mapping[str, Any], trust: bool = True) -> dict[str, Metric]:
-    """Name -> metric; ConfigError with every problem at once."""
+def make_metrics(
+    nodes: Mapping[str, Any], trust: bool = True, left: dict[str, str] | None = None
+) -> dict[str, Metric]:
+    """Name -> metric; ConfigError with every problem at once.
+
+    left: takes metric -> reason of those whose weights or packages are not there; without it
+    that is the DeviceError or DataError of the first.
+    """
     found, problems = {}, []
     for name, node in nodes.items():
         try:
             found[name] = registry.build("metric", node, f"metric.{name}", trust)
         except ConfigError as e:
             problems.extend(e.problems)
+        except (DeviceError, DataError) as e:
+            if left is None:
+                raise
+            left[name] = str(e)
     if problems:
         raise ConfigError(*problems)
     return found
@@ -205,4 +216,6 @@ def protocol(
     if needs & PASSED and evidence.features_by is not None:
         by = evidence.features_by
         told |= {"features": features, "features_digest": by.digest, "resizer": by.resizer}
-    return told | {k: v for k, v in node.items() if k not in ("name", "file")}
+    if (weights := getattr(metric, "digest", None)) is not None:
+        told["weights_digest"] = weights
+    return told | {k: v for k, v in node.items() if k not in LOCAL}

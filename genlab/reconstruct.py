@@ -10,28 +10,23 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from genlab import registry
 from genlab.errors import ConfigError, DataError
+from genlab.nn.likeness import psnr
+from genlab.nn.quantize import spread
 from genlab.run import pictures
 from genlab.run.files import write_text
 
 if TYPE_CHECKING:
     from genlab.sample import Loaded
 
-__all__ = ["psnr", "write_reconstructions"]
+__all__ = ["write_reconstructions"]
 
 PAIRS = 32  # in the grid
-LARGEST = 255.0
-
-
-def psnr(originals: NDArray[np.uint8], copies: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """[n] decibels, 20 log10(255 / root mean squared difference); inf for equal images."""
-    gap = (originals.astype(np.float64) - copies) ** 2
-    with np.errstate(divide="ignore"):
-        return 10 * np.log10(LARGEST**2 / gap.mean(axis=tuple(range(1, gap.ndim))))
 
 
 def write_reconstructions(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
@@ -55,7 +50,7 @@ def write_reconstructions(loaded: Loaded, asked: Mapping[str, Any], folder: Path
         u = np.stack(batch)
         index, decoded = loaded.reconstruct(u, batch=len(u), weights=asked["weights"])
         codes.append(index.astype(np.int32) if index.dtype == np.int64 else index)
-        decibels.append(psnr(u, decoded))
+        decibels.append(psnr(torch.from_numpy(u), torch.from_numpy(decoded)).numpy())
         if sum(map(len, first)) < PAIRS:
             first.append(u)
         if asked["save"] == "npy" or len(first) > len(copies):
@@ -114,7 +109,7 @@ def _save(pixels: NDArray[np.uint8], folder: Path, name: str, written: set[str])
     pictures.save(Image.fromarray(flat[..., 0] if flat.shape[2] == 1 else flat), folder / target)
 
 
-def _record(loaded: Loaded, codes: NDArray[Any], quality: NDArray[np.float64]) -> dict[str, Any]:
+def _record(loaded: Loaded, codes: NDArray[Any], quality: NDArray[np.float32]) -> dict[str, Any]:
     model = loaded.built.model
     finite = quality[np.isfinite(quality)]
     record: dict[str, Any] = {
@@ -127,10 +122,10 @@ def _record(loaded: Loaded, codes: NDArray[Any], quality: NDArray[np.float64]) -
         record["bits"] = bits
         record["bits_per_number"] = round(bits / float(np.prod(loaded.built.spec.shape)), 4)
     if (size := getattr(model, "codes", None)) is not None:
-        share = np.bincount(codes.ravel(), minlength=size) / codes.size
-        used = share[share > 0]
-        record["usage"] = round(len(used) / size, 4)
-        record["perplexity"] = round(float(np.exp(-(used * np.log(used)).sum())), 2)
+        count = torch.bincount(torch.from_numpy(codes).flatten(), minlength=size)
+        usage, perplexity = spread(count)
+        record["usage"] = round(float(usage), 4)
+        record["perplexity"] = round(float(perplexity), 2)
     return record
 
 

@@ -245,6 +245,19 @@ def test_a_metric_the_model_cannot_serve_is_named_with_those_it_can(gan, capsys)
     assert "metric=bpd: it needs likelihoods; it can serve fid" in error
 
 
+def test_what_cannot_be_had_is_left_out_unless_it_was_named(vqvae, capsys):
+    """Digits of 8 pixels are too small for a window of 11, and LPIPS has no weights here."""
+    result = judged(vqvae, "features=raw", "n=40")
+    said = capsys.readouterr().out
+    assert "without ssim: ssim needs images of at least 11 pixels, not 8 x 8" in said
+    assert "without lpips: metric.lpips.backbone is null" in said
+    found = {n.metric for n in result.numbers}
+    assert {"psnr", "codebook", "fid"} <= found
+    assert not found & {"ssim", "lpips"}
+    for metric in ("ssim", "lpips"):
+        assert main(["eval", f"run={vqvae}", f"metric={metric}", "n=40"]) == 3
+
+
 def test_reconstructions_are_judged_as_such(vqvae):
     result = judged(vqvae, "metric=fid", "features=raw", "n=40")
     assert result.subject["of"] == "reconstructions"

@@ -19,7 +19,6 @@ from genlab.contract import Batch
 from genlab.errors import ConfigError
 from genlab.heldout import held_out
 from genlab.noise import DrawNoise
-from genlab.reconstruct import psnr
 from genlab.run.checkpoint import load_model
 from genlab.worker import work
 
@@ -206,13 +205,6 @@ def test_a_folder_is_encoded_and_decoded(trained, photos, capsys):
     assert record["corrupt"] == {"no.png": record["corrupt"]["no.png"]}
     main(["report", f"run={trained}"])
     assert "originals and reconstructions" in (trained / "report.html").read_text()
-
-
-def test_psnr_is_that_of_the_formula():
-    a = np.zeros((2, 1, 4, 4), np.uint8)
-    b = a.copy()
-    b[1] += 5
-    assert psnr(a, b).tolist() == [math.inf, pytest.approx(20 * math.log10(51))]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from genlab.contract import Batch, Codec, Model, Update
 from genlab.errors import ConfigError
+from genlab.nn.likeness import psnr
 from genlab.nn.quantize import Quantized, Quantizer
 from genlab.registry import register
 from genlab.schema import Positive
@@ -93,8 +94,8 @@ class VQVAE(Model):
         error = (out - x).square().mean() / self.variance
         with torch.no_grad():
             stored, copy = (self.codec.decode(v).float() for v in (x, out))
-            psnr = -10 * ((stored - copy) / 255).square().flatten(1).mean(1).clamp(1e-10).log10()
-        log = {"reconstruction": error.detach(), "psnr": psnr.mean(), **q.stats}
+            decibels = psnr(stored, copy).clamp(max=100).mean()  # infinite for equal images
+        log = {"reconstruction": error.detach(), "psnr": decibels, **q.stats}
         return torch.stack([error, *q.losses.values()]).sum(), log, z, q
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genlab import dist
 from genlab.contract import Noise, Spec
-from genlab.nn.quantize import Quantized, kmeans, nearest, straight_through, sums
+from genlab.nn.quantize import Quantized, kmeans, nearest, spread, straight_through, sums
 from genlab.registry import register
 from genlab.schema import Count, Fraction, Natural, NonNegative
 
@@ -100,10 +100,10 @@ class VectorQuantizer(nn.Module):
     def _facts(self, indices: Tensor, gap: Tensor) -> dict[str, Tensor]:
         flat = indices.flatten()
         hits = self.count.new_zeros(self.size).index_add_(0, flat, self.count.new_ones(flat.shape))
-        p = hits / len(flat)
+        usage, perplexity = spread(hits)
         facts = {
-            "perplexity": torch.special.entr(p).sum().exp(),
-            "usage": (hits > 0).float().mean(),
+            "perplexity": perplexity,
+            "usage": usage,
             "quantization_error": gap.detach(),
         }
         return facts | {"restarts": self.restarts.clone()} if self.training else facts

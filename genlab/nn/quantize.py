@@ -6,15 +6,15 @@ Shape legend: T vectors (tokens) of d numbers, K codes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from genlab.contract import Noise
+from genlab.nn.precise import precise
 
-__all__ = ["Quantized", "Quantizer", "kmeans", "nearest", "straight_through", "sums"]
+__all__ = ["Quantized", "Quantizer", "kmeans", "nearest", "spread", "straight_through", "sums"]
 
 CPU_BLOCK = 2**18  # scores held at once: 1 MiB, which stays in the cache of a core; times the
 # square of the threads, since each block makes all of them meet several times
@@ -74,7 +74,7 @@ def nearest(z: Tensor, codes: Tensor) -> Tensor:
     does not grow with T K, and nothing is copied to the host.
     """
     device = z.device.type
-    with torch.autocast(device, enabled=False), _full_precision(device):
+    with precise(z.device):  # TF32 would hide the distance of neighbouring codes
         z, codes = z.float(), codes.float()
         (t, d), k = z.shape, len(codes)
         # The argmax of torch reads one number at a time on a CPU, amax a vector register: so the
@@ -120,18 +120,13 @@ def _largest(scores: Tensor, columns: int, out: Tensor) -> None:
     torch.add(column, inside.argmax(1), alpha=columns, out=out)
 
 
-@contextmanager
-def _full_precision(device: str) -> Iterator[None]:
-    """Products without TF32, whose 10 bits would hide the distance of neighbouring codes."""
-    if device != "cuda":
-        yield
-        return
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+def spread(count: Tensor) -> tuple[Tensor, Tensor]:
+    """How often each of K codes was chosen [K] -> (share of codes chosen at all, perplexity) [].
+
+    The perplexity is exp of the entropy in nats, from 1 to K.
+    """
+    share = count / count.sum()
+    return (count > 0).float().mean(), torch.special.entr(share).sum().exp()
 
 
 @torch.no_grad()

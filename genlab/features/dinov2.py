@@ -1,0 +1,83 @@
+"""Class token of DINOv2."""
+
+from __future__ import annotations
+
+import torch
+
+from genlab.contract import Spec
+from genlab.features.backbone import Backbone
+from genlab.nn.prepare import IMAGENET, Prepare, check_images
+from genlab.nn.vit import ViT
+from genlab.nn.weights import another, given, read_weights, renamed
+from genlab.registry import register
+
+__all__ = ["DINOv2"]
+
+SIZE = 224  # pixels, of the protocol of Stein et al.
+PLACES = (
+    "dinov2_vits14, vitb14 or vitl14, with registers or without: "
+    "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth, "
+    "or model.safetensors of facebook/dinov2-large on huggingface.co"
+)
+OFFICIAL = {
+    r"cls_token": "class_token",
+    r"pos_embed": "position",
+    r"register_tokens": "registers",
+    r"mask_token": None,
+    r"patch_embed\.proj\.(\w+)": r"patch.\1",
+    r"blocks\.(\d+)\.attn\.qkv\.(\w+)": r"blocks.\1.qkv.\2",
+    r"blocks\.(\d+)\.attn\.proj\.(\w+)": r"blocks.\1.out.\2",
+    r"blocks\.(\d+)\.ls([12])\.gamma": r"blocks.\1.scale\2",
+    r"blocks\.(\d+)\.mlp\.fc1\.(\w+)": r"blocks.\1.up.\2",
+    r"blocks\.(\d+)\.mlp\.fc2\.(\w+)": r"blocks.\1.down.\2",
+    r"norm\.(\w+)": r"last.\1",
+}
+LAYER = r"encoder\.layer\.(\d+)\."
+TRANSFORMERS = {
+    r"embeddings\.cls_token": "class_token",
+    r"embeddings\.position_embeddings": "position",
+    r"embeddings\.register_tokens": "registers",
+    r"embeddings\.mask_token": None,
+    r"embeddings\.patch_embeddings\.projection\.(\w+)": r"patch.\1",
+    LAYER + r"attention\.attention\.([qkv])(?:uery|ey|alue)\.(\w+)": r"blocks.\1.\2.\3",
+    LAYER + r"attention\.output\.dense\.(\w+)": r"blocks.\1.out.\2",
+    LAYER + r"norm([12])\.(\w+)": r"blocks.\1.norm\2.\3",
+    LAYER + r"layer_scale([12])\.lambda1": r"blocks.\1.scale\2",
+    LAYER + r"mlp\.fc1\.(\w+)": r"blocks.\1.up.\2",
+    LAYER + r"mlp\.fc2\.(\w+)": r"blocks.\1.down.\2",
+    r"layernorm\.(\w+)": r"last.\1",
+}
+
+
+@register
+class DINOv2(Backbone):
+    """DINOv2 ViT-S/14, B/14 or L/14 from a file: 384, 768 or 1024 numbers.
+
+    pool: the class token behind the last normalization, for images of 224 x 224. Which network it
+    is, with registers or without, is seen from the shapes; names are those of the official files
+    or of transformers.
+
+    The position embedding, trained for 37 x 37 patches, is resampled to 16 x 16 as in the
+    official program: bicubic for 16.1 samples without registers (its guard against rounding),
+    and antialiased for 16 with them.
+
+    spec: of the stored data. file: the weights. Raises ValueError for data that are no images,
+    DataError for a file that is not there or of another network.
+
+    Reference: Oquab et al. 2023, arXiv 2304.07193; as features of a Frechet distance: Stein et
+    al. 2023, arXiv 2306.04675.
+    """
+
+    def __init__(
+        self, spec: Spec, device: torch.device | None = None, *, file: str | None
+    ) -> None:
+        check_images(spec, "dinov2")
+        path = given(file, "features.file", "weights of DINOv2", PLACES)
+        wanted = "DINOv2 ViT-S/14, B/14 or L/14"
+        tensors = renamed(read_weights(path), OFFICIAL | TRANSFORMERS)
+        net = ViT.of(tensors, path, wanted, gelu="gelu", eps=1e-6)
+        if not net.scaled or SIZE % net.side:
+            raise another(path, tensors, wanted, "it has no scales of layers or other patches")
+        super().__init__(net, net.out, Prepare(SIZE, *IMAGENET), device, "DINOv2")
+        plain = net.registers is None
+        net.regrid(SIZE // net.side, offset=0.1 if plain else 0.0, antialias=not plain)

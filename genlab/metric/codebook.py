@@ -1,0 +1,42 @@
+"""How much of a codebook a model uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+
+from genlab.errors import DataError
+from genlab.evidence import Evidence, Verdict
+from genlab.nn.quantize import spread
+from genlab.registry import register
+
+__all__ = ["Codebook"]
+
+
+@register
+class Codebook:
+    """Use of the codes over all held-out images.
+
+    codebook: share of the K codes that occur. codebook_perplexity: exp of the entropy (nats) of
+    how often each does, from 1 (one code for all) to K.
+
+    Reference: van den Oord et al. 2017, arXiv 1711.00937.
+    """
+
+    needs = ("pairs", "codes")
+    least = 1
+    better: Mapping[str, Literal["low", "high"]] = {
+        "codebook": "high",
+        "codebook_perplexity": "high",
+    }
+
+    def __call__(self, evidence: Evidence) -> Verdict:
+        """codebook, codebook_perplexity. Raises DataError for a model without a codebook."""
+        size = evidence.codebook()
+        if size is None:
+            raise DataError("codebook needs a model that chooses from a codebook")
+        count = torch.bincount(evidence.pairs().codes.flatten(), minlength=size)
+        usage, perplexity = spread(count)
+        return Verdict({"codebook": float(usage), "codebook_perplexity": float(perplexity)})

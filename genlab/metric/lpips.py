@@ -1,0 +1,71 @@
+"""Perceptual distance of reconstructions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from genlab.errors import DataError
+from genlab.evidence import Evidence, Verdict
+from genlab.metric.pairwise import check_size, each
+from genlab.nn.perceptual import Perceptual
+from genlab.nn.precise import precise
+from genlab.nn.prepare import coloured
+from genlab.nn.torso import VGG16, AlexNet
+from genlab.nn.weights import digest, given
+from genlab.registry import register
+
+__all__ = ["LPIPS"]
+
+TORSOS = {"alex": AlexNet, "vgg": VGG16}
+HEADS = "https://github.com/richzhang/PerceptualSimilarity: lpips/weights/v0.1/{net}.pth"
+
+
+@register
+class LPIPS:
+    """Mean LPIPS 0.1 of originals and copies, 0 when equal; at the stored size.
+
+    net: whose maps are compared, alex or vgg. backbone: torchvision's weights of that network.
+    heads: the weights of LPIPS for it. One channel is repeated for all three.
+
+    digest: 12 hex digits of both files' contents. Raises DataError for a file that is not there
+    or of another network.
+
+    Reference: Zhang, Isola, Efros, Shechtman, Wang 2018, arXiv 1801.03924.
+    """
+
+    needs = ("pairs",)
+    least = 1
+    better: Mapping[str, Literal["low", "high"]] = {"lpips": "low"}
+
+    def __init__(
+        self, *, net: Literal["alex", "vgg"], backbone: str | None, heads: str | None
+    ) -> None:
+        torso = TORSOS[net]()
+        self.name = f"lpips with net={net}"
+        self.network = Perceptual(torso)
+        self.network.load(
+            given(backbone, "metric.lpips.backbone", f"weights of {torso.name}", torso.file),
+            given(heads, "metric.lpips.heads", "the heads of LPIPS", HEADS.format(net=net)),
+        )
+        self.network.eval()
+        self.digest = digest(self.network, self.name)
+
+    def __call__(self, evidence: Evidence) -> Verdict:
+        """lpips. Raises DataError for images the network has no place for: below 16 pixels with
+        vgg, 31 with alex, or of other than one or three channels."""
+        originals = evidence.pairs().originals
+        if originals.shape[1] not in (1, 3):
+            raise DataError(f"lpips sees one or three channels, not {originals.shape[1]}")
+        least = self.network.torso.least
+        fix = "use metric.lpips.net=vgg" if least > VGG16.least else "use metric=psnr"
+        check_size(originals, least, self.name, fix)
+        network = self.network.to(evidence.device)
+
+        def score(a: Tensor, b: Tensor) -> Tensor:
+            with precise(evidence.device):
+                return network(*(coloured(u.float()) / 127.5 - 1 for u in (a, b)))
+
+        return Verdict({"lpips": float(each(evidence, score).mean())})

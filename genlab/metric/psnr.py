@@ -1,0 +1,35 @@
+"""Peak signal-to-noise ratio of reconstructions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from genlab.evidence import Evidence, Verdict
+from genlab.metric.pairwise import each
+from genlab.nn.likeness import psnr
+from genlab.registry import register
+
+__all__ = ["PSNR"]
+
+
+@register
+class PSNR:
+    """Mean over images of 10 log10(255^2 / mean squared error), in dB.
+
+    The mean is over decibels of single images, not of the error of all. An image that is copied
+    to the last bit has endless decibels; it counts as one with a single number off by one, the
+    best that another image can be, and psnr_exact is the share of such images.
+    """
+
+    needs = ("pairs",)
+    least = 1
+    better: Mapping[str, Literal["low", "high"]] = {"psnr": "high", "psnr_exact": "high"}
+
+    def __call__(self, evidence: Evidence) -> Verdict:
+        """psnr, psnr_exact."""
+        found = each(evidence, psnr)
+        best = 10 * math.log10(255**2 * evidence.pairs().originals[0].numel())
+        exact = found.isinf().double().mean()
+        return Verdict({"psnr": float(found.clamp(max=best).mean()), "psnr_exact": float(exact)})

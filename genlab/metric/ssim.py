@@ -1,0 +1,33 @@
+"""Structural similarity of reconstructions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from genlab.evidence import Evidence, Verdict
+from genlab.metric.pairwise import check_size, each
+from genlab.nn.likeness import WINDOW, ssim
+from genlab.registry import register
+
+__all__ = ["SSIM"]
+
+
+@register
+class SSIM:
+    """Mean structural similarity of originals and copies, 1 when equal.
+
+    Of one scale, at the stored size, the mean over channels; `ssim` in nn/likeness.py has the
+    formula and the window.
+
+    Reference: Wang, Bovik, Sheikh, Simoncelli 2004, IEEE TIP 13(4).
+    """
+
+    needs = ("pairs",)
+    least = 1
+    better: Mapping[str, Literal["low", "high"]] = {"ssim": "high"}
+
+    def __call__(self, evidence: Evidence) -> Verdict:
+        """ssim. Raises DataError for images of less than 11 pixels."""
+        check_size(evidence.pairs().originals, WINDOW, "ssim", "use metric=psnr")
+        return Verdict({"ssim": float(each(evidence, ssim).mean())})

@@ -113,6 +113,15 @@ def _report(call: Call) -> int:
     return 0
 
 
+def _compare(call: Call) -> int:
+    refs = [w for w in call.words if "=" not in w or os.path.exists(w)]
+    options = call._replace(words=tuple(w for w in call.words if w not in refs))
+    given = _options(options, outputs="outputs", metric="", sort="", page="")
+    from genlab import compare
+
+    return compare.main(refs, **given, json=call.json, width=_width())
+
+
 def _list(call: Call) -> int:
     from genlab import listing
 
@@ -191,6 +200,7 @@ VERBS = {
     "eval": Verb("measure a run or a folder of images: fid, kid, ...", _eval),
     "resume": Verb("go on with a run, bit for bit", _resume),
     "report": Verb("write report.html of a run", _report),
+    "compare": Verb("several runs as a table and a page", _compare, ("--json",)),
     "list": Verb("models, data, networks ... or runs", _list, ("--json",)),
     "show": Verb("every key of a config, and who chose it", _show, ("--config-dir DIR",)),
     "doctor": Verb("what this machine has and what would be used", _doctor),

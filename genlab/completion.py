@@ -91,6 +91,9 @@ def _all(before: list[str], current: str) -> Iterable[str]:
             return [*catalog.groups(), "runs", "outputs="]
         case "report":
             return _runs(given, current) or ["run=", "outputs="]
+        case "compare":
+            options = ["metric=", "sort=", "page=", "outputs="]
+            return [*(r.removeprefix("run=") for r in _runs(given, "run=")), *options]
         case "doctor":
             return ["data.root=", "outputs="]
     return _runs(given, current) or _overrides(verb, given, current, folders)
@@ -109,7 +112,7 @@ def _runs(given: list[str], current: str) -> list[str]:
 
 
 def _overrides(verb: str, given: list[str], current: str, folders: list[Path]) -> list[str]:
-    primary = "sample" if verb == "sample" else "train"
+    primary = verb if verb in ("sample", "eval") else "train"
     sign = current[: len(current) - len(current.lstrip("+~"))]
     key, equals, value = current[len(sign) :].partition("=")
     groups = catalog.groups(*folders)
@@ -124,7 +127,9 @@ def _overrides(verb: str, given: list[str], current: str, folders: list[Path]) -
     if primary == "sample":
         groups = [g for g in groups if g in ("sampler", "guidance", "hardware")]
     more = {"resume": ["run", "allow", "trust"], "train": ["fresh", "allow", "trust"]}
-    more["sample"] = ["run", "outputs", "trust"]
+    if primary == "eval":
+        groups = ["metric", "features", "data", "sampler", "guidance", "hardware"]
+    more["sample"] = more["eval"] = ["run", "outputs", "trust"]
     found = _keys(primary, given, folders)
     heads = {n.partition(".")[0] for n in found}
     if "." in key:

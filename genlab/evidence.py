@@ -93,8 +93,9 @@ class Evidence(Protocol):
 class Verdict(NamedTuple):
     """What a metric found.
 
-    values: the metric under its own name first, then what belongs to it. pairs: images to look at
-    side by side, (left, right: uint8 [k, C, H, W], a caption for each).
+    values: the metric under its own name first, where it is one number, then what belongs to it,
+    as <metric>_<what>; nan for what these data do not give. pairs: images to look at side by side,
+    (left, right: uint8 [k, C, H, W], a caption for each).
     """
 
     values: Mapping[str, float]
@@ -106,7 +107,8 @@ class Metric(Protocol):
 
     needs: names of STREAMS.
     least: images of each stream it takes. better: value -> whether low or high is good; values
-    not in it have no order.
+    not in it have no order. features, which a metric need not have: the name of the only features
+    it is defined for.
     """
 
     needs: tuple[str, ...]

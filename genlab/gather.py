@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from genlab import dist
+from genlab.errors import OutOfMemory
 from genlab.evidence import Features, Pairs
 from genlab.extract import digest, shards
+from genlab.memory import is_out_of_memory
 from genlab.progress import progress, say
 from genlab.run.words import count, duration
 from genlab.shards import Shards, ranges
@@ -86,6 +88,7 @@ class Gathered:
     seed: int = 0
     quiet: bool = False
     seconds: dict[str, float] = field(default_factory=dict)  # that each stream took
+    _fits: int | None = None  # rows that fit into memory at once, once that was found out
     _kept: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     # --- the streams, as metrics see them --------------------------------------------------------
@@ -147,21 +150,42 @@ class Gathered:
         n = subject.n if name == "fake" else subject.held_out
         parts = ranges(n, self.batch)
 
-        def make(k: int) -> Mapping[str, Tensor]:
+        def make(part: range) -> Mapping[str, Tensor]:
             if name == "fake":
                 assert subject.draw is not None
-                return {"x": subject.draw(parts[k])}
+                return {"x": subject.draw(part)}
             if name == "pairs":
                 assert subject.pairs is not None
-                return subject.pairs(parts[k])._asdict()
+                return subject.pairs(part)._asdict()
             assert subject.bits is not None
-            return {"bits": subject.bits(parts[k])}
+            return {"bits": subject.bits(part)}
 
         def path(k: int) -> Path:
             return self.folder / f"{name}-{parts[k].start:07d}-{len(parts[k])}.safetensors"
 
         what = {"fake": "samples", "pairs": "reconstructions", "bits": "likelihoods"}[name]
-        return Shards(what, parts, path, make)
+        return Shards(what, parts, path, lambda k: self._fitting(make, parts[k]))
+
+    def _fitting(self, make: Callable[[range], Mapping[str, Tensor]], part: range) -> Any:
+        """Makes a part whole, or in halves where memory is too small for it: said once.
+
+        Every row is a function of its number alone, so this changes no row.
+        """
+        most = min(len(part), self._fits or len(part))
+        found: list[Mapping[str, Tensor]] = []
+        for inside in ranges(len(part), most):
+            rows = range(part.start + inside.start, part.start + inside.stop)
+            try:
+                found.append(make(rows))
+            except (RuntimeError, MemoryError) as e:
+                if not is_out_of_memory(e):
+                    raise
+                if most == 1:
+                    raise OutOfMemory("memory does not hold a single image of this run") from e
+                self._fits = most // 2
+                say(f"memory does not hold {most} at once: going on with {self._fits}")
+                return self._fitting(make, part)
+        return {name: torch.cat([f[name] for f in found]) for name in found[0]}
 
     def gather(self, needs: Iterable[str]) -> None:
         """Makes every stream that metrics need, on all ranks; says first what it will take."""

@@ -12,7 +12,7 @@ import torch
 
 from genlab.errors import OutOfMemory
 
-__all__ = ["memory", "memory_advice"]
+__all__ = ["is_out_of_memory", "memory", "memory_advice"]
 
 
 def memory(device: torch.device) -> int:
@@ -21,6 +21,12 @@ def memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def is_out_of_memory(e: BaseException) -> bool:
+    """Whether an error says that memory is exhausted; torch has no class of it for the CPU."""
+    known = isinstance(e, (torch.OutOfMemoryError, MemoryError))
+    return known or "can't allocate memory" in str(e)
 
 
 @contextmanager

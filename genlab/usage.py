@@ -25,6 +25,11 @@ OUTPUTS = ("outputs", "outputs", "root of the run directories")
 FRESH = ("fresh", "false", "true: a new run, although one of this very config exists")
 TRUST = ("trust", "false", "true: let a foreign run name code from outside genlab")
 ALLOW = ("allow", "[]", "[config,world]: go on although these changed")
+COMPARE = [
+    ("metric", "losses, evaluations", "values or metrics to show: fid, 'kid,heldout/*', '*'"),
+    ("sort", "as they began", "a value, a key or images; best first, -KEY the other way"),
+    ("page", "<outputs>/compare.html", "the .html file to write; null for none"),
+]
 
 EXAMPLES = {
     "": ["genlab train", "genlab sample", "genlab train model=gan data=mnist optimizer.lr=1e-4"],
@@ -39,8 +44,20 @@ EXAMPLES = {
         "genlab sample run=a1b2c3 n=64 sampler=heun sampler.steps=30 seed=7",
         "genlab sample run=d4e5f6 from=photos/",
     ],
+    "eval": [
+        "genlab eval",
+        "genlab eval run=a1b2c3 metric=fid,kid features=inception n=10000",
+        "genlab eval run=a1b2c3 sampler.steps=10 checkpoint=best",
+        "genlab eval fake=my_samples/ data=cifar10 metric=fid,prdc",
+    ],
     "resume": ["genlab resume", "genlab resume run=a1b2c3 schedule.images=4e6"],
     "report": ["genlab report", "genlab report run=a1b2c3"],
+    "compare": [
+        "genlab compare",
+        "genlab compare a1b2c3 d4e5f6 metric=fid sort=fid",
+        "genlab compare outputs/sweeps/20250102-030405",
+        "genlab compare 'gan-*' page=null",
+    ],
     "list": ["genlab list", "genlab list models", "genlab list runs --json"],
     "show": ["genlab show model=gan data=mnist"],
     "doctor": ["genlab doctor", "genlab doctor data.root=/data"],
@@ -91,11 +108,28 @@ def _body(name: str) -> list[str]:
             own += [k for k in catalog.keys("train", {}).values() if k.name == "sampler.steps"]
             own = [k for k in own if k.name.partition(".")[0] != "hydra"]
             return [_groups(["sampler", "guidance", "hardware"]), _keys([*own, TRUST])]
+        case "eval":
+            own = catalog.scan(registry.configs_dir() / "eval.yaml")
+            own = [k for k in own if k.name.partition(".")[0] != "hydra"]
+            groups = ["metric", "features", "data", "sampler", "guidance", "hardware"]
+            return [
+                _groups(groups),
+                _keys([*own, TRUST])
+                + "\n  metric=fid,kid measures both; left out, all that the run can serve.",
+            ]
         case "resume":
             more = ("schedule.images", "as it was", "a larger number goes on with a finished run")
             return [_keys([RUN, more, ALLOW, TRUST, OUTPUTS])]
         case "report":
             return [_keys([RUN, OUTPUTS])]
+        case "compare":
+            words = (
+                "genlab compare [RUN ...], where RUN is a run directory, a folder of runs or of\n"
+            )
+            words += (
+                "  a sweep, an id, latest, or a part of names (with * ? []); without any: all runs"
+            )
+            return [words, _keys([*COMPARE, OUTPUTS])]
         case "list":
             names = ", ".join([*ordered(catalog.groups()), "runs"])
             return [f"genlab list [WHAT], where WHAT is one of\n  {names}", _keys([OUTPUTS])]

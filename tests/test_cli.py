@@ -139,6 +139,8 @@ def test_help_and_version(capsys):
         (["train", "--config-dir", "/no/such/folder"], ["/no/such/folder", "no such folder"]),
         (["sample", "labels=0,1"], ["'labels=[0,1]'"]),
         (["report", "rum=latest"], ["'run'"]),
+        (["compare", "metrics=fid"], ["'metric'"]),
+        (["compare", "no_such_run", "outputs=/no/such"], ["no run 'no_such_run'"]),
         (["list", "modles"], ["'model'"]),
         (["list", "models", "outputs=x"], ["genlab list runs"]),
         (["completion", "fish"], ["bash", "zsh"]),

@@ -40,6 +40,8 @@ def test_candidates(tmp_path):
     (run / "config.yaml").touch()
     assert complete(f"sample outputs={tmp_path} run=") == ["run=latest", "run=abc123"]
     assert complete(f"report outputs={tmp_path} run=a") == ["run=abc123"]
+    assert complete(f"compare outputs={tmp_path} latest a") == ["abc123"]
+    assert complete("compare s") == ["sort="]
 
 
 def test_completion_in_a_real_bash(tmp_path):

@@ -14,10 +14,10 @@ EXPERIMENTS = names("experiment")
 
 
 def nodes(room, name):
-    """The config nodes of a member's yaml: one, or one a role for networks and models."""
+    """The config nodes of a member's yaml: one, or one a role for networks, metrics and models."""
     node = OmegaConf.to_container(OmegaConf.load(configs_dir() / room / f"{name}.yaml"))
     node.pop("defaults", None)
-    if room == "network":
+    if room in ("network", "metric"):
         return node
     return {room: node[room] if room == "model" else node}
 

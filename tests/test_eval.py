@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,13 +45,16 @@ def vqvae(tmp_path_factory):
     return trained(tmp_path_factory, "vqvae")
 
 
+NUMBERS = count()
+
+
 def judged(run, *words, outputs=None):
-    """The newest result of an evaluation of a run."""
-    before = {r.path for r in results(run)}
+    """The result of an evaluation of a run, under a name of its own."""
+    name = f"t{next(NUMBERS)}"
     outputs = outputs or run.parent.parent
-    assert main(["eval", f"run={run}", f"outputs={outputs}", "hardware.threads=1", *words]) == 0
-    new = [r for r in results(run) if r.path not in before] or results(run)
-    return new[-1]
+    given = [f"run={run}", f"outputs={outputs}", "hardware.threads=1", f"name={name}", *words]
+    assert main(["eval", *given]) == 0
+    return next(r for r in results(run) if r.path.name == name)
 
 
 def value(result, name):
@@ -71,9 +76,18 @@ def test_a_number_carries_its_protocol(gan):
     assert (subject["weights"], subject["seed"], subject["of"]) == ("ema", 3, "samples")
     assert (subject["sampler"]["name"], subject["evaluations"]) == ("one_step", 1)
     assert subject["checkpoint"] == 64
-    assert result.path.name.startswith("000000000064-")
     assert result.environment["precision"] == "fp32"
     assert "seconds" in result.environment
+
+
+def test_an_evaluation_is_filed_under_checkpoint_and_contents(gan, capsys):
+    words = [f"run={gan}", f"outputs={gan.parent.parent}", "metric=fid", "features=raw"]
+    paths = []
+    for more in ("n=12", "n=12", "n=13"):
+        assert main(["eval", *words, "n_real=20", more]) == 0
+        paths.append(capsys.readouterr().out.splitlines()[-1])
+    assert paths[0] == paths[1] != paths[2]
+    assert Path(paths[0]).parent.name.startswith("000000000064-")
 
 
 def test_evaluations_are_counted_and_guidance_is_told(tmp_path_factory):
@@ -87,7 +101,7 @@ def test_evaluations_are_counted_and_guidance_is_told(tmp_path_factory):
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_the_batch_changes_no_digit(gan, tmp_path, batch):
-    words = ("metric=fid", "features=raw", "n=64", "n_real=80", "seed=11", "name=b")
+    words = ("metric=fid", "features=raw", "n=64", "n_real=80", "seed=11")
     whole = value(judged(gan, *words, outputs=tmp_path), "fid")
     assert value(judged(gan, *words, f"batch={batch}", outputs=tmp_path), "fid") == whole
 
@@ -136,12 +150,30 @@ def test_ranks_share_the_parts_and_change_no_digit(tmp_path, monkeypatch, world)
 @pytest.mark.parametrize("devices", [2, 4])
 def test_processes_of_one_group_find_what_one_finds(gan, tmp_path, devices):
     words = ("metric=fid", "features=raw", "n=100", "n_real=600", "batch=8", "seed=31")
-    alone = judged(gan, *words, "name=alone", outputs=tmp_path / "1")
+    alone = judged(gan, *words, outputs=tmp_path / "1")
     for folder in gan.glob("eval/.streams-*"):
         shutil.rmtree(folder)
-    many = judged(gan, *words, "name=many", f"hardware.devices={devices}", outputs=tmp_path / "2")
+    many = judged(gan, *words, f"hardware.devices={devices}", outputs=tmp_path / "2")
     assert value(many, "fid") == value(alone, "fid")
     assert value(many, "fid_bias") == value(alone, "fid_bias")
+
+
+def test_what_does_not_fit_into_memory_is_made_in_halves(tmp_path, capsys):
+    images = torch.randint(0, 256, (100, 1, 8, 8), dtype=torch.uint8)
+
+    def draw(part):
+        if len(part) > 20:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
+        return images[part.start : part.stop]
+
+    subject = Subject(n=100, held_out=0, draw=draw)
+    evidence = Gathered(subject, None, None, tmp_path, tmp_path, torch.device("cpu"), batch=64)
+    assert torch.equal(evidence.fake(), images)
+    said = [line for line in capsys.readouterr().err.splitlines() if "at once" in line]
+    assert said == [
+        "memory does not hold 64 at once: going on with 32",
+        "memory does not hold 32 at once: going on with 16",
+    ]
 
 
 def test_a_second_evaluation_takes_the_streams_of_the_first(gan, monkeypatch):
@@ -434,3 +466,47 @@ def test_training_refuses_metrics_before_it_begins(tiny, tmp_path, capsys):
     assert main([*words, "metric=fid", "keep.best=metric/fid_bias"]) == 2
     assert "gives metric/fid" in capsys.readouterr().err
     assert not list(tmp_path.glob("gan-digits/*"))
+
+
+# --- by hand -------------------------------------------------------------------------------------
+
+
+def test_bits_per_dimension_of_a_one_layer_flow_by_hand():
+    """z = 3 x + 1 with x = (v + U) / 256 - 1/2: the density of v is that of a Gaussian."""
+    from genlab.build import Built
+    from genlab.codec.dequantize import Dequantize
+    from genlab.contract import Spec
+    from genlab.hardware.auto import Hardware
+    from genlab.model.nll import NLL
+    from genlab.noise import SampleNoise
+
+    class Affine(torch.nn.Module):
+        def forward(self, x, y):
+            flat = x.flatten(1)
+            return 3 * flat + 1, torch.full((len(x),), flat.shape[1] * math.log(3))
+
+        def inverse(self, z, y):
+            return ((z - 1) / 3).view(-1, 1, 2, 2)
+
+    spec = Spec((1, 2, 2))
+    codec = Dequantize(spec, bits=8, half=0.5)
+    machine = Hardware(
+        device="cpu",
+        precision="fp32",
+        compile=False,
+        deterministic=True,
+        channels_last=False,
+        threads=1,
+        micro_batch="auto",
+        devices=1,
+    )
+    model = NLL(Affine(), codec, spec, ema=0)
+    built = Built(machine, None, codec, spec, model, None, None)
+    u = torch.tensor([0, 17, 200, 255, 1, 2, 3, 4], dtype=torch.uint8).view(2, 1, 2, 2)
+    bits = built.bits(u, None, seed=4, indices=range(7, 9))
+    uniform = SampleNoise(4, range(7, 9), "cpu").uniform(1, 2, 2).numpy()
+    x = (u.numpy() + uniform * (1 - 2**-16)) / 256 - 0.5
+    # x is normal with mean -1/3 and deviation 1/3, and a step of v is 1/256 of x
+    density = np.exp(-0.5 * ((x + 1 / 3) * 3) ** 2) / (math.sqrt(2 * math.pi) / 3)
+    expected = -np.log2(density / 256).mean(axis=(1, 2, 3))
+    assert bits.numpy() == pytest.approx(expected, rel=1e-5)

@@ -28,7 +28,7 @@ HUB_SHA256 = "6726825d"  # how it begins; torch.hub checks the same
 
 @register("inception")
 class InceptionFeatures:
-    """Pooled features of the Inception network of 2015, those of published FID.
+    """Pooled Inception features of 2015, those of published FID.
 
     Bytes become (u - 128) / 128 after the bilinear resampling to 299 x 299 of TensorFlow 1, whose
     pixel k lies at k in / out; grey images repeat their channel.

@@ -15,7 +15,7 @@ __all__ = ["Raw"]
 
 @register
 class Raw:
-    """Pixels over 255, or coordinates, as they are: for plane points and for tests of the judge.
+    """Pixels over 255, or coordinates of points, as they are.
 
     spec: of the stored data.
     """

@@ -12,7 +12,7 @@ __all__ = ["BitsPerDimension"]
 
 @register("bpd")
 class BitsPerDimension:
-    """Bits per dimension of held-out data: -log2 of the probability of a stored number.
+    """Bits per dimension of held-out data, -log2 p of a stored number.
 
     Models of continuous densities bound it from above by dequantization, and each datum sees one
     draw of that noise. Theis et al. 2015, arXiv 1511.01844, section 3.1.

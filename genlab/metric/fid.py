@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from genlab.evidence import Evidence, Verdict
+from genlab.metric.vectors import feature_sets
 from genlab.noise import hash64
 from genlab.registry import register
 
 __all__ = ["FID", "Moments", "frechet"]
 
 SUBSETS = 10  # sizes between a fifth and all samples, for the extrapolation
+STRIP = 256  # columns of a product, of which only what is right of the diagonal is computed
 HALVES = 7  # keeps the choice of subsets apart from other random numbers of a seed
 
 
@@ -43,7 +45,7 @@ class FID:
 
     def __call__(self, evidence: Evidence) -> Verdict:
         """fid, fid_bias from four images a set on, fid_infinity."""
-        real, fake = evidence.features("real"), evidence.features("fake")
+        real, fake = feature_sets(evidence, "fid", self.least)
         reference = Moments(real)
         values = {"fid": frechet(reference, Moments(fake))}
         g = torch.Generator().manual_seed(hash64(evidence.seed, HALVES))
@@ -81,12 +83,20 @@ class Moments:
         if self.few:
             self.factor = centred.T
             return
-        self.covariance = centred.T @ centred
+        self.covariance = _gram(centred)
         factor, failed = torch.linalg.cholesky_ex(self.covariance)
         if failed:
             values, vectors = torch.linalg.eigh(self.covariance)
             factor = vectors * values.clamp(min=0).sqrt()
         self.factor = factor
+
+
+def _gram(x: Tensor) -> Tensor:
+    """x' x of x [n, D], from the half above the diagonal."""
+    product = x.new_empty(x.shape[1], x.shape[1])
+    for i in range(0, x.shape[1], STRIP):
+        product[i : i + STRIP, i:] = x[:, i : i + STRIP].T @ x[:, i:]
+    return product.triu() + product.triu(1).T
 
 
 def frechet(a: Moments, b: Moments) -> float:

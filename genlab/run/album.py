@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-__all__ = ["UNREADABLE", "Film", "Still", "films", "still"]
+__all__ = ["UNREADABLE", "Film", "Still", "films", "last_grid", "still"]
 
 FRAMES = 24  # training grids in a page; the others stay in the folder
 SETS = 9  # folders of samples in a page
@@ -76,6 +76,18 @@ def films(run_dir: Path, problems: list[str]) -> list[Film]:
     return [f for f in [*found, _train(folder / "train", problems)] if f.pictures or f.frames]
 
 
+def last_grid(run_dir: Path, problems: list[str]) -> Film:
+    """The training grids with the newest whole one alone."""
+    folder = run_dir / "samples" / "train"
+    film = Film("train", made=_record(folder))
+    for path in _grids(folder)[::-1]:
+        picture = _try(path, FRAME, problems)
+        if picture is not None:
+            film.frames.append((int(path.stem), picture))
+            break
+    return film
+
+
 def still(path: Path, limit: int) -> Still:
     """Embeds a picture, made smaller if its file is above `limit` bytes.
 
@@ -131,10 +143,7 @@ def _record(folder: Path) -> dict[str, Any]:
 def _train(folder: Path, problems: list[str]) -> Film:
     """The grids over training: all if they are few, else spread evenly with first and last."""
     film = Film("train", made=_record(folder))
-    try:
-        files = sorted(p for p in folder.iterdir() if re.fullmatch(r"[0-9]{1,15}\.png", p.name))
-    except OSError:
-        return film
+    files = _grids(folder)
     last = len(files) - 1
     if last >= FRAMES:
         files = [files[round(i * last / (FRAMES - 1))] for i in range(FRAMES)]
@@ -143,6 +152,13 @@ def _train(folder: Path, problems: list[str]) -> Film:
         if picture is not None:
             film.frames.append((int(path.stem), picture))
     return film
+
+
+def _grids(folder: Path) -> list[Path]:
+    try:
+        return sorted(p for p in folder.iterdir() if re.fullmatch(r"[0-9]{1,15}\.png", p.name))
+    except OSError:
+        return []
 
 
 def _try(path: Path, limit: int, problems: list[str]) -> Still | None:

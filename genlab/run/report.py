@@ -106,6 +106,7 @@ def _commands(facts: Facts, album: Sequence[Film]) -> Markup:
         rows.append(("in Python, after import genlab", call))
     elif facts.checkpoint is not None:
         rows.append(("draw 64 samples", f"genlab sample {run} n=64"))
+        rows.append(("measure it", f"genlab eval {run}"))
         rows.append(("in Python, after import genlab", f"genlab.load({name!r}).sample(16)"))
     if facts.state.startswith("done") and facts.total:
         rows.append(("train it longer", f"genlab resume {run} schedule.images={2 * facts.total}"))

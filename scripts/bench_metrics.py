@@ -1,0 +1,86 @@
+"""Metrics of genlab against other packages on the same features; those installed take part.
+
+Every side is built in a process of its own and warmed up; then they take turns in changing order.
+A time is the median of the rounds, a ratio the median of the rounds' ratios. Nothing is installed.
+Other work on the machine shifts all times: leave it alone meanwhile. At full size a round of all
+takes some minutes a number of threads.
+
+    python scripts/bench_metrics.py [--only fid,prdc] [--threads 1,2] [--rounds 3] [--json FILE]
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+from peers.compare import CLOCKS, measure, missing
+from peers.metrics import targets
+
+
+def chosen(every, words):
+    """The targets whose key begins with one of the words; all without words."""
+    found = [t for t in every if not words or any(t.key.startswith(w) for w in words)]
+    if not found:
+        sys.exit(
+            f"bench_metrics.py: no target {', '.join(words)}; "
+            f"there are {', '.join(t.key for t in every)}"
+        )
+    return found
+
+
+def line(row, floor):
+    """A row of the table; rates are of one figure a call, so seconds are their inverse."""
+    theirs, ours = 1 / row["theirs"], 1 / row["ours"]
+    met = {True: ", met", False: ", missed", None: ""}[row["met"]]
+    aim = f"{1 / floor:.3g} s{met}" if floor else ""
+    return (
+        f"| {row['target']} | {row['threads']} | {row['peer']} | {theirs:.3g} | {ours:.3g} | "
+        f"{row['ratio']:.2f} | {aim} |"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", default="", help="targets; beginnings will do")
+    parser.add_argument("--threads", default="1,2", help="numbers of threads, in turn")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=10_000, help="of each of the two sets")
+    parser.add_argument("--width", type=int, default=2048, help="numbers an image")
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu: for a busy machine"
+    )
+    parser.add_argument("--json", type=Path, help="file to write the rows to, with every time")
+    args = parser.parse_args()
+    every = chosen(targets(args.images, args.width), [w for w in args.only.split(",") if w])
+    absent = sorted({s.package for t in every for s in t.peers if missing(s)})
+    rows, notes = [], []
+    print("| metric | threads | peer | peer's s | genlab's s | times as fast | aim |")
+    print("|---|---|---|---|---|---|---|")
+    for target in every:
+        for threads in map(int, args.threads.split(",")):
+            found, failed = measure(target, threads, args.rounds, args.clock)
+            rows += found
+            notes += failed
+            for row in found:
+                print(line(row, target.floor), flush=True)
+    print()
+    for target in every:
+        print(f"{target.key}: {target.protocol}")
+        seen = {row["peer"]: row["built"] for row in rows if row["target"] == target.key}
+        for peer, built in seen.items():
+            print(f"  {peer}: {built['peer']}")
+        if seen:
+            print(f"  genlab: {next(iter(seen.values()))['ours']}")
+    if absent:
+        print(f"not installed: {', '.join(absent)}")
+    for note in notes:
+        print(f"could not take part: {note}")
+    if args.json:
+        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

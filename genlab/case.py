@@ -45,6 +45,7 @@ class Case:
     hardware: Hardware
     home: Path
     key: str
+    run: Path | None = None  # directory of the run
     environment: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -94,6 +95,7 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case
         hardware=built.hardware,
         home=run.path / "eval",
         key=f"{saved} {built.hardware.precision} {built.hardware.device.type}",
+        run=run.path,
         environment=environment(built.hardware, built.data),
     )
 

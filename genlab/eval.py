@@ -143,6 +143,10 @@ def _finish(
     path = write_result(folder, case.told, found, {**case.environment, "seconds": spent})
     _say(case, admitted, found)
     print(path)
+    if case.run is not None:
+        from genlab.run.report import write_report
+
+        print(f"report: {write_report(case.run)}")
 
 
 def _say(case: Case, admitted: Admitted, found: Mapping[str, Mapping[str, Any]]) -> None:

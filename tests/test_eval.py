@@ -85,7 +85,7 @@ def test_an_evaluation_is_filed_under_checkpoint_and_contents(gan, capsys):
     paths = []
     for more in ("n=12", "n=12", "n=13"):
         assert main(["eval", *words, "n_real=20", more]) == 0
-        paths.append(capsys.readouterr().out.splitlines()[-1])
+        paths.append(capsys.readouterr().out.splitlines()[-2])
     assert paths[0] == paths[1] != paths[2]
     assert Path(paths[0]).parent.name.startswith("000000000064-")
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from genlab.contract import Spec
-from genlab.errors import ConfigError, DataError, DeviceError
+from genlab.errors import ConfigError, DataError, DeviceError, Refused
 from genlab.features.inception import InceptionFeatures, resize
 from genlab.nn.inception import Inception, fold
 
@@ -152,13 +152,13 @@ def test_features_file_of_another_network():
 
 
 def test_what_is_no_file_of_weights(tmp_path):
-    with pytest.raises(DataError, match=r"features\.file=.*cannot be read"):
+    with pytest.raises(DataError, match="no such file of weights"):
         made(str(tmp_path / "none.pth"))
     (tmp_path / "a.pth").write_bytes(b"not a file of tensors")
-    with pytest.raises(DataError, match="no tensors"):
+    with pytest.raises((DataError, Refused)):
         made(str(tmp_path / "a.pth"))
     (tmp_path / "a.safetensors").write_bytes(b"not a file of tensors")
-    with pytest.raises(DataError, match="no tensors"):
+    with pytest.raises(DataError, match="safetensors"):
         made(str(tmp_path / "a.safetensors"))
 
 
@@ -170,7 +170,7 @@ def test_a_file_that_would_run_code_is_not_loaded(tmp_path):
             return print, ("loaded",)
 
     torch.save({"a": Loud()}, tmp_path / "a.pth")
-    with pytest.raises(DataError, match="no tensors"):
+    with pytest.raises(Refused, match="would run code"):
         made(str(tmp_path / "a.pth"))
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from genlab.contract import Spec
 from genlab.errors import ConfigError, DataError, DeviceError
 from genlab.nn.inception import Inception
+from genlab.nn.precise import precise
+from genlab.nn.weights import read_weights
 from genlab.registry import register
 
 __all__ = ["InceptionFeatures", "resize"]
@@ -63,7 +65,8 @@ class InceptionFeatures:
         """u uint8 [n, 1 or 3, H, W] -> pool [n, 2048], logits [n, 1008] where there are any."""
         x = (resize(u.to(self.device).float(), SIDE) - 128) / 128
         x = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-        return self.net(x)
+        with precise(self.device):
+            return self.net(x)
 
 
 def resize(x: Tensor, side: int) -> Tensor:
@@ -89,10 +92,10 @@ def _weights(file: str | None) -> tuple[dict[str, Tensor], str]:
     """(tensors in the order of the network, where they are from)."""
     if file is not None:
         path = Path(os.path.expanduser(file))
-        return _tensors(path), path.name
+        return read_weights(path), path.name
     cached = Path(torch.hub.get_dir()) / "checkpoints" / HUB
     if cached.is_file() and _sha256(cached).startswith(HUB_SHA256):
-        return _tensors(cached), HUB
+        return read_weights(cached), HUB
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.origin:
         raise DeviceError(
@@ -112,17 +115,3 @@ def _weights(file: str | None) -> tuple[dict[str, Tensor], str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except OSError as e:
-        raise DataError(f"features.file={path} cannot be read ({e.strerror or e})") from e
-    except Exception as e:  # what a damaged or foreign file raises has no common class
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise DataError(f"features.file={path} holds no tensors that can be read: {reason}") from e

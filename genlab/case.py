@@ -116,8 +116,7 @@ def of_folder(asked: Mapping[str, Any]) -> Case:
                 f"data={node['name']} are no images; fake= images need a set of images"
             )
     images = read_images(asked["fake"], "fake", asked["size"], channels)
-    if asked["n"] != "auto":
-        images = choose(images, asked["n"]).contiguous()
+    images = choose(images, None if asked["n"] == "auto" else asked["n"]).contiguous()
     spec = Spec(tuple(images.shape[1:]))
     subject = of_images(images, (lambda: data.load("train")[0]) if data is not None else None)
     name = f"{node['name']} {size_of(data.spec)}" if node is not None and data is not None else ""

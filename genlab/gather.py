@@ -27,12 +27,11 @@ LONG = 30.0  # seconds from which an evaluation is announced with what it will t
 
 
 def choose(images: Tensor, n: int | None) -> Tensor:
-    """n of [N, *S], always the same ones: the first of a fixed shuffle; all of them for None.
+    """n of [N, *S], always the same ones: the first of a fixed shuffle; all of it for None.
 
-    Stored sets are often sorted by class, so their first n would be another distribution.
+    Stored sets are often sorted by class, so their first n would be another distribution. The
+    parts of fewer images are those of more, so features of a part serve both.
     """
-    if n is None or n >= len(images):
-        return images
     g = torch.Generator().manual_seed(0)
     return images[torch.randperm(len(images), generator=g)[:n]]
 

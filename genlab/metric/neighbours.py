@@ -19,7 +19,7 @@ __all__ = ["Rows", "nearest", "together", "within"]
 
 SPARE = 3  # candidates beyond k, so that near ties rarely need a second look
 OPEN = 1 << 12  # open pairs of a block above which a second product is cheaper
-NUMBERS = 1 << 18  # of each side in a chunk of single pairs: what a cache holds
+NUMBERS = 1 << 20  # of each side in a chunk of single pairs: much for threads, little for memory
 
 
 class Rows:

@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from genlab import dist, registry
 from genlab.build import Built
 from genlab.contract import Dataset, Denoises, Spec
 from genlab.environment import environment
 from genlab.errors import DataError
+from genlab.extract import digest
 from genlab.gather import Reference, Subject, choose
 from genlab.hardware.auto import Hardware
+from genlab.nn.shadow import Shadow
 from genlab.progress import say
-from genlab.run.directory import find_run
+from genlab.run.directory import Run, find_run
 from genlab.sample import Loaded
 from genlab.subject import of_built, of_images, read_images, reference
 
-__all__ = ["Case", "of_folder", "of_run", "size_of"]
+__all__ = ["Case", "of_folder", "of_run", "size_of", "told_of"]
 
 SAMPLES = {"cpu": 2_000, "cuda": 50_000}
 
@@ -69,23 +69,12 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case
     name = f"{config['data']['name']} {size_of(built.data.spec)}"
     n = _samples(asked["n"], built.hardware)
     subject = of_built(built, name, n, asked["seed"], asked["weights"], asked["of"])
-    told: dict[str, Any] = {
-        "run": run.title,
-        "id": run.id,
-        "of": subject.of,
-        "checkpoint": int(loaded.checkpoint),
-        "weights": asked["weights"],
-        "seed": asked["seed"],
-        "batch": asked["batch"],
-    }
-    if subject.of == "samples":
-        told["sampler"] = config["sampler"]
-        if config["guidance"].get("name") is not None:
-            told["guidance"] = config["guidance"]
-        told["temperature"] = built.solver.temperature
-        told["evaluations"] = _evaluations(built)
-    manifest = run.path / "checkpoints" / loaded.checkpoint / "manifest.json"
-    saved = hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]
+    told = told_of(
+        run, config, built, subject, asked["weights"], asked["seed"], int(loaded.checkpoint)
+    )
+    told["batch"] = asked["batch"]
+    env = environment(built.hardware, built.data)
+    machine = [built.hardware.precision, built.hardware.device.type, env["genlab"], env["git"]]
     return Case(
         title=f"{run.title} at image {int(loaded.checkpoint):,}",
         subject=subject,
@@ -94,10 +83,38 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case
         spec=built.data.spec,
         hardware=built.hardware,
         home=run.path / "eval",
-        key=f"{saved} {built.hardware.precision} {built.hardware.device.type}",
+        key=" ".join([loaded.saved, subject.held_out_set, *map(str, machine)]),
         run=run.path,
-        environment=environment(built.hardware, built.data),
+        environment=env,
     )
+
+
+def told_of(
+    run: Run,
+    config: Mapping[str, Any],
+    built: Built,
+    subject: Subject,
+    weights: str,
+    seed: int,
+    checkpoint: int,
+) -> dict[str, Any]:
+    """What is judged, for the record: all that two numbers of one protocol may differ in."""
+    averaged = any(isinstance(m, Shadow) for m in built.model.modules())
+    told: dict[str, Any] = {
+        "run": run.title,
+        "id": run.id,
+        "of": subject.of,
+        "checkpoint": checkpoint,
+        "weights": weights if averaged else "raw",
+        "seed": seed,
+    }
+    if subject.of == "samples":
+        told["sampler"] = config["sampler"]
+        if config["guidance"].get("name") is not None:
+            told["guidance"] = config["guidance"]
+        told["temperature"] = built.solver.temperature
+        told["evaluations"] = _evaluations(built)
+    return told
 
 
 def of_folder(asked: Mapping[str, Any]) -> Case:
@@ -118,17 +135,13 @@ def of_folder(asked: Mapping[str, Any]) -> Case:
     images = read_images(asked["fake"], "fake", asked["size"], channels)
     images = choose(images, None if asked["n"] == "auto" else asked["n"]).contiguous()
     spec = Spec(tuple(images.shape[1:]))
-    subject = of_images(images, (lambda: data.load("train")[0]) if data is not None else None)
-    name = f"{node['name']} {size_of(data.spec)}" if node is not None and data is not None else ""
+    name = f"{node['name']} {size_of(data.spec)}" if node and data else f"images {size_of(spec)}"
+    training = (lambda: data.load("train")[0]) if data is not None else None
+    subject = of_images(images, name, training)
     real = _reference(asked, data, name, spec, hardware, len(images), "images")
-    if real.images.shape[1:] != images.shape[1:]:
-        (c, h, w), (c2, h2, w2) = images.shape[1:], real.images.shape[1:]
-        raise DataError(
-            f"fake= has images of {w} x {h} x {c}, the reference {real.name} of {w2} x {h2} x "
-            f"{c2}; add size={min(h2, w2)}"
-        )
     title = str(asked["fake"])
-    told = {"folder": title, "of": "images", "images": len(images), "digest": _digest(images)}
+    told = {"folder": title, "of": "images", "images": len(images), "seed": asked["seed"]}
+    told["digest"] = digest(images)[:12]
     slug = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(title).name)[:60] or "images"
     return Case(
         title=title,
@@ -159,16 +172,31 @@ def _reference(
 ) -> Reference:
     many = asked["n_real"]
     if asked["real"] is not None:
+        if len(spec.shape) != 3:
+            raise DataError("real= is of images; points are compared with those of their own set")
         images = read_images(asked["real"], "real", asked["size"], spec.shape[0])
+        if tuple(images.shape[1:]) != spec.shape:
+            raise DataError(_apart(spec, Spec(tuple(images.shape[1:])), "real="))
         chosen = choose(images, None if many in ("auto", "all") else many).contiguous()
         return Reference(str(asked["real"]), chosen, len(images))
     assert data is not None
+    if data.spec.shape != spec.shape:
+        raise DataError(_apart(spec, data.spec, f"data={name}"))
     split = asked["split"]
     if split == "auto":
         split = "test" if of == "reconstructions" else "train"
     if many == "auto":
         many = n if hardware.device.type == "cpu" else "all"
     return reference(data, name, split, None if many == "all" else many)
+
+
+def _apart(judged: Spec, real: Spec, which: str) -> str:
+    """The sentence for images of two sizes: a feature network would not mind, the number would."""
+    side = min((real if which.startswith("data") else judged).shape[1:])
+    return (
+        f"what is judged is {size_of(judged)}, the reference {which} is {size_of(real)}; add "
+        f"size={side} to resample images that are given"
+    )
 
 
 def _evaluations(built: Built) -> int:
@@ -183,9 +211,3 @@ def _evaluations(built: Built) -> int:
 def size_of(spec: Spec) -> str:
     """HxWxC of images, the number of coordinates of points."""
     return "x".join(str(n) for n in (*spec.shape[1:], spec.shape[0]))
-
-
-def _digest(images: torch.Tensor) -> str:
-    from genlab.extract import digest
-
-    return digest(images)[:12]

@@ -145,6 +145,8 @@ def validate(config: Mapping[str, Any]) -> list[str]:
             problems += _check_roles(config, node)
         elif room == "metric":
             for name, metric in node.items():
+                if not re.fullmatch(r"\w{1,60}", str(name)):  # it names a folder
+                    problems.append(f"metric.{name}: a metric's name is letters, digits and _")
                 problems += registry.check("metric", metric, f"metric.{name}")
         elif node.get("name") is not None:
             problems += registry.check(room, node)

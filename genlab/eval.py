@@ -35,6 +35,7 @@ SCHEMA = {
     "weights": "Literal['ema', 'raw']",
     "name": "str | None",
 }
+OF_RUNS_ALONE = ("run", "checkpoint", "weights", "batch")
 OF_RUN = ("sampler", "guidance", "hardware")  # rooms whose keys go to the run
 
 
@@ -52,9 +53,10 @@ def main(words: Sequence[str]) -> int:
         every = [n for n in registry.names("metric") if n != "none"]
         ours.insert(0, f"metric=[{','.join(every)}]")
     asked, _ = cfg.compose(ours, primary="eval")
-    _check(asked)
+    idle = [w for w in ours if w.partition("=")[0] in OF_RUNS_ALONE] if foreign else []
+    _check(asked, idle)
     left: dict[str, str] = {}
-    metrics = make_metrics(asked["metric"], left=None if named else left)
+    metrics = make_metrics(asked["metric"], True, None if named else left)
     devices = _devices(others, asked)
     if devices > 1 and dist.world() == 1:
         from genlab import child
@@ -77,9 +79,12 @@ def _devices(others: Sequence[str], asked: Mapping[str, Any]) -> int:
     return int(typed[-1]) if typed and typed[-1].isdecimal() else int(asked["hardware"]["devices"])
 
 
-def _check(asked: Mapping[str, Any]) -> None:
-    """ConfigError with every problem that needs no data to be seen."""
-    problems = []
+def _check(asked: Mapping[str, Any], idle: Sequence[str]) -> None:
+    """ConfigError with every problem that needs no data to be seen.
+
+    idle: words that would say nothing beside fake=.
+    """
+    problems = [f"{word} is of a run; leave it out beside fake=" for word in idle]
     for name, node in asked["metric"].items():
         problems += registry.check("metric", node, f"metric.{name}")
     if asked["features"].get("name") is not None:
@@ -102,6 +107,8 @@ def _check(asked: Mapping[str, Any]) -> None:
     name = asked["name"]
     if name is not None and (not name or name.startswith(".") or set(name) & set("/\\\0")):
         problems.append(f"name={name!r} must be a plain folder name")
+    if name == "training":
+        problems.append("name=training is where a run keeps what it measured while training")
     if not asked["metric"]:
         problems.append("metric=none leaves nothing to do; name some, or leave it out for all")
     if problems:
@@ -115,7 +122,9 @@ def _finish(
     named: bool,
     left: Mapping[str, str],
 ) -> None:
-    admitted = admit(metrics, asked["features"], case.subject, case.spec, case.hardware, named)
+    admitted = admit(
+        metrics, asked["features"], case.subject, case.spec, case.hardware, named, True
+    )
     admitted.left.update(left)
     evidence = Gathered(
         case.subject,
@@ -134,7 +143,7 @@ def _finish(
         admitted.left[name] = found.pop(name)["error"]
     if not found:
         raise DataError("; ".join(admitted.left.values()))
-    protocols = {name: record["protocol"] for name, record in found.items()}
+    protocols = {n: [r["protocol"], r.get("aside")] for n, r in found.items()}
     text = json.dumps([case.told, case.key, protocols], sort_keys=True, default=str)
     made = hashlib.sha256(text.encode()).hexdigest()[:6]
     stem = f"{case.told['checkpoint']:012d}-" if "checkpoint" in case.told else ""
@@ -153,9 +162,15 @@ def _say(case: Case, admitted: Admitted, found: Mapping[str, Mapping[str, Any]])
     """The table of an evaluation, with what every number is of."""
     print(f"{case.title}")
     by = admitted.features
-    facts = [f"{count(case.subject.n)} {case.subject.of}"]
-    real = case.real
-    facts.append(f"reference {real.name}, {count(len(real.images))} of {count(real.of)}")
+    facts = []
+    protocols = [record["protocol"] for record in found.values()]
+    if any("images" in p for p in protocols):
+        facts.append(f"{count(case.subject.n)} {case.subject.of}")
+    if any("held_out" in p for p in protocols):
+        facts.append(f"held out: {case.subject.held_out_set}")
+    if any("reference" in p for p in protocols):
+        real = case.real
+        facts.append(f"reference {real.name}, {count(len(real.images))} of {count(real.of)}")
     if by is not None:
         facts.append(f"features {admitted.chosen} {by.digest}, resizer {by.resizer}")
     print("; ".join(facts))
@@ -165,5 +180,9 @@ def _say(case: Case, admitted: Admitted, found: Mapping[str, Mapping[str, Any]])
         rest = ", ".join(f"{k} {number(v)}" for k, v in more)
         rows.append((name, number(value), f"{record['seconds']:.1f} s", rest))
     print(table(rows, indent="  "))
+    alien = [n for n, reason in admitted.left.items() if reason.startswith("it ")]
     for name, reason in admitted.left.items():
-        print(f"  without {name}: {reason}")
+        if name not in alien:
+            print(f"  without {name}: {reason}")
+    if alien:
+        print(f"  not for these: {', '.join(alien)}")

@@ -107,8 +107,9 @@ class Metric(Protocol):
 
     needs: names of STREAMS.
     least: images of each stream it takes. better: value -> whether low or high is good; values
-    not in it have no order. features, which a metric need not have: the name of the only features
-    it is defined for.
+    not in it have no order. aside, which a metric need not have: keys that change none of these
+    values, only what else it says. features, which a metric need not have: the name of the only
+    features it is defined for.
     """
 
     needs: tuple[str, ...]

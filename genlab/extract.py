@@ -25,7 +25,8 @@ def shards(
     So they are found again whatever set, order of metrics or run they were computed for.
     """
     parts = ranges(len(images), PART)
-    place = folder / features.digest
+    more = [name for name in features.outputs if name != "pool"]  # weights may come without
+    place = folder / "-".join([features.digest, *more])
     names: dict[int, str] = {}
 
     def path(k: int) -> Path:

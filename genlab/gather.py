@@ -15,7 +15,7 @@ from torch import Tensor
 from genlab import dist
 from genlab.errors import OutOfMemory
 from genlab.evidence import Features, Pairs
-from genlab.extract import digest, shards
+from genlab.extract import digest, in_blocks, shards
 from genlab.memory import is_out_of_memory
 from genlab.progress import progress, say
 from genlab.run.words import count, duration
@@ -65,7 +65,10 @@ class Subject:
     bits: Callable[[range], Tensor] | None = None
     training: Callable[[], Tensor] | None = None
     codes: int | None = None  # size of its codebook
-    held_out_name: str = ""  # set and split in words
+    held_out_set: str = ""  # set, split and digest, in words
+    data: str = ""  # what it was trained on, in words
+    density: str = ""  # what its likelihoods are of
+    given: Tensor | None = None  # images that need not be drawn
     of: Literal["samples", "reconstructions", "images"] = "samples"
 
 
@@ -99,6 +102,8 @@ class Gathered:
 
     def fake(self) -> Tensor:
         """[n, *S] samples, or reconstructions of a model that draws none."""
+        if self.subject.given is not None:
+            return self.subject.given
         if self.subject.draw is None:
             return self.pairs().copies
         return self._stream("fake")["x"]
@@ -142,7 +147,8 @@ class Gathered:
         if name.startswith("features/"):
             of = name.rpartition("/")[2]
             images = self.real() if of == "real" else self.fake()
-            folder = self.cache if of == "real" else self.folder
+            passing = of == "fake" and subject.given is None  # samples come and go
+            folder = self.folder if passing else self.cache
             assert self.features_by is not None
             what = "features of the reference" if of == "real" else f"features of {subject.of}"
             return shards(what, self.features_by, images, self.device, folder)
@@ -191,7 +197,7 @@ class Gathered:
         needs = set(needs)
         streams: list[str] = []
         drawn = self.subject.draw is not None
-        if needs & {"fake", "features", "logits", "points"}:
+        if needs & {"fake", "features", "logits", "points"} and self.subject.given is None:
             streams.append("fake" if drawn else "pairs")
         if needs & {"pairs", "codes"} and "pairs" not in streams:
             streams.append("pairs")
@@ -215,10 +221,31 @@ class Gathered:
             if not missing:
                 continue
             each = shards.do(missing[0]) / len(shards.parts[missing[0]])
-            images = sum(len(shards.parts[k]) for k in missing[1:])
-            if name == "features/real" or (featured and name == "features/fake"):
-                images += self.subject.n if featured else 0
-            total += images * each
-            told.append(f"{count(images)} {shards.what} {duration(images * each)}")
+            total += self._tell(
+                told, shards.what, sum(len(shards.parts[k]) for k in missing[1:]), each
+            )
+        if featured and (images := self._unseen()):
+            total += self._tell(told, f"features of {self.subject.of}", images, self._pace())
         if total > LONG and dist.rank() == 0:
             say(f"this will take about {duration(total)}: {', '.join(told)}")
+
+    def _tell(self, told: list[str], what: str, images: int, each: float) -> float:
+        seconds = images * each
+        if images:
+            told.append(f"{count(images)} {what} {duration(seconds)}")
+        return seconds
+
+    def _unseen(self) -> int:
+        """Images judged that have no features yet; of samples a guess until they are drawn."""
+        if self.subject.given is None:
+            return 0 if any(self.folder.glob("*/*/*.safetensors")) else self.subject.n
+        shards = self._shards("features/fake")
+        return sum(len(shards.parts[k]) for k in shards.missing())
+
+    def _pace(self) -> float:
+        """Seconds the feature network takes for an image of this kind, on this rank's share."""
+        assert self.features_by is not None
+        images = self.real()[:8] if self.reference is not None else self.fake()[:8]
+        start = time.perf_counter()
+        in_blocks(self.features_by, images, self.device)
+        return (time.perf_counter() - start) / len(images) / dist.world()

@@ -7,10 +7,13 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+import torch
+
 from genlab import dist, registry
 from genlab.contract import Spec
 from genlab.errors import ConfigError, DataError, DeviceError
-from genlab.evidence import STREAMS, Features, Metric
+from genlab.evidence import STREAMS, Features, Metric, Verdict
+from genlab.extract import digest
 from genlab.gather import Gathered, Subject
 from genlab.hardware.auto import Hardware
 
@@ -45,7 +48,7 @@ def make_features(
 
 
 def make_metrics(
-    nodes: Mapping[str, Any], trust: bool = True, left: dict[str, str] | None = None
+    nodes: Mapping[str, Any], trust: bool, left: dict[str, str] | None = None
 ) -> dict[str, Metric]:
     """Name -> metric; ConfigError with every problem at once.
 
@@ -83,7 +86,7 @@ def admit(
     spec: Spec,
     hardware: Hardware,
     named: bool,
-    trust: bool = True,
+    trust: bool,
 ) -> Admitted:
     """Sorts metrics into those this subject can serve and the others.
 
@@ -156,44 +159,69 @@ def judge(
     forgive: a metric that cannot judge gives NaN and says why under "error", for a training that
     must go on; else DataError.
     """
-    evidence.gather({need for m in metrics.values() for need in m.needs})
+    refused = {name: why for name, m in metrics.items() if (why := _too_few(name, m, evidence))}
+    if refused and not forgive:
+        raise DataError(next(iter(refused.values())))
+    able = {name: m for name, m in metrics.items() if name not in refused}
+    evidence.gather({need for m in able.values() for need in m.needs})
     found: dict[str, dict[str, Any]] = {}
     if dist.rank():
         return found
     for name, metric in metrics.items():
         start = time.perf_counter()
-        record: dict[str, Any] = {
-            "better": dict(metric.better),
-            "protocol": protocol(metric, nodes[name], evidence, features),
-        }
+        record: dict[str, Any] = {"better": dict(metric.better)}
+        if aside := getattr(metric, "aside", ()):
+            record["aside"] = {key: nodes[name][key] for key in aside}
+        if name in able:
+            record["protocol"] = protocol(metric, nodes[name], evidence, features)
         try:
-            enough(name, metric, evidence)
-            verdict = metric(evidence)
+            if name in refused:
+                raise DataError(refused[name])
+            verdict = _heard(name, metric, evidence)
             record["values"] = {k: float(v) for k, v in verdict.values.items()}
             if verdict.pairs is not None:
                 record["pairs"] = verdict.pairs
         except DataError as e:
             if not forgive:
                 raise
-            record |= {"values": {name: math.nan}, "error": str(e)}
+            record["values"] = dict.fromkeys(metric.better or (name,), math.nan)
+            record |= {"error": str(e), "protocol": record.get("protocol", {})}
         record["seconds"] = round(time.perf_counter() - start, 3)
         found[name] = record
     return found
 
 
-def enough(name: str, metric: Metric, evidence: Gathered) -> None:
-    """DataError when a stream has fewer images than the metric takes."""
-    subject = evidence.subject
+def _heard(name: str, metric: Metric, evidence: Gathered) -> Verdict:
+    """What a metric says; DataError where that is no number."""
+    try:
+        verdict = metric(evidence)
+    except torch.linalg.LinAlgError as e:
+        raise DataError(f"metric {name}: its matrices have no decomposition ({e})") from e
+    for value in metric.better:
+        if not math.isfinite(verdict.values.get(value, math.nan)):
+            raise DataError(
+                f"metric {name}: {value} is not finite; look at the samples, or whether the "
+                "model computes finite numbers"
+            )
+    return verdict
+
+
+def _too_few(name: str, metric: Metric, evidence: Gathered) -> str:
+    """Why a stream has fewer images than a metric takes, before any is made; "" if it has not."""
+    subject, needs = evidence.subject, set(metric.needs)
     have = {}
-    if set(metric.needs) & {"fake", "features", "logits", "points"}:
-        have[f"{subject.of} (n)"] = len(evidence.fake())
-    if set(metric.needs) & {"real", "features"}:
-        have["reference images (n_real)"] = len(evidence.real())
-    if set(metric.needs) & {"pairs", "bits", "codes"}:
+    if needs & {"fake", "features", "logits", "points"}:
+        have[f"{subject.of} (n)"] = subject.n
+    if needs & {"real", "features"} and evidence.reference is not None:
+        have["reference images (n_real)"] = len(evidence.reference.images)
+    if needs & {"pairs", "bits", "codes"}:
         have["held-out images"] = subject.held_out
-    for what, n in have.items():
-        if n < metric.least:
-            raise DataError(f"metric {name} needs {metric.least} {what} or more, here are {n}")
+    few = [
+        f"{metric.least} {what} or more, here are {n}"
+        for what, n in have.items()
+        if n < metric.least
+    ]
+    return f"metric {name} needs {few[0]}" if few else ""
 
 
 def protocol(
@@ -203,9 +231,15 @@ def protocol(
     needs, subject = set(metric.needs), evidence.subject
     told: dict[str, Any] = {}
     if needs & {"fake", "features", "logits", "points"}:
-        told |= {"of": subject.of, "images": len(evidence.fake())}
+        told |= {"of": subject.of, "images": subject.n}
     if needs & {"pairs", "bits", "codes"}:
-        told |= {"held_out": subject.held_out, "held_out_set": subject.held_out_name}
+        told |= {"held_out": subject.held_out, "held_out_set": subject.held_out_set}
+    if "bits" in needs:
+        told["density"] = subject.density
+    if "logits" in needs:
+        told["data"] = subject.data
+    if "training" in needs:
+        told["training"] = f"{subject.data} train {digest(evidence.training())[:12]}"
     if needs & {"real", "features"} and evidence.reference is not None:
         reference = evidence.reference
         told |= {
@@ -218,4 +252,5 @@ def protocol(
         told |= {"features": features, "features_digest": by.digest, "resizer": by.resizer}
     if (weights := getattr(metric, "digest", None)) is not None:
         told["weights_digest"] = weights
-    return told | {k: v for k, v in node.items() if k not in LOCAL}
+    skip = {*LOCAL, *getattr(metric, "aside", ())}
+    return told | {k: v for k, v in node.items() if k not in skip}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from genlab import dist
 from genlab.build import Built
-from genlab.case import size_of
+from genlab.case import size_of, told_of
 from genlab.environment import environment
 from genlab.errors import ConfigError
 from genlab.gather import Gathered
@@ -22,6 +24,7 @@ from genlab.subject import of_built, reference
 __all__ = ["Referee"]
 
 SAMPLES = {"cpu": 1_000, "cuda": 10_000}
+HIGH = {"psnr", "ssim", "usage", "perplexity"}  # logged values that are better high
 
 
 class Referee:
@@ -32,11 +35,17 @@ class Referee:
     """
 
     def __init__(
-        self, run: Run, config: Mapping[str, Any], built: Built, say: Callable[[str], None]
+        self,
+        run: Run,
+        config: Mapping[str, Any],
+        built: Built,
+        say: Callable[[str], None],
+        trust: bool,
     ) -> None:
-        self.run, self.built, self.say = run, built, say
+        """trust: whether out-of-tree names of the config may be imported."""
+        self.run, self.config, self.built, self.say = run, config, built, say
         self.seed, self.nodes = int(config["seed"]), dict(config["metric"])
-        self.metrics = make_metrics(self.nodes)
+        self.metrics = make_metrics(self.nodes, trust)
         if not self.metrics:
             return
         kind, asked = built.hardware.device.type, config["eval"]["n"]
@@ -45,7 +54,7 @@ class Referee:
         self.name = f"{config['data']['name']} {size_of(spec)}"
         self.subject = of_built(built, self.name, self.n, self.seed)
         node, hardware = config["features"], built.hardware
-        self.admitted = admit(self.metrics, node, self.subject, spec, hardware, named=True)
+        self.admitted = admit(self.metrics, node, self.subject, spec, hardware, True, trust)
         if self.admitted.features is not None:
             self.say(f"metrics look at {self.n:,} samples by features={self.admitted.chosen}")
         split = "test" if self.subject.of == "reconstructions" else "train"
@@ -53,17 +62,31 @@ class Referee:
         self.cache = Path(config["outputs"]) / ".cache" / "features"
 
     def better(self, value: str) -> int:
-        """1 where low is good, -1 where high is; 0 for a value without order."""
+        """1 where low is good, -1 where high is; 0 for a metric's value without order.
+
+        value: of the journal; what is no metric is better low, but for HIGH.
+        """
+        kind, _, name = value.rpartition("/")
+        if kind != "metric":
+            return -1 if name in HIGH else 1
         for metric in self.metrics.values():
-            if value in metric.better:
-                return 1 if metric.better[value] == "low" else -1
+            if name in metric.better:
+                return 1 if metric.better[name] == "low" else -1
         return 0
+
+    def measure(self, value: str) -> str:
+        """What a value of the journal means, as text: values of other texts do not compare."""
+        if not value.startswith("metric/") or not self.metrics:
+            return value
+        by = self.admitted.features
+        looked = [self.real.digest, self.n, self.seed, by.digest if by else ""]
+        return json.dumps([value, *looked, self.nodes], sort_keys=True, default=str)
 
     def check(self, best: str | None) -> None:
         """ConfigError when keep.best names a value of no metric, or one without order."""
         if best is None or not best.startswith("metric/"):
             return
-        if not self.better(best.removeprefix("metric/")):
+        if not self.better(best):
             able = [f"metric/{v}" for m in self.metrics.values() for v in m.better]
             raise ConfigError(
                 f"keep.best={best}: metric= gives no such value that is better low or high; "
@@ -78,9 +101,11 @@ class Referee:
         if not self.metrics:
             return {}
         folder = self.run.path / "eval" / "training"
-        streams = folder / ".streams"
+        streams = folder / f".streams-{images:012d}"  # of this moment alone
+        done = streams / "judged"
         if dist.rank() == 0:
-            shutil.rmtree(streams, ignore_errors=True)  # of a moment that was cut off
+            for old in folder.glob(".streams-*"):  # what an earlier moment left, or this one
+                shutil.rmtree(old, ignore_errors=True)
         dist.barrier()
         evidence = Gathered(
             self.subject,
@@ -93,15 +118,18 @@ class Referee:
             quiet=True,
         )
         found = judge(self.metrics, self.nodes, evidence, self.admitted.chosen, forgive=True)
-        dist.barrier()
         if dist.rank():
+            while not done.exists():  # longer than a collective waits, if it must be
+                time.sleep(0.1)
             return {}
-        shutil.rmtree(streams, ignore_errors=True)
+        if dist.world() == 1:
+            shutil.rmtree(streams, ignore_errors=True)
+        else:
+            done.touch()
         for name, record in found.items():
             if "error" in record:
                 self.say(f"metric {name} at image {images:,}: {record['error']}")
-        told = {"run": self.run.title, "id": self.run.id, "of": self.subject.of}
-        told |= {"checkpoint": images, "weights": "ema", "seed": self.seed}
+        told = told_of(self.run, self.config, self.built, self.subject, "ema", self.seed, images)
         write_result(folder, told, found, environment(self.built.hardware, self.built.data))
         return {
             f"metric/{k}": v if math.isfinite(v) else math.nan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from genlab.errors import Refused
 from genlab.run import pictures
 from genlab.run.files import disk, write_text
 from genlab.run.verdicts import FORMAT
@@ -27,8 +29,13 @@ def write_result(
 ) -> Path:
     """Writes <folder>/result.json and the pairs of metrics that have some; returns its path."""
     node: dict[str, Any] = {}
+    if strange := [name for name in metrics if not re.fullmatch(r"\w{1,60}", name)]:
+        raise Refused(f"metric {strange[0]!r} would leave the folder of its results")
     with disk("write", folder):
         folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir():  # pairs of an evaluation of the same name
+            if old.is_dir() and not old.name.startswith("."):
+                shutil.rmtree(old)
         for name, record in metrics.items():
             kept = {k: v for k, v in record.items() if k != "pairs"}
             kept["values"] = {
@@ -37,7 +44,6 @@ def write_result(
             if "pairs" in record:
                 left, right, captions = record["pairs"]
                 kept["captions"] = list(captions)
-                shutil.rmtree(folder / name, ignore_errors=True)
                 for i, both in enumerate(torch.cat([left, right], 3).split(1)):
                     pictures.save(
                         pictures.grid(both.numpy(), pad=0), folder / name / f"{i:02d}.png"

@@ -64,10 +64,12 @@ def main(words: Sequence[str]) -> int:
     if problems := cfg.validate(after) + _too_short(run, after):
         raise ConfigError(*problems)
     from genlab.build import build, make_track
+    from genlab.referee import Referee
 
     trust, allow = bool(options.get("trust")), options.get("allow", [])
     built = build(after, trust=trust, meta=True)
     make_track(after, trust)
+    Referee(run, after, built, lambda line: None, trust).check(after["keep"]["best"])
     _say_rates(before, after, built.schedule)
     if after != before:
         with run.lock():
@@ -113,7 +115,7 @@ def _changed(
         key, value = override.get_key_element(), override.value()
         if key in CHOICES:  # before the keys of these members
             names = value if isinstance(value, list) else [value]
-            node[key] = OmegaConf.merge(*(cfg.member(key, str(name)) for name in names))
+            node[key] = OmegaConf.merge({}, *(cfg.member(key, str(name)) for name in names))
     known = cfg.flatten(OmegaConf.to_container(node))
     problems = []
     for override in overrides:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -83,6 +84,7 @@ class Loaded:
         self.built = build(self.config, trust=trust)
         self.built.hardware.start()
         load_model(self.built.model, folder / "model.safetensors")
+        self.saved = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:12]
 
     @property
     def classes(self) -> int | None:

@@ -11,11 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genlab import registry
+from genlab import dist, registry
 from genlab.build import Built
 from genlab.contract import Dataset, Generates, HasLikelihood, Reconstructs
 from genlab.errors import ConfigError, DataError
 from genlab.evidence import Pairs
+from genlab.extract import digest
 from genlab.gather import Reference, Subject, choose
 from genlab.progress import say
 
@@ -42,7 +43,7 @@ def of_built(
         raise ConfigError("of=reconstructions: this model has no encoder; use of=samples")
     samples = draws and of != "reconstructions"
     held, labels = data.load("test")
-    total = len(held)
+    total, whole = len(held), digest(held)[:12]
     held = choose(held, n)
     labels = None if labels is None or built.spec.classes is None else choose(labels, n)
     classes = built.spec.classes
@@ -71,18 +72,25 @@ def of_built(
         training=lambda: data.load("train")[0],
         codes=getattr(model, "codes", None) if copies else None,
         of="samples" if samples else "reconstructions",
-        held_out_name=f"{name} test, {len(held)} of {total}",
+        held_out_set=f"{name} test {whole}, {len(held)} of {total}",
+        data=name,
+        density=_density(built),
     )
 
 
-def of_images(images: Tensor, training: Callable[[], Tensor] | None) -> Subject:
-    """Given images uint8 [n, C, H, W]; training: what their model learned from, if known."""
+def _density(built: Built) -> str:
+    """Of which numbers a likelihood is: fewer bits are easier to predict."""
+    bits = getattr(built.codec, "bits", None)
+    return type(built.codec).__name__.lower() + (f" {bits} bits" if bits else "")
+
+
+def of_images(images: Tensor, name: str, training: Callable[[], Tensor] | None) -> Subject:
+    """Given images uint8 [n, C, H, W]; training: what their model learned from, if known.
+
+    name: of that, or of the kind of images, in words.
+    """
     return Subject(
-        n=len(images),
-        held_out=0,
-        draw=lambda part: images[part.start : part.stop].contiguous(),
-        training=training,
-        of="images",
+        n=len(images), held_out=0, training=training, of="images", data=name, given=images
     )
 
 
@@ -117,6 +125,6 @@ def read_images(place: str, key: str, size: int | None, channels: int | None) ->
             )
         images.append(image)
         done.update(words)
-    if done:
+    if done and dist.rank() == 0:
         say(f"{key}={place}: {', '.join(f'{n:,} {what}' for what, n in sorted(done.items()))}")
     return torch.stack(images)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from genlab import dist
+from genlab.best import Best
 from genlab.build import Built, build, make_track, make_trainer
 from genlab.cadence import cadences
 from genlab.child import die_with_parent
@@ -77,7 +78,7 @@ class Worker:
     """One process training one run."""
 
     def __init__(self, run: Run, trust: bool, allow: tuple[str, ...]) -> None:
-        self.run, self.config = run, run.config
+        self.run, self.config, self.trust = run, run.config, trust
         self.main = dist.rank() == 0
         self.built: Built = build(self.config, trust=trust)
         hardware = self.built.hardware
@@ -96,11 +97,15 @@ class Worker:
         with memory_advice(self.config):
             self.trainer = make_trainer(self.config, self.built, *self.built.data.load("train"))
         self.clock = self.trainer.clock
-        self.referee = Referee(self.run, self.config, self.built, self.say)
-        best = self.config["keep"]["best"]
-        self.referee.check(best)
-        self.sign = self.referee.better(str(best).removeprefix("metric/")) or 1  # low is better
-        self.best, self.measured = math.nan, math.nan
+        self.referee = Referee(self.run, self.config, self.built, self.say, self.trust)
+        wanted = self.config["keep"]["best"]
+        if wanted == "auto":  # with several players a low loss may be one that lags behind
+            wanted = "heldout/loss" if len(self.trainer.players) == 1 else None
+        self.referee.check(wanted)
+        self.best = Best(
+            wanted, self.referee.better(str(wanted)), self.referee.measure(str(wanted))
+        )
+        self.measured = math.nan
         self.seconds = 0.0
         self._start_from(allow)
         dist.broadcast_([*self.model.parameters(), *self.model.buffers()])
@@ -121,7 +126,8 @@ class Worker:
             )
             self.trainer.restore(state["clock"], state["scales"])
             self.trainer.unread = state["unread"]
-            self.best = state["best"] if state["best"] is not None else math.nan
+            if not self.best.recall(state):
+                self.say(f"keep.best={self.best.wanted} now means another measure: begun anew")
             self.seconds = self.journal.cut(self.clock.images) if self.main else 0.0
             self.say(f"resuming at image {self.clock.images:,} from {folder.name}")
             if different := changes(self.run.path, now):
@@ -268,8 +274,7 @@ class Worker:
             if grid := write_grid(self.built, self.config["seed"], folder, self.clock.images):
                 self.sink.picture(*grid, self.clock.images)
         # saved now, since the best is what was measured; a broken value is never the best
-        gain = self.sign * (self.best - self.measured)
-        better = math.isfinite(self.measured) and (gain > 0 or not math.isfinite(self.best))
+        better = self.best.beaten_by(self.measured)
         if save or better:
             self._save(better)
         self._pause += time.monotonic() - max(self._began, self._last[0])
@@ -288,14 +293,10 @@ class Worker:
             values["memory"] = memory(self.built.hardware.device)
         if means:
             self._last, self._pause = (now, images), 0.0
-        wanted = self.config["keep"]["best"]
-        if wanted == "auto":  # with several players a low loss may be one that lags behind
-            wanted = "heldout/loss" if len(self.trainer.players) == 1 else None
+        wanted = self.best.wanted
         if wanted in values:
             self.measured = values[wanted]
-        elif wanted is not None and (
-            line if wanted.startswith(("heldout/", "metric/")) else means
-        ):
+        elif wanted is not None and self.best.due(line, means):
             raise ConfigError(
                 f"keep.best={wanted}: the journal has no such value. "
                 f"{suggest(wanted, values) or 'It has: ' + ', '.join(values) + '.'}"
@@ -310,13 +311,13 @@ class Worker:
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise Diverged(f"{name} is not finite at image {self.clock.images:,}")
         if best:
-            self.best = self.measured
+            self.best.value = self.measured
         self.measured = math.nan
         state = {
             "clock": {"step": self.clock.step, "images": self.clock.images},
             "scales": {n: p.state() for n, p in self.trainer.players.items()},
             "unread": self.trainer.unread,
-            "best": self.best if math.isfinite(self.best) else None,
+            **self.best.state(),
             "world": dist.world(),
         }
         self.journal.sync()

@@ -176,7 +176,7 @@ def test_a_full_disk_is_said_before_anything_is_decoded(where, decoded, monkeypa
 
 
 def test_lines_where_there_is_no_terminal(capsys, monkeypatch):
-    from genlab.data import progress as showing
+    from genlab import progress as showing
 
     monkeypatch.setattr(showing, "PAUSE", 0.0)
     with showing.progress("decoding x", 3000) as advance:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from itertools import count
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from conftest import small, started
 from PIL import Image
 
+from genlab import config as cfg
 from genlab import dist
 from genlab.cli import main
 from genlab.gather import Gathered, Reference, Subject
@@ -70,7 +72,7 @@ def test_a_number_carries_its_protocol(gan):
     assert fid.protocol["reference"] == "digits 8x8x1 train"
     assert fid.protocol["reference_images"].startswith("60 of ")
     assert (fid.protocol["features"], fid.protocol["features_digest"]) == ("raw", "raw")
-    assert fid.protocol["infinity"] is False
+    assert "infinity" not in fid.protocol, "it changes no digit of fid"
     subject = result.subject
     assert subject["id"] == Run(gan).id
     assert (subject["weights"], subject["seed"], subject["of"]) == ("ema", 3, "samples")
@@ -327,7 +329,7 @@ def test_folders_of_different_sizes(tmp_path, digits, capsys):
     a = save(digits[:9], tmp_path / "a")
     b = save(digits[:9].repeat(2, 1).repeat(2, 2), tmp_path / "b")
     error = refused(capsys, 3, f"fake={a}", f"real={b}", "metric=fid", "features=raw")
-    assert "8 x 8" in error and "16 x 16" in error and "size=16" in error
+    assert "8x8x3" in error and "16x16x3" in error and "size=8" in error
 
 
 def test_bad_words_of_folders(tmp_path, digits, capsys):
@@ -510,3 +512,102 @@ def test_bits_per_dimension_of_a_one_layer_flow_by_hand():
     density = np.exp(-0.5 * ((x + 1 / 3) * 3) ** 2) / (math.sqrt(2 * math.pi) / 3)
     expected = -np.log2(density / 256).mean(axis=(1, 2, 3))
     assert bits.numpy() == pytest.approx(expected, rel=1e-5)
+
+
+# --- what must not happen ------------------------------------------------------------------------
+
+
+def test_more_held_out_images_are_not_mixed_with_fewer(glow):
+    """Parts of a small evaluation are those of a large one, so none is counted twice."""
+    few = judged(glow, "metric=bpd", "n=64", "seed=8")
+    many = judged(glow, "metric=bpd", "n=297", "seed=8")
+    fresh = judged(glow, "metric=bpd", "n=297", "seed=8", "batch=50")
+    assert few.numbers[0].protocol["held_out"] == 64
+    assert value(many, "bpd") == pytest.approx(value(fresh, "bpd"), rel=1e-6)
+
+
+def test_fewer_bits_are_another_protocol(glow):
+    protocol = judged(glow, "metric=bpd", "n=20").numbers[0].protocol
+    assert protocol["density"] == "dequantize 8 bits"
+    assert re.fullmatch(r"digits 8x8x1 test [0-9a-f]{12}, 20 of 297", protocol["held_out_set"])
+
+
+def test_a_metric_of_a_foreign_run_leaves_no_folder_and_imports_nothing(tiny, tmp_path):
+    from genlab.errors import ConfigError, Refused
+    from genlab.results import write_result
+
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "kept").touch()
+    with pytest.raises(Refused, match="would leave the folder"):
+        write_result(tmp_path / "a/b", {}, {"../../victim": {"values": {"x": 1.0}}}, {})
+    assert (victim / "kept").exists()
+    config = tiny("gan")
+    config["metric"] = {"../../victim": {"name": "nearest", "pairs": 2}}
+    assert any("letters, digits" in p for p in cfg.validate(config))
+    config["metric"] = {"x": {"name": "json.decoder:JSONDecoder"}}
+    run = started(config)
+    with pytest.raises((Refused, ConfigError)):
+        work(run.path, trust=False)
+
+
+def test_a_metric_that_cannot_judge_leaves_the_training_alone(tiny, monkeypatch):
+    """Also one whose values are not called as it is."""
+    from genlab.errors import DataError
+    from genlab.metric.prdc import PRDC
+
+    def refuse(self, evidence):
+        raise DataError("all samples are equal")
+
+    monkeypatch.setattr(PRDC, "__call__", refuse)
+    keys = {"every.eval": 32, "metric": "prdc", "features": "raw", "eval.n": 12}
+    run = started(tiny("gan", **keys, **{"keep.best": "metric/prdc_recall"}))
+    assert work(run.path) == 0
+    assert not (run.path / "checkpoints/best").exists()
+
+
+def newest_state(run):
+    return json.loads(max(run.path.glob("checkpoints/0*/state.json")).read_text())
+
+
+def test_the_best_begins_anew_when_it_means_something_else(tiny, capsys):
+    """A loss of 0.03 must not be the best FID for ever."""
+    keys = {"every.eval": 16, "features": "raw", "schedule.images": 32}
+    run = started(tiny("flow_matching", **keys))
+    assert work(run.path) == 0
+    loss = json.loads(
+        sorted(run.path.glob("checkpoints/0*"))[-1].joinpath("state.json").read_text()
+    )
+    assert loss["best_of"] == "heldout/loss"
+    words = ["metric=fid", "eval.n=12", "keep.best=metric/fid", "schedule.images=64"]
+    assert main(["resume", f"run={run.path}", *words]) == 0
+    state = json.loads(
+        sorted(run.path.glob("checkpoints/0*"))[-1].joinpath("state.json").read_text()
+    )
+    assert state["best_of"].startswith('["metric/fid"')
+    assert state["best"] > loss["best"]
+    assert int((run.path / "checkpoints/best").read_text()) > 32
+
+
+def test_resume_refuses_a_metric_and_keeps_the_config(gan, capsys):
+    before = (gan / "config.yaml").read_text()
+    words = ["resume", f"run={gan}", "schedule.images=128"]
+    assert main([*words, "metric=bpd"]) == 2
+    assert "metric=bpd: it needs likelihoods" in capsys.readouterr().err
+    assert (gan / "config.yaml").read_text() == before
+    assert Run(gan).status == "done"
+
+
+def test_words_of_a_run_beside_fake(tmp_path, digits, capsys):
+    a = save(digits[:9], tmp_path / "a")
+    error = refused(capsys, 2, f"fake={a}", "data=digits", "metric=fid", "run=x", "weights=raw")
+    assert "run=x is of a run" in error and "weights=raw is of a run" in error
+
+
+def test_a_value_that_is_not_finite_is_an_error(gan, monkeypatch, capsys):
+    from genlab.evidence import Verdict
+    from genlab.metric.fid import FID
+
+    monkeypatch.setattr(FID, "__call__", lambda self, evidence: Verdict({"fid": math.nan}))
+    words = (f"run={gan}", f"outputs={gan.parent.parent}", "features=raw", "n=9")
+    assert "fid is not finite" in refused(capsys, 3, *words, "metric=fid")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -36,11 +37,13 @@ class FID:
 
     needs = ("features",)
     least = 2
+    aside = ("infinity",)
 
     def __init__(self, *, infinity: bool) -> None:
         self.infinity = infinity
         self.better: dict[str, Literal["low", "high"]] = {"fid": "low"}
         if infinity:
+            self.least = SUBSETS
             self.better["fid_infinity"] = "low"
 
     def __call__(self, evidence: Evidence) -> Verdict:
@@ -55,7 +58,7 @@ class FID:
             halves = zip(real_order.chunk(2), order.chunk(2), strict=True)
             parts = [frechet(Moments(real[i]), Moments(fake[j])) for i, j in halves]
             values["fid_bias"] = sum(parts) / len(parts) - values["fid"]
-        if self.infinity and len(fake) >= 10:
+        if self.infinity:
             sizes = torch.linspace(len(fake) / 5, len(fake), SUBSETS).long()
             found = [frechet(reference, Moments(fake[order[:n]])) for n in sizes.tolist()]
             line = torch.stack([torch.ones(SUBSETS), 1 / sizes], 1).double()
@@ -111,4 +114,5 @@ def frechet(a: Moments, b: Moments) -> float:
         inner = a.factor.T @ b.covariance @ a.factor
         cross = torch.linalg.eigvalsh(inner).clamp(min=0).sqrt().sum()
     apart = (a.mean - b.mean).square().sum()
-    return max(0.0, float(apart) + a.trace + b.trace - 2 * float(cross))
+    found = float(apart) + a.trace + b.trace - 2 * float(cross)
+    return found if found > 0 or math.isnan(found) else 0.0

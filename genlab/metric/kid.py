@@ -38,14 +38,13 @@ class KID:
 
     needs = ("features",)
     least = 3
+    aside = ("subsets", "size")
 
     def __init__(self, *, subsets: Natural, size: Count) -> None:
         if size < 2:
             raise ValueError("size: a subset has 2 images or more")
         self.subsets, self.size = subsets, size
         self.better: dict[str, Literal["low", "high"]] = {"kid": "low"}
-        if subsets:
-            self.better["kid_subsets"] = "low"
 
     def __call__(self, evidence: Evidence) -> Verdict:
         """kid, kid_low, kid_high; with subsets kid_subsets, kid_size."""

@@ -43,6 +43,7 @@ class Nearest:
 
     needs = ("fake", "training", "real")
     least = 2
+    aside = ("pairs",)
     better: ClassVar[dict[str, Literal["low", "high"]]] = {}
 
     def __init__(self, *, pairs: Natural) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from genlab.errors import DataError
 from genlab.evidence import Evidence, Verdict
 from genlab.metric.vectors import blocks, check
+from genlab.nn.precise import precise
 from genlab.noise import hash64
 from genlab.registry import register
 from genlab.schema import Count
@@ -61,8 +62,9 @@ class SWD:
 def sliced_wasserstein(x: Tensor, y: Tensor, directions: Tensor) -> float:
     """x [n, *S], y [m, *S] -> root of the mean of W2^2 along directions [P, prod(S)]."""
     total = 0.0
-    for some in directions.split(TOGETHER):
-        total += float(wasserstein(_along(x, some), _along(y, some)).sum())
+    with precise(directions.device):
+        for some in directions.split(TOGETHER):
+            total += float(wasserstein(_along(x, some), _along(y, some)).sum())
     return math.sqrt(total / len(directions))
 
 

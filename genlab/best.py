@@ -1,0 +1,50 @@
+"""Which checkpoint of a run is the best one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["Best"]
+
+
+class Best:
+    """The best value so far of the one in the journal that keep.best names.
+
+    wanted: its name, None where nothing decides. sign: 1 where low is good, -1 where high is.
+    measure: what the value means; the best of another measure says nothing about this one.
+    """
+
+    def __init__(self, wanted: str | None, sign: int, measure: str) -> None:
+        self.wanted, self.sign, self.measure = wanted, sign, measure
+        self.value = math.nan
+
+    def recall(self, state: Mapping[str, Any]) -> bool:
+        """Takes up what a checkpoint says; False where it measured in another way."""
+        if state["best"] is None:
+            return True
+        if state.get("best_of", self.measure) != self.measure:
+            return False
+        self.value = float(state["best"])
+        return True
+
+    def beaten_by(self, value: float) -> bool:
+        """Whether a value is better than all before; what is not finite never is."""
+        if not math.isfinite(value):
+            return False
+        return not math.isfinite(self.value) or self.sign * (self.value - value) > 0
+
+    def due(self, line: Mapping[str, float], means: bool) -> bool:
+        """Whether a journal line should have had the value. means: the line is of every.log."""
+        kind = str(self.wanted).partition("/")[0]
+        if kind in ("heldout", "metric"):
+            return any(name.startswith(f"{kind}/") for name in line)
+        return means
+
+    def state(self) -> dict[str, Any]:
+        """For state.json."""
+        return {
+            "best": self.value if math.isfinite(self.value) else None,
+            "best_of": self.measure,
+        }

@@ -231,7 +231,7 @@ class Gathered:
 
     def _tell(self, told: list[str], what: str, images: int, each: float) -> float:
         seconds = images * each
-        if images:
+        if seconds >= 1:
             told.append(f"{count(images)} {what} {duration(seconds)}")
         return seconds
 

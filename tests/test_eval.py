@@ -611,3 +611,30 @@ def test_a_value_that_is_not_finite_is_an_error(gan, monkeypatch, capsys):
     monkeypatch.setattr(FID, "__call__", lambda self, evidence: Verdict({"fid": math.nan}))
     words = (f"run={gan}", f"outputs={gan.parent.parent}", "features=raw", "n=9")
     assert "fid is not finite" in refused(capsys, 3, *words, "metric=fid")
+
+
+def test_features_without_logits_do_not_stand_for_those_with(tmp_path):
+    """Weights may come with a classifier or without: one digest, other outputs."""
+    from genlab.extract import shards
+
+    class Both(Doubled):
+        outputs = {"pool": 64, "logits": 3}  # noqa: RUF012
+
+        def __call__(self, u):
+            return {**super().__call__(u), "logits": u.flatten(1)[:, :3].float()}
+
+    images = torch.randint(0, 256, (10, 1, 8, 8), dtype=torch.uint8)
+    cpu = torch.device("cpu")
+    assert set(shards("x", Doubled(), images, cpu, tmp_path).all()) == {"pool"}
+    assert set(shards("x", Both(), images, cpu, tmp_path).all()) == {"pool", "logits"}
+
+
+def test_a_moment_of_a_training_takes_no_sample_of_another(tiny, monkeypatch):
+    """Not even where an old folder cannot be deleted."""
+    monkeypatch.setattr(shutil, "rmtree", lambda *args, **keys: None)
+    keys = {"every.eval": 32, "metric": "swd", "eval.n": 12}
+    run = started(tiny("gan", **keys))
+    assert work(run.path) == 0
+    first, last = sorted((run.path / "eval/training").glob(".streams-*"))
+    one, two = ((f / "fake-0000000-12.safetensors").read_bytes() for f in (first, last))
+    assert one != two

@@ -34,7 +34,7 @@ PROMISE = {
     "value": 13.0,
     "tolerance": 1.5,
     "images": 4000,
-    "protocol": "FID of 10,000 samples against the test split",
+    "protocol": "FID of 2,000 samples by Inception features against the train split",
     "source": "Somebody et al. 2024, table 3",
 }
 

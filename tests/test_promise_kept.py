@@ -1,4 +1,4 @@
-"""A promise beside what was measured: which number is held against it, and when it is a verdict."""
+"""A promise beside what was measured: which number is held against it, and when by a verdict."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from genlab.run import pictures
+from genlab.run.report import write_report
 
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
 CONFIG = """\
@@ -34,7 +35,7 @@ PROMISE = {
     "value": 13.0,
     "tolerance": 1.5,
     "images": 4000,
-    "protocol": "FID of 10,000 samples against the test split",
+    "protocol": "FID of 2,000 samples by Inception features against the train split",
     "source": "Somebody et al. 2024, table 3",
 }
 
@@ -166,3 +167,24 @@ def everything(parent: Path) -> Path:
     judge(run, "000000004000-ffffff", plain | {"when": "2026-01-02T03:30:00+00:00"})
     judge(run, "training", plain | {"when": "2026-01-02T03:10:00+00:00"})
     return run
+
+
+def section(run: Path, ident: str) -> str:
+    """One section of the report as text without its tags, spaces made single."""
+    html = write_report(run).read_text()
+    assert html.count(f'<section id="{ident}"') <= 1
+    inside = html.partition(f'<section id="{ident}"')[2].partition("</section>")[0]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", inside.partition(">")[2])).strip()
+
+
+def rows(run: Path) -> list[list[list[str]]]:
+    """Of each evaluation's table: the rows, as the texts of their cells."""
+    html = write_report(run).read_text()
+    tables = re.findall(r'<table class="numbers">(.*?)</table>', html, re.DOTALL)
+    cells = r"<t[hd][^>]*>(.*?)</t[hd]>"
+    words = [
+        [[re.sub(r"(<[^>]*>)+", " ", c).strip() for c in re.findall(cells, row, re.DOTALL)]
+         for row in re.findall(r"<tr[^>]*>(.*?)</tr>", table, re.DOTALL)]
+        for table in tables
+    ]  # fmt: skip
+    return words

@@ -76,3 +76,14 @@ def judge(
 
 def table(*folders: Path, **options: Any) -> Table:
     return tabulate([read(f) for f in folders], **options)
+
+
+def cells(found: Table, name: str):
+    """label -> spread of the only column of a name."""
+    (column,) = [c for c in found.columns if c.name == name]
+    return {row.label: row.cells[column] for row in found.rows if column in row.cells}
+
+
+def leading(found: Table, name: str) -> list[str]:
+    """The rows that lead in some column of a name."""
+    return [row.label for row in found.rows if any(c.name == name for c in row.best)]

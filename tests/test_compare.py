@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from side_by_side import PROTOCOL, Maker, judge, table
+from side_by_side import PROTOCOL, Maker, cells, judge, leading, table
 
 from genlab import cli, compare
 from genlab.errors import ConfigError
 from genlab.run import pictures
 from genlab.run.columns import Column
-from genlab.run.table import Table
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,17 +26,6 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def make(tmp_path):
     return Maker(tmp_path / "out")
-
-
-def cells(found: Table, name: str):
-    """label -> spread of the only column of a name."""
-    (column,) = [c for c in found.columns if c.name == name]
-    return {row.label: row.cells[column] for row in found.rows if column in row.cells}
-
-
-def leading(found: Table, name: str) -> list[str]:
-    """The rows that lead in some column of a name."""
-    return [row.label for row in found.rows if any(c.name == name for c in row.best)]
 
 
 # --- groups --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from genlab.contract import Spec
-from genlab.errors import ConfigError, DataError, DeviceError, Refused
+from genlab.errors import DataError, DeviceError, Refused
 from genlab.features.inception import InceptionFeatures, resize
 from genlab.nn.inception import Inception, fold
 
@@ -147,8 +147,34 @@ def test_grey_images_repeat_their_channel(tmp_path):
 
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason="the weights of other networks are not here")
 def test_features_file_of_another_network():
-    with pytest.raises(DataError, match="weights of another network"):
+    words = r"alexnet_features.pth is .* another network: it looks like AlexNet of torchvision"
+    with pytest.raises(DataError, match=words):
         made(str(WEIGHTS / "alexnet_features.pth"))
+
+
+KERNEL = "Conv2d_2a_3x3.conv.weight"
+SPOILT = {
+    "it has 93 convolutions, not 94": lambda w: w.pop(KERNEL),
+    "its convolutions are of other sizes": lambda w: w.update({KERNEL: torch.zeros(32, 32, 1, 1)}),
+    f"no normalization follows {KERNEL}": lambda w: w.pop("Conv2d_2a_3x3.bn.running_var"),
+    f"the normalization after {KERNEL} is of another size": lambda w: w.update(
+        {"Conv2d_2a_3x3.bn.bias": torch.zeros(31)}
+    ),
+    "it has 2 classifiers": lambda w: w.update({"more": torch.zeros(7, 2048)}),
+    "its classifier is not of 2048 features": lambda w: w.update({"fc.weight": torch.zeros(7, 9)}),
+}
+
+
+@pytest.mark.parametrize("why", SPOILT)
+def test_a_file_of_another_network_is_named_with_what_it_looks_like(tmp_path, why):
+    weights = random_weights(7)
+    SPOILT[why](weights)
+    path = tmp_path / "mine.pth"
+    torch.save(weights, path)
+    with pytest.raises(DataError) as e:
+        made(str(path))
+    told = "a file of another network: it looks like an Inception network, and the Inception"
+    assert str(e.value) == f"{path} is {told} network of 2015 is wanted ({why})"
 
 
 def test_what_is_no_file_of_weights(tmp_path):
@@ -181,6 +207,11 @@ def test_absent_weights_are_named_with_their_package(monkeypatch, tmp_path):
         made()
 
 
-def test_points_have_no_inception_features():
-    with pytest.raises(ConfigError, match="features=raw"):
-        made(shape=(2,))
+@pytest.mark.parametrize("shape", [(2,), (2, 8, 8), (4, 8, 8), (8, 8)])
+def test_what_is_not_grey_or_colour_has_no_inception_features(shape):
+    size = " x ".join(map(str, shape))
+    words = (
+        f"features=inception sees images of one or three channels, not {size}; use features=raw"
+    )
+    with pytest.raises(ValueError, match=words):
+        made(shape=shape)

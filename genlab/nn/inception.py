@@ -8,15 +8,17 @@ folded into the convolutions, as this network is never trained here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genlab.errors import DataError
+from genlab.nn.weights import another
 
 __all__ = ["Inception", "fold", "names"]
 
+WANTED = "the Inception network of 2015"
 EPS = 1e-3  # of its batch normalization
 POOL = 2048  # features before the classifier
 
@@ -72,10 +74,10 @@ class Inception(nn.Module):
         # the score of a class without its bias: what the inception score was defined with
         return {"pool": pool, "logits": F.linear(pool, self.classifier.weight)}
 
-    def take(self, weights: Mapping[str, Tensor]) -> None:
+    def take(self, weights: Mapping[str, Tensor], path: Path) -> None:
         """Loads released weights by their order, which all copies of the graph share.
 
-        Raises DataError for those of another network.
+        path: where they are from, for the message. Raises DataError for those of another network.
         """
         if any(".branch" in name for name in weights):  # a file may have sorted them by name
             order = {name: i for i, name in enumerate(names())}
@@ -87,41 +89,47 @@ class Inception(nn.Module):
 
             weights = {name: weights[name] for name in sorted(weights, key=place)}
         convs = [m for m in self.modules() if isinstance(m, nn.Conv2d)]
-        given = list(fold(weights))
-        shapes = [tuple(w.shape) for w, _ in given]
-        wanted = [tuple(c.weight.shape) for c in convs]
-        if shapes != wanted:
-            raise DataError(
-                f"these are weights of another network: {len(shapes)} convolutions where the "
-                f"Inception network of 2015 has {len(wanted)}, or of other sizes"
-            )
+        kernels = [tuple(t.shape) for t in weights.values() if t.ndim == 4]
+        if len(kernels) != len(convs):
+            why = f"it has {len(kernels)} convolutions, not {len(convs)}"
+            raise another(path, weights, WANTED, why)
+        if kernels != [tuple(c.weight.shape) for c in convs]:
+            raise another(path, weights, WANTED, "its convolutions are of other sizes")
+        try:
+            given = list(fold(weights))
+            scores = None if self.classifier is None else _scores(weights, self.classifier)
+        except ValueError as e:
+            raise another(path, weights, WANTED, str(e)) from e
         with torch.no_grad():
             for conv, (weight, bias) in zip(convs, given, strict=True):
                 conv.weight.copy_(weight)
                 assert conv.bias is not None
                 conv.bias.copy_(bias)
-            if self.classifier is not None:
-                matrix, bias = _classifier(weights)
-                self.classifier.weight.copy_(matrix)
-                self.classifier.bias.copy_(bias)
+            if self.classifier is not None and scores is not None:
+                self.classifier.weight.copy_(scores[0])
+                self.classifier.bias.copy_(scores[1])
 
 
 def fold(weights: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """(kernel, bias) of each convolution with the normalization that follows it folded in.
 
     weights: in the order of the network: a kernel [o, i, h, w], then vectors [o] whose names end
-    as batch normalization calls them.
+    as batch normalization calls them. Raises ValueError where they do not.
     """
-    found: list[tuple[Tensor, dict[str, Tensor]]] = []
+    found: list[tuple[str, Tensor, dict[str, Tensor]]] = []
     for name, tensor in weights.items():
         if tensor.ndim == 4:
-            found.append((tensor, {}))
+            found.append((name, tensor, {}))
         elif tensor.ndim == 1 and found:
-            found[-1][1].setdefault(name.rpartition(".")[2].removeprefix("running_"), tensor)
-    for kernel, after in found:
-        if not {"mean", "var"} <= set(after):
-            raise DataError("these are weights of another network: no normalization to fold in")
-        wide = {k: v.double() for k, v in after.items()}
+            found[-1][2].setdefault(name.rpartition(".")[2].removeprefix("running_"), tensor)
+    for name, kernel, after in found:
+        wide = {
+            k: after[k].double() for k in ("weight", "beta", "bias", "mean", "var") if k in after
+        }
+        if not {"mean", "var"} <= set(wide):
+            raise ValueError(f"no normalization follows {name}")
+        if any(len(v) != len(kernel) for v in wide.values()):
+            raise ValueError(f"the normalization after {name} is of another size")
         scale = wide.get("weight", 1.0) / (wide["var"] + EPS).sqrt()
         shift = wide.get("beta", wide.get("bias", torch.zeros(1)))
         bias = shift - wide["mean"] * scale
@@ -141,12 +149,15 @@ def names() -> list[str]:
     return found + [f"Mixed_{b}.branch{n}" for b, inside in blocks.items() for n in inside]
 
 
-def _classifier(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _scores(weights: Mapping[str, Tensor], layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the classifier; ValueError where they are not those of `layer`."""
     names = [n for n, t in weights.items() if t.ndim == 2]
     if len(names) != 1:
-        raise DataError("these weights have no classifier; they serve for features alone")
+        raise ValueError(f"it has {len(names)} classifiers")
     matrix = weights[names[0]]
     bias = weights.get(names[0].replace("weight", "bias"), torch.zeros(len(matrix)))
+    if matrix.shape != layer.weight.shape or bias.shape != layer.bias.shape:
+        raise ValueError(f"its classifier is not of {POOL} features")
     return matrix, bias
 
 

@@ -9,16 +9,35 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from genlab.run.facts import Facts, leaves, plain
-from genlab.run.groups import Group, enough, scalars, union
+from genlab.run.groups import JUDGING, Group, scalars, tell_apart, union
 from genlab.run.verdicts import Number
 
-__all__ = ["Column", "Spread", "Subject", "judged", "meaning", "split", "trained", "wanted"]
+__all__ = [
+    "METRIC",
+    "Column",
+    "Spread",
+    "Subject",
+    "journal",
+    "judged",
+    "split",
+    "trained",
+    "wanted",
+]
 
 APART = {"run", "id", "seed", "batch"}
 """Keys of a subject in which two numbers of one row may differ."""
 
 USUAL = ("loss/*", "heldout/loss")
 """Values of the journal that are shown unasked."""
+
+METRIC = "metric/"
+"""Begins the names of what evaluations while training found."""
+
+MACHINE = ("images_per_second", "memory", "lr/", "grad_norm/")
+"""Begins the names of values that mean the same whatever is trained."""
+
+LEARNT = ("model", "process", "codec", "data")
+"""Rooms that decide what a loss measures."""
 
 Subject = tuple[tuple[str, str], ...]
 """How a run was judged: (dotted key, value as text) without those of APART."""
@@ -102,27 +121,56 @@ def trained(group: Group, patterns: Sequence[str] = ()) -> dict[Column, Spread]:
     """The last values of the journals.
 
     Losses of different models, data, processes or codecs are of different protocols. A lower
-    held-out loss is better only where one player learns; other values of a journal have no order.
+    held-out loss is better only where one player learns; metrics have the order of the evaluation
+    that found them, and other values none.
     """
     found: dict[Column, list[float | None]] = {}
     for facts in group.runs:
-        single = sum(n.startswith("loss/") for n in facts.names) == 1
-        for name in facts.names:
+        for name, column in journal(facts).items():
             if wanted(name, "journal", patterns):
-                better = "low" if name == "heldout/loss" and single else ""
-                column = Column(name, "journal", meaning(facts), better)
                 found.setdefault(column, []).append(float(facts.series(name).values[-1]))
     return {column: _spread(values) for column, values in found.items()}
 
 
-def meaning(facts: Facts) -> tuple[tuple[str, str], ...]:
-    """What decides what a loss measures: model, process, codec and data of a run."""
-    rooms = ("model", "process", "codec", "data")
+def journal(facts: Facts) -> dict[str, Column]:
+    """The column of every quantity that a run logged.
+
+    Of a metric: by the protocol that the evaluations while training left; where they left none, by
+    what the config asks of them, without order.
+    """
+    single = sum(n.startswith("loss/") for n in facts.names) == 1
+    found = {}
+    for result in facts.judged[::-1]:
+        if result.while_training:
+            found = {METRIC + n.name: _column(n) for n in result.numbers}
+    columns = {}
+    for name in facts.names:
+        if (left := found.get(name)) is not None:
+            columns[name] = left._replace(name=name, metric="journal")
+        elif name.startswith(METRIC):
+            columns[name] = Column(name, "journal", _asked(facts), "")
+        else:
+            better = "low" if name == "heldout/loss" and single else ""
+            sense = () if name.startswith(MACHINE) else _meaning(facts, LEARNT)
+            columns[name] = Column(name, "journal", sense, better)
+    return columns
+
+
+def _meaning(facts: Facts, rooms: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The members of some rooms, and the size of the data; the run itself where none is known."""
     nodes = {r: node for r in rooms if isinstance(node := facts.config.get(r), dict)}
     found = {r: plain(node["name"]) for r, node in nodes.items() if node.get("name") is not None}
     if (side := nodes.get("data", {}).get("size")) is not None:
         found["data.size"] = plain(side)
     return tuple(found.items()) or (("run", facts.path.name),)
+
+
+def _asked(facts: Facts) -> tuple[tuple[str, str], ...]:
+    """What a config says of how samples are judged while training."""
+    asked = [(r, facts.config[r]) for r in JUDGING if r in facts.config]
+    keys = [(f"{r}{k}", value) for r, node in asked for k, value in scalars(node)]
+    device = ("device", plain(facts.environment.get("device")))  # auto depends on it
+    return (*_meaning(facts, ["data"]), *keys, device)
 
 
 def _column(number: Number) -> Column:
@@ -171,7 +219,7 @@ def _deciding(protocols: Sequence[Mapping[str, str]]) -> tuple[list[str], list[s
     keys = [
         k for k in keys if k.removesuffix("_digest") == k or k.removesuffix("_digest") not in keys
     ]
-    chosen = enough(protocols, keys)
+    chosen = tell_apart(protocols, keys)
     return chosen, [k for k in keys if k not in (*chosen, "metric", "better")]
 
 

@@ -12,18 +12,27 @@ from genlab.config import NOTES, PLACES
 from genlab.run.facts import DEEP, Facts, is_number, leaves, plain
 
 __all__ = [
+    "JUDGING",
     "Group",
     "Keys",
     "differing",
-    "enough",
     "grouped",
     "label",
     "scalars",
     "short_key",
+    "tell_apart",
     "union",
 ]
 
 K = TypeVar("K")
+
+JUDGING = ("metric", "features", "eval")
+"""Top-level keys of how samples are judged while training.
+
+They change nothing of what is computed, but runs judged in different ways are not one group.
+"""
+
+LEFT_OUT = {*PLACES, *NOTES} - {*JUDGING}
 
 MOST = 5000  # values of a config; yaml can be endless
 
@@ -32,8 +41,8 @@ MOST = 5000  # values of a config; yaml can be endless
 class Group:
     """Runs of one config but for the seed and the places.
 
-    values: dotted key -> value as text of what is computed, empty where there is no config to
-    read. label: A, B, ... by the place in a table.
+    values: dotted key -> value as text of what is computed and how it is judged, empty where there
+    is no config to read. label: A, B, ... by the place in a table.
     """
 
     runs: list[Facts]
@@ -73,7 +82,7 @@ def grouped(runs: Sequence[Facts]) -> list[Group]:
     """Groups in the order of their first runs; a run without a config stands alone."""
     found: dict[object, Group] = {}
     for i, facts in enumerate(runs):
-        counted = {k: v for k, v in facts.config.items() if plain(k) not in {*PLACES, *NOTES}}
+        counted = {k: v for k, v in facts.config.items() if plain(k) not in LEFT_OUT}
         counted.pop("seed", None)
         if isinstance(data := counted.get("data"), dict):
             counted["data"] = {k: v for k, v in data.items() if k != "root"}
@@ -135,7 +144,7 @@ def union(mappings: Iterable[Mapping[K, object]]) -> list[K]:
     return list(dict.fromkeys(k for m in mappings for k in m))
 
 
-def enough(
+def tell_apart(
     nodes: Sequence[Mapping[str, str]], keys: Sequence[str], begun: Iterable[str] = ()
 ) -> list[str]:
     """Of some keys a few that tell all nodes apart, in the order of the keys.

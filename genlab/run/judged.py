@@ -161,10 +161,9 @@ def _seconds(value: float | None) -> str:
 
 
 def _kept(n: Number, made: Promise) -> list[Markup | None]:
-    verdict = made.verdict(n.value, n.better)
+    verdict, kind = made.verdict(n.value, n.protocol, n.better)
     after = f"after {count(made.images)} images" if is_number(made.images) else None
-    kind = "kept" if verdict == "as promised" else "off"
-    return [tag("span", made.words), _small(after), _small(verdict, kind)]
+    return [tag("span", made.words), _small(after), _small(verdict, kind or None)]
 
 
 def _value(n: Number) -> Markup:

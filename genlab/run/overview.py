@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from genlab import __version__
-from genlab.run.columns import Column, meaning, split
-from genlab.run.facts import is_number, plain
+from genlab.run.columns import Column, journal, split
+from genlab.run.facts import is_number
 from genlab.run.files import write_text
 from genlab.run.groups import Group
 from genlab.run.ledger import keys, measured, numbers, problems, runs
@@ -25,8 +25,6 @@ __all__ = ["write_overview"]
 
 CHARTS, FOLDED = 12, 36  # charts in front, and folded
 AXES = 40
-MACHINE = ("images_per_second", "memory", "lr/", "grad_norm/")
-"""Begins the names of curves that mean the same whatever is trained."""
 
 
 def write_overview(table: Table, target: Path) -> Path:
@@ -90,15 +88,7 @@ def _curves(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> M
     lines: dict[Column, list[Line]] = {}
     for group in drawn:
         for facts in group.runs:
-            while_training = {
-                f"metric/{n.name}": tuple(sorted((k, plain(v)) for k, v in n.protocol.items()))
-                for result in facts.judged
-                if result.while_training
-                for n in result.numbers
-            }
-            for name in facts.names:
-                sense = () if name.startswith(MACHINE) else meaning(facts)
-                column = Column(name, "journal", while_training.get(name, sense), "")
+            for name, column in journal(facts).items():
                 line = Line(facts.series(name), group.label, looks[group.label])
                 lines.setdefault(column, []).append(line)
     if not lines:

@@ -47,7 +47,7 @@ def shelves(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> M
         return None
     lead = "The last grid of each training. "
     if max(map(sharing, having)) > 1:
-        lead += "Under one seed all began with the same noise seed."
+        lead += "Runs of one seed drew them from the same random numbers."
     elif len(drawn) > 1:
         lead += "No two groups share a seed, so the noise of their samples differs."
     first, *others = made

@@ -9,9 +9,9 @@ from functools import cached_property
 
 from genlab.errors import ConfigError
 from genlab.registry import suggest
-from genlab.run.columns import Column, Spread, judged, split, trained, wanted
+from genlab.run.columns import METRIC, Column, Spread, judged, split, trained, wanted
 from genlab.run.facts import Facts
-from genlab.run.groups import Group, Keys, differing, enough, grouped, label, short_key, union
+from genlab.run.groups import Group, Keys, differing, grouped, label, short_key, tell_apart, union
 from genlab.run.words import short
 
 __all__ = ["Row", "Table", "tabulate"]
@@ -55,10 +55,10 @@ class Table:
 
     @cached_property
     def telling(self) -> list[str]:
-        """Of the keys that differ enough to tell every group from all others."""
+        """Of the keys that differ those that tell every group from all others."""
         readable = [g.values for g in self.groups if g.values]
         members = [k for k in self.keys.shown if k in ("model.name", "data.name")]
-        return enough(readable, self.keys.shown, members)
+        return tell_apart(readable, self.keys.shown, members)
 
     def words(self, group: Group) -> str:
         """What sets a group apart from all others: flow_matching, lr 0.001."""
@@ -164,7 +164,7 @@ def _cautions(table: Table) -> list[str]:
     """Where a ranking may mislead though the protocol is one."""
     notes = []
     for column in dict.fromkeys(c for row in table.rows for c in row.best):
-        if column.metric == "journal":
+        if column.metric == "journal" and not column.name.startswith(METRIC):
             values = [row.group.values for row in table.rows if column in row.cells]
             rooms = ("model.", "process.", "codec.", "data.")
             keys = [k for k in (*table.keys.shown, *table.keys.following) if k.startswith(rooms)]

@@ -14,7 +14,7 @@ from genlab.case import Case, of_folder, of_run
 from genlab.errors import ConfigError, DataError
 from genlab.evidence import Metric
 from genlab.gather import Gathered
-from genlab.judge import Admitted, admit, judge, make_metrics
+from genlab.judge import Admitted, admit, judge, lacks, make_metrics
 from genlab.listing import table
 from genlab.results import write_result
 from genlab.run.words import count, number
@@ -125,7 +125,9 @@ def _finish(
     admitted = admit(
         metrics, asked["features"], case.subject, case.spec, case.hardware, named, True
     )
-    admitted.left.update(left)
+    for name, reason in left.items():  # weights that are not there matter to few models
+        needs = registry.find("metric", asked["metric"][name]["name"]).needs
+        admitted.left[name] = lacks(needs, case.subject, case.spec) or reason
     evidence = Gathered(
         case.subject,
         case.real,

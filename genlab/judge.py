@@ -17,13 +17,14 @@ from genlab.extract import digest
 from genlab.gather import Gathered, Subject
 from genlab.hardware.auto import Hardware
 
-__all__ = ["Admitted", "admit", "features_for", "judge", "make_features", "make_metrics"]
+__all__ = ["Admitted", "admit", "judge", "lacks", "make_metrics"]
 
 LOCAL = ("name", "file", "backbone", "heads")  # keys that say nothing about a number
+PASSED = {"features", "logits"}  # what a feature network makes of images
 SMALL = 32  # side up to which one-channel images go to the small network
 
 
-def features_for(node: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
+def _features_for(node: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     """The node of features=, with `auto` resolved by what the data look like."""
     if node.get("name") is not None:
         return dict(node)
@@ -37,7 +38,7 @@ def features_for(node: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     return {str(k): v for k, v in member("features", name).items()}
 
 
-def make_features(
+def _make_features(
     node: Mapping[str, Any], spec: Spec, hardware: Hardware, trust: bool
 ) -> Features:
     """The feature network of a node; DeviceError or DataError for weights that are not there."""
@@ -94,17 +95,16 @@ def admit(
     for just these, so one that cannot be had is a ConfigError that names those that can, and
     missing weights are an error too.
     """
-    streams = {name for name, has in _has(subject, spec).items() if has} | PASSED
-    left = {n: _absent(m, streams) for n, m in metrics.items() if _absent(m, streams)}
+    left = {n: why for n, m in metrics.items() if (why := lacks(m.needs, subject, spec))}
     able = {n: m for n, m in metrics.items() if n not in left}
     features: Features | None = None
     chosen = ""
     looking = [n for n, m in able.items() if PASSED & set(m.needs)]
     if looking and not (named and left):
         try:
-            resolved = features_for(node, spec)
+            resolved = _features_for(node, spec)
             chosen = str(resolved["name"])
-            features = make_features(resolved, spec, hardware, trust)
+            features = _make_features(resolved, spec, hardware, trust)
         except (ConfigError, DeviceError, DataError) as e:
             if named:
                 raise
@@ -124,9 +124,6 @@ def admit(
     return Admitted(able, features, chosen, left)
 
 
-PASSED = {"features", "logits"}  # what a feature network makes of images
-
-
 def _has(subject: Subject, spec: Spec) -> dict[str, bool]:
     """Stream -> whether this subject has it."""
     return {
@@ -141,8 +138,10 @@ def _has(subject: Subject, spec: Spec) -> dict[str, bool]:
     }
 
 
-def _absent(metric: Metric, streams: Collection[str]) -> str:
-    absent = [STREAMS[need] for need in metric.needs if need not in streams]
+def lacks(needs: Collection[str], subject: Subject, spec: Spec) -> str:
+    """Which streams a subject cannot give, in words; "" if it has all of them."""
+    streams = {name for name, has in _has(subject, spec).items() if has} | PASSED
+    absent = [STREAMS[need] for need in needs if need not in streams]
     return f"it needs {' and '.join(absent)}" if absent else ""
 
 

@@ -40,25 +40,26 @@ def reach(values: Sequence[float]) -> str:
 
 
 def numbers(table: Table, looks: Mapping[str, str]) -> Markup:
-    """The table of rows: how each was judged, and what was measured."""
+    """The table of rows: what was measured, then how each was trained and judged."""
     columns = table.columns[:COLUMNS]
-    spans = [("judged with", len(table.judged)), ("trained", 2), ("measured", len(columns))]
+    spans = [("measured", len(columns)), ("trained", 2), ("judged with", len(table.judged))]
     above = [tag("td"), tag("td", class_="words")]
     above += [tag("th", t, colspan=n, scope="colgroup") for t, n in spans if n]
     heads = [tag("th", "row", scope="col"), tag("th", "group", scope="col", class_="words")]
-    heads += [tag("th", n, scope="col") for n in (*table.judged, "runs", "images")]
     heads += [tag("th", c.name, _under(table.apart.get(c)), scope="col") for c in columns]
+    heads += [tag("th", n, scope="col") for n in ("runs", "images", *table.judged)]
     body = []
     for row in table.rows[:ROWS]:
         group = row.group
         name = tag("th", swatch(looks[group.label]), " ", row.label, scope="row")
-        values = [row.subject.get(k, "-") for k in table.judged]
-        values += [str(len(group.runs)), reach(group.images)]
-        cells = [tag("td", _cut(v)) for v in values] + [_cell(row, c) for c in columns]
+        values = [str(len(group.runs)), reach(group.images)]
+        values += [row.subject.get(k, "-") for k in table.judged]
+        cells = [_cell(row, c) for c in columns] + [tag("td", _cut(v)) for v in values]
         body.append(tag("tr", name, tag("td", table.words(group), class_="words"), cells))
     left = max(len(table.rows) - ROWS, 0), len(table.columns) - len(columns)
     notes = [tag("li", note) for note in table.notes]
-    words = f"{left[0]} more rows and {left[1]} more columns: genlab compare --json has them all."
+    more = [f"{n} more {what}" for n, what in zip(left, ("rows", "columns"), strict=True) if n]
+    words = f"{' and '.join(more)}: genlab compare --json has them all."
     return section(
         "numbers",
         "Numbers",

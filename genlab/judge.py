@@ -93,7 +93,7 @@ def admit(
 
     node: of features=; the network is made only if a metric asks for it. named: a person asked
     for just these, so one that cannot be had is a ConfigError that names those that can, and
-    missing weights are an error too.
+    missing weights are an error too, as they are of features that were named.
     """
     left = {n: why for n, m in metrics.items() if (why := lacks(m.needs, subject, spec))}
     able = {n: m for n, m in metrics.items() if n not in left}
@@ -106,7 +106,7 @@ def admit(
             chosen = str(resolved["name"])
             features = _make_features(resolved, spec, hardware, trust)
         except (ConfigError, DeviceError, DataError) as e:
-            if named:
+            if named or node.get("name") is not None:
                 raise
             left |= dict.fromkeys(looking, str(e))
         else:
@@ -119,8 +119,8 @@ def admit(
         able = {n: m for n, m in able.items() if n not in left}
     if left and (named or not able):
         name, reason = next(iter(left.items()))
-        rest = f"it can serve {', '.join(able)}" if able else "it can serve no other of them"
-        raise ConfigError(f"metric={name}: {reason}; {rest}")
+        can = ", ".join(_serves(subject, spec))
+        raise ConfigError(f"metric={name}: {reason}; it can serve {can}")
     return Admitted(able, features, chosen, left)
 
 
@@ -136,6 +136,12 @@ def _has(subject: Subject, spec: Spec) -> dict[str, bool]:
         "points": len(spec.shape) == 1,
         "images": len(spec.shape) == 3,
     }
+
+
+def _serves(subject: Subject, spec: Spec) -> list[str]:
+    """All metrics there are that a subject has the streams for."""
+    needs = {n: registry.find("metric", n).needs for n in sorted(registry.members("metric"))}
+    return [name for name, need in needs.items() if not lacks(need, subject, spec)]
 
 
 def lacks(needs: Collection[str], subject: Subject, spec: Spec) -> str:

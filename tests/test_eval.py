@@ -244,7 +244,10 @@ def test_bits_per_dimension_are_those_of_the_loss(glow):
 def test_a_metric_the_model_cannot_serve_is_named_with_those_it_can(gan, capsys):
     assert main(["eval", f"run={gan}", f"outputs={gan.parent.parent}", "metric=bpd,fid"]) == 2
     error = capsys.readouterr().err
-    assert "metric=bpd: it needs likelihoods; it can serve fid" in error
+    assert "metric=bpd: it needs likelihoods; it can serve cmmd, fid, is, kid, nearest" in error
+    assert "psnr" not in error and "codebook" not in error, "it does not reconstruct"
+    assert main(["eval", f"run={gan}", f"outputs={gan.parent.parent}", "features=clip"]) == 3
+    assert "features.file is null" in capsys.readouterr().err, "these features were asked for"
 
 
 def test_what_cannot_be_had_is_left_out_unless_it_was_named(vqvae, capsys):

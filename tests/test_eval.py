@@ -108,6 +108,18 @@ def test_the_batch_changes_no_digit(gan, tmp_path, batch):
     assert value(judged(gan, *words, f"batch={batch}", outputs=tmp_path), "fid") == whole
 
 
+@pytest.mark.parametrize("model", ["flow_matching", "glow"])
+def test_the_batch_changes_no_digit_in_bf16_either(tmp_path_factory, tmp_path, model):
+    """A sampler of many steps, attention and norms of several channels."""
+    run = trained(tmp_path_factory, model, **{"hardware.precision": "bf16"})
+    words = ("metric=fid", "features=raw", "n=32", "n_real=40")
+    found = {
+        value(judged(run, *words, f"batch={batch}", outputs=tmp_path), "fid")
+        for batch in (1, 7, 64)
+    }
+    assert len(found) == 1
+
+
 class Doubled:
     """Features of which everything is known."""
 

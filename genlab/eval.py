@@ -182,9 +182,10 @@ def _say(case: Case, admitted: Admitted, found: Mapping[str, Mapping[str, Any]])
         rest = ", ".join(f"{k} {number(v)}" for k, v in more)
         rows.append((name, number(value), f"{record['seconds']:.1f} s", rest))
     print(table(rows, indent="  "))
-    alien = [n for n, reason in admitted.left.items() if reason.startswith("it ")]
+    reasons: dict[str, list[str]] = {}
     for name, reason in admitted.left.items():
-        if name not in alien:
-            print(f"  without {name}: {reason}")
-    if alien:
-        print(f"  not for these: {', '.join(alien)}")
+        alien = reason.startswith("it ")  # another model or other features would be needed
+        reasons.setdefault("" if alien else reason, []).append(name)
+    for reason, names in sorted(reasons.items(), reverse=True):
+        told = ", ".join(sorted(names))
+        print(f"  without {told}: {reason}" if reason else f"  not for these: {told}")

@@ -210,4 +210,6 @@ def _evaluations(built: Built) -> int:
 
 def size_of(spec: Spec) -> str:
     """HxWxC of images, the number of coordinates of points."""
+    if len(spec.shape) == 1:
+        return f"{spec.shape[0]}-D"
     return "x".join(str(n) for n in (*spec.shape[1:], spec.shape[0]))

@@ -9,14 +9,13 @@ takes some minutes a number of threads.
 """
 
 import argparse
-import json
-import os
-import platform
 import sys
 from pathlib import Path
 
-from peers.compare import CLOCKS, measure, missing
+from peers.compare import CLOCKS, tell
 from peers.metrics import targets
+
+HEAD = "| metric | threads | peer | peer's s | genlab's s | times as fast | aim |"
 
 
 def chosen(every, words):
@@ -54,32 +53,7 @@ def main():
     parser.add_argument("--json", type=Path, help="file to write the rows to, with every time")
     args = parser.parse_args()
     every = chosen(targets(args.images, args.width), [w for w in args.only.split(",") if w])
-    absent = sorted({s.package for t in every for s in t.peers if missing(s)})
-    rows, notes = [], []
-    print("| metric | threads | peer | peer's s | genlab's s | times as fast | aim |")
-    print("|---|---|---|---|---|---|---|")
-    for target in every:
-        for threads in map(int, args.threads.split(",")):
-            found, failed = measure(target, threads, args.rounds, args.clock)
-            rows += found
-            notes += failed
-            for row in found:
-                print(line(row, target.floor), flush=True)
-    print()
-    for target in every:
-        print(f"{target.key}: {target.protocol}")
-        seen = {row["peer"]: row["built"] for row in rows if row["target"] == target.key}
-        for peer, built in seen.items():
-            print(f"  {peer}: {built['peer']}")
-        if seen:
-            print(f"  genlab: {next(iter(seen.values()))['ours']}")
-    if absent:
-        print(f"not installed: {', '.join(absent)}")
-    for note in notes:
-        print(f"could not take part: {note}")
-    if args.json:
-        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    tell(every, args, HEAD, line)
 
 
 if __name__ == "__main__":

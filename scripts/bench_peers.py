@@ -8,15 +8,13 @@ Nothing is installed. Other work on the machine shifts all figures: leave it alo
 """
 
 import argparse
-import json
-import os
-import platform
 import sys
 from pathlib import Path
 
 from peers import glow, pipeline, unet, vq, wgan
-from peers.compare import CLOCKS, measure, missing
+from peers.compare import CLOCKS, tell
 
+HEAD = "| target | threads | peer | peer's | genlab's | ratio | aim | |"
 TARGETS = {t.key: t for module in (unet, glow, wgan, vq, pipeline) for t in module.TARGETS}
 
 
@@ -28,7 +26,7 @@ def chosen(words):
     return [TARGETS[k] for k in keys]
 
 
-def line(row):
+def line(row, floor):
     met = {True: "met", False: "missed", None: ""}[row["met"]]
     rates = f"{row['theirs']:,.1f} | {row['ours']:,.1f} {row['unit']} | {row['ratio']:.2f}"
     return (
@@ -47,32 +45,7 @@ def main():
     parser.add_argument("--json", type=Path, help="file to write the rows to, with every time")
     args = parser.parse_args()
     targets = chosen([w for w in args.only.split(",") if w])
-    absent = sorted({s.package for t in targets for s in t.peers if missing(s)})
-    rows, notes = [], []
-    print("| target | threads | peer | peer's | genlab's | ratio | aim | |")
-    print("|---|---|---|---|---|---|---|---|")
-    for target in targets:
-        for threads in map(int, args.threads.split(",")):
-            found, failed = measure(target, threads, args.rounds, args.clock)
-            rows += found
-            notes += failed
-            for row in found:
-                print(line(row), flush=True)
-    print()
-    for target in targets:
-        print(f"{target.key}: {target.protocol}")
-        seen = {row["peer"]: row["built"] for row in rows if row["target"] == target.key}
-        for peer, built in seen.items():
-            print(f"  {peer}: {built['peer']}")
-        if seen:
-            print(f"  genlab: {next(iter(seen.values()))['ours']}")
-    if absent:
-        print(f"not installed: {', '.join(absent)}")
-    for note in notes:
-        print(f"could not take part: {note}")
-    if args.json:
-        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    tell(targets, args, HEAD, line)
 
 
 if __name__ == "__main__":

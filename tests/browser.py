@@ -129,3 +129,61 @@ def _pipe() -> tuple[int, int]:
     for end in ends:
         os.close(end)
     return high[0], high[1]
+
+
+# --- what every page must be ---------------------------------------------------------------------
+
+PHONE, DESK = (375, 812), (1280, 900)
+
+OPEN_ALL = "document.querySelectorAll('details').forEach((d) => (d.open = true))"
+
+WIDE = """[...document.querySelectorAll('body *')]
+  .filter((e) => !e.closest('SCROLLS') && !e.closest('svg'))
+  .filter((e) => e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
+  .map((e) => e.outerHTML.slice(0, 80))"""
+"""Elements that reach beyond the page, but for what scrolls within itself."""
+
+FAINT = """(() => {
+  const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
+  const light = (c) => rgb(c).slice(0, 3).map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (e) => {
+    const c = getComputedStyle(e).backgroundColor;
+    return rgb(c)[3] === 0 ? ground(e.parentElement) : c;
+  };
+  const told = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  return [...document.querySelectorAll('body *')]
+    .filter((e) => told(e) && !e.closest('script') && e.checkVisibility())
+    .map((e) => {
+      const style = getComputedStyle(e);
+      const ink = light(e.closest('svg') ? style.fill : style.color);
+      const paper = light(ground(e));
+      const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+      return [ratio, e.textContent.slice(0, 40)];
+    }).filter(([ratio]) => !(ratio >= 4.5));
+})()"""
+"""Text whose contrast is below what WCAG 2.2 (1.4.3, AA) asks of small text."""
+
+
+def whole_and_legible(
+    browser: Browser, page: str, size: tuple[int, int], scheme: str, scrolls: str
+) -> None:
+    """Opens a page and asserts that it fits, folded and unfolded, and can be read.
+
+    scrolls: CSS selector of what may be wider than the page.
+    """
+    browser.open(page, *size, scheme)
+    for unfold in ("0", OPEN_ALL):
+        browser.run(unfold)
+        assert browser.run("[innerWidth, document.documentElement.scrollWidth]") == [size[0]] * 2
+        assert browser.run(WIDE.replace("SCROLLS", scrolls)) == []
+        assert browser.run(FAINT) == []
+
+
+def asked_nothing(browser: Browser, page: str) -> None:
+    """Asserts that the console stayed silent and that nothing but the page was asked for."""
+    told = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
+    assert [e for e in browser.events if e[0] in told] == []
+    asked = [e[1]["request"]["url"] for e in browser.events if e[0] == "Network.requestWillBeSent"]
+    assert asked[0] == page and all(url.startswith("data:image/") for url in asked[1:])

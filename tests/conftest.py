@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -116,3 +117,39 @@ def journal(run: Run) -> list[dict[str, float]]:
     text = (run.path / "metrics.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(row) for row in text.splitlines()]
     return [{k: v for k, v in line.items() if k not in CLOCKS} for line in lines]
+
+
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, model: str, data: str = "digits", **keys: Any
+) -> Path:
+    """The directory of a finished tiny run in a folder of its own."""
+    from genlab.worker import work
+
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp(model)
+    run = started(small(model, outputs=str(root), data=data, **keys))
+    work(run.path)
+    return run.path
+
+
+@pytest.fixture(scope="session")
+def gan(tmp_path_factory):
+    """A finished tiny run; tests add evaluations to it."""
+    return trained(tmp_path_factory, "gan")
+
+
+@pytest.fixture(scope="session")
+def glow(tmp_path_factory):
+    return trained(tmp_path_factory, "glow", **{"network.net.levels": 1, "network.net.depth": 1})
+
+
+@pytest.fixture(scope="session")
+def vqvae(tmp_path_factory):
+    return trained(tmp_path_factory, "vqvae")
+
+
+@pytest.fixture
+def digits():
+    from sklearn.datasets import load_digits
+
+    return (load_digits().images * 255 / 16).round().astype(np.uint8)

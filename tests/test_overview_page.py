@@ -6,20 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM, DESK, PHONE, Browser, asked_nothing, whole_and_legible
 from side_by_side import Maker, judge, table
-from test_page import DESK, FAINT, OPEN_ALL, PHONE
 
 from genlab.run import pictures
 from genlab.run.overview import write_overview
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-WIDE = """[...document.querySelectorAll('body *')]
-  .filter((e) => !e.closest('.scroll table') && !e.closest('svg'))
-  .filter((e) => e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
-  .map((e) => e.outerHTML.slice(0, 80))"""
-"""Elements that reach beyond the page; tables scroll within themselves."""
 
 SHOWN = """[...document.querySelectorAll('.spot:not(.away)')].map((s) => [
   s.querySelector('text').textContent,
@@ -55,16 +48,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def test_page_is_whole_and_quiet(
     browser: Browser, page: str, size: tuple[int, int], scheme: str
 ) -> None:
-    browser.open(page, *size, scheme)
-    for unfold in ("0", OPEN_ALL):
-        browser.run(unfold)
-        assert browser.run("[innerWidth, document.documentElement.scrollWidth]") == [size[0]] * 2
-        assert browser.run(WIDE) == []
-        assert browser.run(FAINT) == []
-    told = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
-    assert [e for e in browser.events if e[0] in told] == []
-    asked = [e[1]["request"]["url"] for e in browser.events if e[0] == "Network.requestWillBeSent"]
-    assert asked[0] == page and all(url.startswith("data:image/") for url in asked[1:])
+    whole_and_legible(browser, page, size, scheme, ".scroll table")
+    asked_nothing(browser, page)
 
 
 def test_keys_choose_what_is_drawn(browser: Browser, page: str) -> None:

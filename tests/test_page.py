@@ -5,22 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM, DESK, PHONE, Browser, asked_nothing, whole_and_legible
 from pages import everything
 
 from genlab.run.report import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-PHONE, DESK = (375, 812), (1280, 900)
-
-OPEN_ALL = "document.querySelectorAll('details').forEach((d) => (d.open = true))"
-
-WIDE = """[...document.querySelectorAll('body *')]
-  .filter((e) => !e.closest('.film') && !e.closest('svg'))
-  .filter((e) => e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
-  .map((e) => e.outerHTML.slice(0, 80))"""
-"""Elements that reach beyond the page; the strip of grids scrolls within itself."""
 
 IMAGES = """Promise.all([...document.images].map(async (i) => {
   await i.decode();
@@ -31,28 +21,6 @@ IMAGES = """Promise.all([...document.images].map(async (i) => {
   return [drawn, i.getBoundingClientRect().width, i.alt];
 }))"""
 """Of each image whether every pixel is there, its width on the page, and its words."""
-
-FAINT = """(() => {
-  const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
-  const light = (c) => rgb(c).slice(0, 3).map((v) => v / 255)
-    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (e) => {
-    const c = getComputedStyle(e).backgroundColor;
-    return rgb(c)[3] === 0 ? ground(e.parentElement) : c;
-  };
-  const told = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-  return [...document.querySelectorAll('body *')]
-    .filter((e) => told(e) && !e.closest('script') && e.checkVisibility())
-    .map((e) => {
-      const style = getComputedStyle(e);
-      const ink = light(e.closest('svg') ? style.fill : style.color);
-      const paper = light(ground(e));
-      const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
-      return [ratio, e.textContent.slice(0, 40)];
-    }).filter(([ratio]) => !(ratio >= 4.5));
-})()"""
-"""Text whose contrast is below what WCAG 2.2 (1.4.3, AA) asks of small text."""
 
 FOCUS = """(() => {
   const e = document.activeElement;
@@ -80,20 +48,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def test_page_is_whole_and_quiet(
     browser: Browser, page: str, size: tuple[int, int], scheme: str
 ) -> None:
-    browser.open(page, *size, scheme)
-    for unfold in ("0", OPEN_ALL):
-        browser.run(unfold)
-        assert browser.run("[innerWidth, document.documentElement.scrollWidth]") == [size[0]] * 2
-        assert browser.run(WIDE) == []
-        assert browser.run(FAINT) == []
+    whole_and_legible(browser, page, size, scheme, ".film")
     images = browser.run(IMAGES)
     assert len(images) == 3 + 1 + 2 + 5  # over training, large, two sets, pairs
     assert all(drawn and width > 0 and alt.strip() for drawn, width, alt in images)
-    told = [e for e in browser.events if e[0] in ("Log.entryAdded", "Runtime.consoleAPICalled")]
-    assert told == []
-    assert [e for e in browser.events if e[0] == "Runtime.exceptionThrown"] == []
-    asked = [e[1]["request"]["url"] for e in browser.events if e[0] == "Network.requestWillBeSent"]
-    assert asked[0] == page and all(url.startswith("data:image/") for url in asked[1:])
+    asked_nothing(browser, page)
 
 
 def test_page_can_ask_nothing_of_the_network(browser: Browser, page: str) -> None:

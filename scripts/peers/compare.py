@@ -1,12 +1,15 @@
 """Competitors in processes of their own, timed in turn."""
 
+import argparse
 import importlib.util
+import json
 import multiprocessing
 import os
+import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -177,6 +180,45 @@ def measure(
         for process in running.values():
             process.end()
     return [_row(target, side, threads, built, times) for side in _shown(target, times)], notes
+
+
+def tell(
+    targets: Sequence[Target],
+    args: argparse.Namespace,
+    head: str,
+    line: Callable[[dict, float | None], str],
+) -> None:
+    """Measures targets and prints a table, line by line, then what was built.
+
+    args: threads, rounds, clock and json, as both scripts take them. head: of the table. line: of
+    a row and what its target aims at.
+    """
+    absent = sorted({s.package for t in targets for s in t.peers if missing(s)})
+    rows, notes = [], []
+    print(head)
+    print("|---" * (head.count("|") - 1) + "|")
+    for target in targets:
+        for threads in map(int, args.threads.split(",")):
+            found, failed = measure(target, threads, args.rounds, args.clock)
+            rows += found
+            notes += failed
+            for row in found:
+                print(line(row, target.floor), flush=True)
+    print()
+    for target in targets:
+        print(f"{target.key}: {target.protocol}")
+        seen = {row["peer"]: row["built"] for row in rows if row["target"] == target.key}
+        for peer, built in seen.items():
+            print(f"  {peer}: {built['peer']}")
+        if seen:
+            print(f"  genlab: {next(iter(seen.values()))['ours']}")
+    if absent:
+        print(f"not installed: {', '.join(absent)}")
+    for note in notes:
+        print(f"could not take part: {note}")
+    if args.json:
+        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
 
 
 def _shown(target: Target, times: dict) -> list[Side]:

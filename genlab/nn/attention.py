@@ -1,32 +1,42 @@
-"""Attention between the pixels of a feature map."""
+"""Layers with attention: what knows its backend, and attention over a feature map."""
 
 from __future__ import annotations
 
-import math
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.kernel.dispatch import Backend, attention
+from genlab.kernel.mask import MaskSpec
 from genlab.nn.norm import GroupNorm
 
-__all__ = ["SelfAttention2d", "attention"]
+__all__ = ["Attends", "SelfAttention2d", "attention"]
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v for q, k, v [B, heads, T, D] -> [B, heads, T, D].
+class Attends(nn.Module):
+    """A layer with attention inside.
 
-    torch's own function, but for few tokens in bf16 on a CPU: the backward pass of its fused
-    kernel takes 2 to 7 times as long there as the products written out.
+    backend: who computes it, set by the hardware when a model is placed. twice: the model takes
+    second derivatives, so that the products are written out.
     """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= 256:
-        return (
-            torch.softmax((q / math.sqrt(q.shape[3])) @ k.transpose(2, 3), dim=-1).to(v.dtype) @ v
+
+    backend: Backend = "auto"
+    twice: bool = False
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec | None = None, dropout: float = 0.0
+    ) -> Tensor:
+        """`attention` on the backend of this layer; dropout: while training."""
+        return attention(
+            q,
+            k,
+            v,
+            mask,
+            dropout=dropout if self.training else 0.0,
+            backend=self.backend,
+            twice=self.twice,
         )
-    return F.scaled_dot_product_attention(q, k, v)
 
 
-class SelfAttention2d(nn.Module):
+class SelfAttention2d(Attends):
     """Residual self-attention, every pixel a token.
 
     x + W_o softmax(q k^T / sqrt(D)) v,  (q, k, v) = W norm(x)
@@ -58,6 +68,6 @@ class SelfAttention2d(nn.Module):
         tokens = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # [B, T, C]
         qkv = self.qkv(tokens).view(b, height * width, 3, self.heads, c // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, T, D]
-        mixed = attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed = self.attend(q, k, v).transpose(1, 2).flatten(2)
         out = self.out(mixed).view(b, height, width, c)
         return x + out.permute(0, 3, 1, 2)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.nn.attention import attention
+from genlab.nn.attention import Attends
 from genlab.nn.weights import another, fit
 
 __all__ = ["GELUS", "ViT"]
@@ -138,7 +138,7 @@ class ViT(nn.Module):
         self.grid = grid
 
 
-class Block(nn.Module):
+class Block(Attends):
     """One layer of a transformer, normalized first."""
 
     def __init__(
@@ -155,7 +155,7 @@ class Block(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """h [n, T, D] -> [n, T, D]."""
         q, k, v = self.qkv(self.norm1(h)).unflatten(2, (3, -1, HEAD)).permute(2, 0, 3, 1, 4)
-        mixed = self.out(attention(q, k, v).transpose(1, 2).flatten(2))
+        mixed = self.out(self.attend(q, k, v).transpose(1, 2).flatten(2))
         h = h + (mixed if self.scale1 is None else self.scale1 * mixed)
         more = self.down(self.gelu(self.up(self.norm2(h))))
         return h + (more if self.scale2 is None else self.scale2 * more)

@@ -1,0 +1,253 @@
+"""The one attention function: checks what it is given and chooses who computes it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from genlab import dist
+from genlab.errors import DeviceError
+from genlab.kernel.mask import MaskSpec
+from genlab.progress import say
+
+__all__ = ["BACKENDS", "Backend", "attention", "available", "say_once"]
+
+Backend = Literal["auto", "triton", "flex", "sdpa", "plain"]
+BACKENDS = ("auto", "triton", "flex", "sdpa", "plain")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+WIDTHS = (1, 256)  # of a head, that the Triton kernel has tiles for
+SHORT = 256  # tokens up to which the products written out are quicker in bf16 on a CPU
+LONG = 8192  # keys from which a mask written out on a CPU costs more than it saves
+
+_SAID: set[str] = set()
+
+Attend = Callable[..., tuple[Tensor, Tensor | None]]
+
+
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: MaskSpec | None = None,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    lse: Literal[False] = False,
+    backend: Backend = "auto",
+    twice: bool = False,
+) -> Tensor: ...
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: MaskSpec | None = None,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    lse: Literal[True],
+    backend: Backend = "auto",
+    twice: bool = False,
+) -> tuple[Tensor, Tensor]: ...
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: MaskSpec | None = None,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    lse: bool = False,
+    backend: Backend = "auto",
+    twice: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """softmax(scale q k^T + bias) v over the keys a mask allows.
+
+    q [B, Hq, Sq, D], k, v [B, Hkv, Sk, D], Hkv a divisor of Hq (query head h reads key head
+    h Hkv // Hq) -> out [B, Hq, Sq, D] in the type of q, or of autocast where it is on.
+
+    mask: None is bidirectional. scale: 1 / sqrt(D) by default. dropout: probability in [0, 1) of
+    the attention weights, drawn from torch's generator of the device.
+    lse: also return log sum exp of each row of scores, float32 [B, Hq, Sq], differentiable: two
+    results over disjoint keys merge by it. A query that sees no key gets 0, and -inf there.
+    backend: as hardware.attention. twice: a second derivative will be taken.
+
+    The result is the same under every backend, up to rounding. Second derivatives and forward-mode
+    differentiation take the plain products, whichever backend is asked for: no fused kernel has
+    them, and some would give zeros for them without a word.
+
+    Raises ValueError for shapes and types that do not belong together, DeviceError for a backend
+    that this device does not have.
+    """
+    if torch.is_autocast_enabled(q.device.type):
+        dtype = torch.get_autocast_dtype(q.device.type)
+        q, k, v = (t.to(dtype) if t.dtype != torch.float64 else t for t in (q, k, v))
+    mask = mask or MaskSpec.bidirectional(q.shape[-2], k.shape[-2])
+    _check(q, k, v, mask, dropout)
+    name = _chosen(q, k, v, mask, dropout, lse, backend, twice)
+    seed = None
+    if dropout:
+        seed = torch.randint(2**62, (1,), dtype=torch.int64, device=q.device)
+    attend: Attend = import_module(f"genlab.kernel.{name}").attend
+    scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale
+    out, sums = attend(q, k, v, mask, scale, dropout, seed, lse)
+    if lse:
+        assert sums is not None
+        return out, sums
+    return out
+
+
+def available(backend: Backend, device: torch.device) -> str:
+    """The backend that runs on a device when this one is asked for: its name, never "auto".
+
+    Raises DeviceError where it is not there.
+    """
+    cuda = device.type == "cuda"
+    if backend == "auto":
+        if cuda and find_spec("triton") is None:
+            say_once("attention: Triton is not installed, so torch's own kernels are used")
+        return "triton" if cuda and find_spec("triton") else "sdpa"
+    if backend == "triton":
+        if find_spec("triton") is None:
+            raise DeviceError(
+                "hardware.attention=triton, but Triton is not installed; install it or use "
+                "hardware.attention=auto"
+            )
+        if not cuda and not interpreted():
+            raise DeviceError(
+                f"hardware.attention=triton needs a GPU, and the device is {device.type}; use "
+                "hardware.attention=auto"
+            )
+    return backend
+
+
+def interpreted() -> bool:
+    """True when Triton kernels run as Python, on any device: TRITON_INTERPRET=1."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def say_once(line: str) -> None:
+    """A line on stderr, the first time; on rank 0 alone."""
+    if line not in _SAID and not torch.compiler.is_compiling():
+        _SAID.add(line)
+        if dist.rank() == 0:
+            say(line)
+
+
+def _chosen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: MaskSpec,
+    dropout: float,
+    lse: bool,
+    backend: Backend,
+    twice: bool,
+) -> str:
+    """The module of genlab.kernel that computes this."""
+    if twice or _transformed():
+        if backend not in ("auto", "plain"):
+            say_once(
+                f"attention: {backend} has no second and no forward-mode derivatives, so where "
+                "they are taken the products are written out"
+            )
+        return "plain"
+    if q.dtype == torch.float64 and backend in ("triton", "flex"):
+        raise ValueError(
+            f"hardware.attention={backend} computes float32, bfloat16 and float16, not float64; "
+            "use hardware.attention=plain"
+        )
+    name = available(backend, q.device)
+    cpu = q.device.type == "cpu"
+    if backend == "auto":
+        if q.dtype == torch.float64 or q.device.type not in ("cpu", "cuda"):
+            name = "plain"
+        elif cpu and q.dtype == torch.bfloat16 and mask.kind == "full" and q.shape[2] <= SHORT:
+            name = "plain"  # the backward pass of torch's kernel takes 2 to 7 times as long there
+    if name == "triton" and not WIDTHS[0] <= q.shape[3] <= WIDTHS[1]:
+        if backend == "triton":
+            raise ValueError(
+                f"hardware.attention=triton has tiles for heads of {WIDTHS[0]} to {WIDTHS[1]} "
+                f"numbers, not {q.shape[3]}; use more heads or hardware.attention=sdpa"
+            )
+        say_once(f"attention: heads of {q.shape[3]} numbers are too wide for Triton; sdpa is used")
+        name = "sdpa"
+    if (
+        name == "flex"
+        and cpu
+        and torch.is_grad_enabled()
+        and any(t.requires_grad for t in (q, k, v))
+    ):
+        raise DeviceError(
+            "hardware.attention=flex cannot train on a CPU: torch's FlexAttention has no "
+            "backward pass there; use hardware.attention=auto"
+        )
+    if name in ("sdpa", "flex") and dropout:
+        if backend != "auto":
+            say_once(f"attention: {name} has no dropout here, so the products are written out")
+        return "plain"
+    if name == "sdpa" and cpu and (mask.kind == "ranks" or mask.slopes is not None or lse):
+        return "blocked" if k.shape[2] > LONG else "plain" if lse else "sdpa"
+    return "plain" if name == "sdpa" and lse else name
+
+
+def _transformed() -> bool:
+    """True under forward-mode differentiation and the transforms of torch.func.
+
+    A custom operator is blind to both: through it a tangent is zero, without an error.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return (
+        forward_ad._current_level >= 0  # type: ignore[attr-defined]
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec, dropout: float) -> None:
+    for name, t in (("q", q), ("k", k), ("v", v)):
+        if t.dim() != 4:
+            raise ValueError(
+                f"attention takes {name} of [batch, heads, tokens, width], not {list(t.shape)}"
+            )
+    if k.shape != v.shape:
+        raise ValueError(
+            f"attention takes k and v of one shape, not {list(k.shape)} and {list(v.shape)}"
+        )
+    if len(q) != len(k) or q.shape[3] != k.shape[3]:
+        raise ValueError(
+            f"q {list(q.shape)} and k {list(k.shape)} differ in batch or width of a head"
+        )
+    if q.shape[1] % k.shape[1]:
+        raise ValueError(
+            f"{q.shape[1]} query heads cannot share {k.shape[1]} key heads evenly; "
+            "use a divisor of them"
+        )
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"q, k and v are {q.dtype}, {k.dtype} and {v.dtype}; give them one type")
+    if q.dtype not in (*DTYPES, torch.float64):
+        raise ValueError(f"attention computes floating-point numbers, not {q.dtype}")
+    if not q.device == k.device == v.device:
+        raise ValueError(
+            f"q, k and v lie on {q.device}, {k.device} and {v.device}; move them to one device"
+        )
+    if (mask.queries, mask.keys) != (q.shape[2], k.shape[2]):
+        raise ValueError(
+            f"the mask is for {mask.queries} queries and {mask.keys} keys, and q and k have "
+            f"{q.shape[2]} and {k.shape[2]}"
+        )
+    if mask.batch not in (1, len(q)):
+        raise ValueError(f"the mask is for a batch of {mask.batch}, and q has {len(q)}")
+    if mask.slopes is not None and len(mask.slopes) != q.shape[1]:
+        raise ValueError(f"the mask has {len(mask.slopes)} ALiBi slopes for {q.shape[1]} heads")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"attention dropout is in [0, 1), not {dropout}")

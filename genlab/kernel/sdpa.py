@@ -1,0 +1,39 @@
+"""torch's own scaled_dot_product_attention behind the mask specification."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from genlab.kernel.mask import MaskSpec
+
+__all__ = ["attend"]
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: MaskSpec,
+    scale: float,
+    dropout: float,
+    seed: Tensor | None,
+    lse: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """As `plain.attend`, without dropout and without the sums, which torch keeps to itself.
+
+    A mask by ranks is written out, 1 byte a pair of tokens, or with ALiBi that of the scores.
+    """
+    assert not dropout and not lse, "the dispatcher gives these to another backend"
+    grouped = k.shape[1] != q.shape[1]
+    allowed = None
+    # torch's causal flag aligns the first query with the first key
+    causal = mask.kind == "causal" and mask.queries == mask.keys and mask.slopes is None
+    if not causal and not (mask.kind == "causal" and mask.queries == 1):
+        allowed = mask.dense(q.device)[:, None] if mask.kind != "full" else None
+    if (bias := mask.bias(q.device)) is not None:
+        allowed = bias if allowed is None else bias.where(allowed, float("-inf"))
+        allowed = allowed.to(q.dtype)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=allowed, is_causal=causal, scale=scale, enable_gqa=grouped
+    ), None

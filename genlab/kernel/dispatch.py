@@ -26,6 +26,8 @@ WIDTHS = (1, 256)  # of a head, that the Triton kernel has tiles for
 SHORT = 256  # tokens up to which the products written out are quicker in bf16 on a CPU
 LONG = 8192  # keys from which a mask written out on a CPU costs more than it saves
 
+TRITON = find_spec("triton") is not None
+
 _SAID: set[str] = set()
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
@@ -85,7 +87,7 @@ def attention(
     them, and some would give zeros for them without a word.
 
     Raises ValueError for shapes and types that do not belong together, DeviceError for a backend
-    that this device does not have.
+    that this device does not have, or that has nothing for these types and widths.
     """
     if torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
@@ -112,11 +114,11 @@ def available(backend: Backend, device: torch.device) -> str:
     """
     cuda = device.type == "cuda"
     if backend == "auto":
-        if cuda and find_spec("triton") is None:
+        if cuda and not TRITON:
             say_once("attention: Triton is not installed, so torch's own kernels are used")
-        return "triton" if cuda and find_spec("triton") else "sdpa"
+        return "triton" if cuda and TRITON else "sdpa"
     if backend == "triton":
-        if find_spec("triton") is None:
+        if not TRITON:
             raise DeviceError(
                 "hardware.attention=triton, but Triton is not installed; install it or use "
                 "hardware.attention=auto"
@@ -127,6 +129,15 @@ def available(backend: Backend, device: torch.device) -> str:
                 "hardware.attention=auto"
             )
     return backend
+
+
+def no_training(backend: str, device: torch.device) -> None:
+    """Raises DeviceError where a backend has no backward pass."""
+    if backend == "flex" and device.type == "cpu":
+        raise DeviceError(
+            "hardware.attention=flex cannot train on a CPU: torch's FlexAttention has no "
+            "backward pass there; use hardware.attention=auto"
+        )
 
 
 def interpreted() -> bool:
@@ -161,7 +172,7 @@ def _chosen(
             )
         return "plain"
     if q.dtype == torch.float64 and backend in ("triton", "flex"):
-        raise ValueError(
+        raise DeviceError(
             f"hardware.attention={backend} computes float32, bfloat16 and float16, not float64; "
             "use hardware.attention=plain"
         )
@@ -174,22 +185,14 @@ def _chosen(
             name = "plain"  # the backward pass of torch's kernel takes 2 to 7 times as long there
     if name == "triton" and not WIDTHS[0] <= q.shape[3] <= WIDTHS[1]:
         if backend == "triton":
-            raise ValueError(
+            raise DeviceError(
                 f"hardware.attention=triton has tiles for heads of {WIDTHS[0]} to {WIDTHS[1]} "
                 f"numbers, not {q.shape[3]}; use more heads or hardware.attention=sdpa"
             )
         say_once(f"attention: heads of {q.shape[3]} numbers are too wide for Triton; sdpa is used")
         name = "sdpa"
-    if (
-        name == "flex"
-        and cpu
-        and torch.is_grad_enabled()
-        and any(t.requires_grad for t in (q, k, v))
-    ):
-        raise DeviceError(
-            "hardware.attention=flex cannot train on a CPU: torch's FlexAttention has no "
-            "backward pass there; use hardware.attention=auto"
-        )
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)):
+        no_training(name, q.device)
     if name in ("sdpa", "flex") and dropout:
         if backend != "auto":
             say_once(f"attention: {name} has no dropout here, so the products are written out")

@@ -243,6 +243,9 @@ def test_backends_that_are_not_there(monkeypatch):
         with pytest.raises(DeviceError, match="not float64; use hardware"):
             attention(Q.double(), Q.double(), Q.double(), backend=backend)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    wide = torch.randn(1, 1, 2, 257)
-    with pytest.raises(DeviceError, match="heads of 1 to 256 numbers, not 257; use more heads"):
-        attention(wide, wide, wide, backend="triton")
+    for dtype, most in dispatch.WIDEST.items():
+        wide = torch.randn(1, 1, 2, most + 1, dtype=dtype)
+        with pytest.raises(
+            DeviceError, match=f"no tiles for heads of {most + 1}.* use more heads"
+        ):
+            attention(wide, wide, wide, backend="triton")

@@ -22,7 +22,8 @@ __all__ = ["BACKENDS", "Backend", "attention", "available", "say_once"]
 Backend = Literal["auto", "triton", "flex", "sdpa", "plain"]
 BACKENDS = ("auto", "triton", "flex", "sdpa", "plain")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-WIDTHS = (1, 256)  # of a head, that the Triton kernel has tiles for
+WIDEST = {torch.float32: 128, torch.bfloat16: 256, torch.float16: 256}
+"""Numbers of a head up to which the Triton kernel has tiles that a GPU's registers hold."""
 SHORT = 256  # tokens up to which the products written out are quicker in bf16 on a CPU
 LONG = 8192  # keys from which a mask written out on a CPU costs more than it saves
 
@@ -183,13 +184,14 @@ def _chosen(
             name = "plain"
         elif cpu and q.dtype == torch.bfloat16 and mask.kind == "full" and q.shape[2] <= SHORT:
             name = "plain"  # the backward pass of torch's kernel takes 2 to 7 times as long there
-    if name == "triton" and not WIDTHS[0] <= q.shape[3] <= WIDTHS[1]:
+    if name == "triton" and q.shape[3] > WIDEST[q.dtype]:
+        heads = f"heads of {q.shape[3]} numbers in {q.dtype}"
         if backend == "triton":
             raise DeviceError(
-                f"hardware.attention=triton has tiles for heads of {WIDTHS[0]} to {WIDTHS[1]} "
-                f"numbers, not {q.shape[3]}; use more heads or hardware.attention=sdpa"
+                f"hardware.attention=triton has no tiles for {heads}, {WIDEST[q.dtype]} are the "
+                "most; use more heads or hardware.attention=sdpa"
             )
-        say_once(f"attention: heads of {q.shape[3]} numbers are too wide for Triton; sdpa is used")
+        say_once(f"attention: Triton has no tiles for {heads}, so sdpa is used")
         name = "sdpa"
     if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)):
         no_training(name, q.device)

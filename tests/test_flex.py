@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import attended
 import pytest
 import torch
-from attended import by_definition, drawn
+from attended import MASKS, by_definition, drawn
 from torch.nn.attention.flex_attention import create_block_mask
 
 from genlab.errors import DeviceError
@@ -13,7 +12,8 @@ from genlab.kernel import flex
 from genlab.kernel.mask import MaskSpec
 from genlab.nn.attention import attention
 
-LENGTH, BATCH, HEADS, SCALE, BLOCK = 37, 2, 4, 0.4, 8
+SCALE, BLOCK = 0.4, 8
+IN_ORDER = ["causal", "causal, square", "prefix", "window", "packed, bidirectional"]
 CPU = torch.device("cpu")
 
 
@@ -24,18 +24,10 @@ def several(monkeypatch):
     torch._dynamo.reset()
 
 
-@pytest.fixture
-def mask(request):
-    return attended.masks(LENGTH, BATCH)[request.param]
-
-
-every = pytest.mark.parametrize("mask", attended.masks(LENGTH, BATCH), indirect=True)
-
-
-@every
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_results(mask):
-    for shared, lse in ((4, False), (2, True), (1, True)):
-        q, k, v, _ = drawn(mask, BATCH, HEADS, shared, 8, torch.float32)
+    for shared, lse in ((4, False), (2, True)):
+        q, k, v, _ = drawn(mask, shared, 8, torch.float32)
         out, sums = flex.attend(q, k, v, mask, SCALE, 0.0, None, lse)
         assert (sums is not None) == lse
         theirs = by_definition(q, k, v, mask, SCALE)
@@ -58,7 +50,7 @@ def kinds(block_mask, rows):
     return found
 
 
-@every
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_the_block_mask_lists_every_tile(mask):
     made = flex.block_mask(mask, CPU)
     assert made.seq_lengths == (mask.queries, mask.keys)
@@ -77,8 +69,8 @@ def test_the_block_mask_lists_every_tile(mask):
 
 @pytest.mark.parametrize(
     "mask",
-    ["causal", "causal_short", "prefix", "prefix_batch", "window", "packed"],
-    indirect=True,
+    [MASKS[name] for name in IN_ORDER],
+    ids=IN_ORDER,
 )
 def test_where_ranks_are_in_order_it_is_the_one_torch_finds(mask):
     rows = mask.batch
@@ -97,8 +89,8 @@ def test_where_ranks_are_in_order_it_is_the_one_torch_finds(mask):
 def test_masks_of_one_kind_share_a_graph():
     for seed in range(3):
         torch.manual_seed(seed)
-        mask = MaskSpec.permuted(torch.randperm(LENGTH))
-        q, k, v, _ = drawn(mask, BATCH, HEADS, 2, 16, torch.float32)
+        mask = MaskSpec.permuted(torch.randperm(37))
+        q, k, v, _ = drawn(mask, 2, 16, torch.float32)
         with torch._dynamo.config.patch(error_on_recompile=True):
             out, _ = flex.attend(q, k, v, mask, SCALE, 0.0, None, False)
         theirs, _ = by_definition(q, k, v, mask, SCALE)
@@ -106,8 +98,8 @@ def test_masks_of_one_kind_share_a_graph():
 
 
 def test_half_precision_and_the_way_through_the_dispatcher():
-    mask = attended.masks(LENGTH, BATCH)["query_batch"]
-    q, k, v, _ = drawn(mask, BATCH, HEADS, 2, 16, torch.bfloat16)
+    mask = MASKS["query stream"]
+    q, k, v, _ = drawn(mask, 2, 16, torch.bfloat16)
     out, sums = attention(q, k, v, mask, lse=True, backend="flex")
     theirs = by_definition(q, k, v, mask, 0.25)
     assert (out.dtype, sums.dtype) == (torch.bfloat16, torch.float32)

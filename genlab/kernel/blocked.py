@@ -145,8 +145,8 @@ def steps(mask: MaskSpec) -> list[Step]:
     block = BLOCK
     if mask.slopes is not None:  # one bias for each head, so shorter blocks
         block = max(BLOCK // len(mask.slopes), BLOCK // 8, 1)
-    key = ("steps", block)
-    if key not in mask.cache:
+
+    def make() -> list[Step]:
         full, live = classify(mask, block, CPU, TILE)
         full, live = full.all(0), live.any(0)
         found = []
@@ -156,8 +156,9 @@ def steps(mask: MaskSpec) -> list[Step]:
             first, last = (int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0)
             keys = slice(first * TILE, min(last * TILE, mask.keys))
             found.append(Step(rows, keys, "full" if full[i, first:last].all() else "ranks"))
-        mask.cache[key] = found
-    return mask.cache[key]
+        return found
+
+    return mask.once(("steps", block, TILE), make)
 
 
 def part(mask: MaskSpec, step: Step) -> MaskSpec:

@@ -54,8 +54,8 @@ def block_mask(mask: MaskSpec, device: torch.device) -> BlockMask:
 
     A tile that FlexAttention's own search finds empty may be listed as partly seen.
     """
-    key = ("flex", str(device))
-    if key not in mask.cache:
+
+    def make() -> BlockMask:
         lists = tiles(mask, device, BLOCK).k
         full, live, order = lists[:, :, 0], lists[:, :, 1], lists[:, :, 2:]
         if mask.queries % BLOCK:
@@ -63,13 +63,14 @@ def block_mask(mask: MaskSpec, device: torch.device) -> BlockMask:
             full = torch.cat([full[:, :-1], torch.zeros_like(full[:, -1:])], 1)
         behind = torch.arange(order.shape[2], device=device) + full[..., None]
         part = order.gather(2, behind % order.shape[2])
-        mask.cache[key] = BlockMask.from_kv_blocks(
+        return BlockMask.from_kv_blocks(
             *(t[:, None].contiguous() for t in (live - full, part, full, order)),
             BLOCK_SIZE=BLOCK,
             mask_mod=_seen(mask, device),
             seq_lengths=(mask.queries, mask.keys),
         )
-    return mask.cache[key]
+
+    return mask.once(("flex", str(device), BLOCK), make)
 
 
 @cache

@@ -30,16 +30,20 @@ class Tiles(NamedTuple):
     block: int
 
 
-def classify(mask: MaskSpec, block: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def classify(
+    mask: MaskSpec, block: int, device: torch.device, keys: int | None = None
+) -> tuple[Tensor, Tensor]:
     """(full, live), bool [R, nQ, nK] each: tiles seen whole, tiles of which any pair may be seen.
+
+    block: queries of a tile, and keys of it where `keys` does not say another number.
 
     From the least and largest rank, segment and position of each block. A tile is called live
     unless its bounds rule out every pair, so none that is live is ever missed; some that are dead
     may be called live. The tile of the last, shorter block of keys is never full.
     """
-    sides = mask.sides(device)
+    sides, keys = mask.sides(device), keys or block
     least_q, most_q = (t[..., None] for t in _bounds(sides.q, block))  # [R, 3, nQ, 1]
-    least_k, most_k = (t[:, :, None] for t in _bounds(sides.k, block))  # [R, 3, 1, nK]
+    least_k, most_k = (t[:, :, None] for t in _bounds(sides.k, keys))  # [R, 3, 1, nK]
     live = least_k[:, 0] <= most_q[:, 0]
     full = most_k[:, 0] <= least_q[:, 0]
     if mask.segment_q is not None:
@@ -50,7 +54,7 @@ def classify(mask: MaskSpec, block: int, device: torch.device) -> tuple[Tensor, 
         nearest, furthest = least_q[:, 2] - most_k[:, 2], most_q[:, 2] - least_k[:, 2]
         live &= (nearest <= left) & (furthest >= -right)
         full &= (furthest <= left) & (nearest >= -right)
-    if mask.keys % block:
+    if mask.keys % keys:
         full[:, :, -1] = False
     return full & live, live
 

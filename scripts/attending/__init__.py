@@ -1,0 +1,1 @@
+"""Attention timed on a GPU and on a CPU."""

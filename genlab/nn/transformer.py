@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from genlab.kernel.mask import MaskSpec
 from genlab.nn.attention import Attends
 from genlab.nn.norm import LayerNorm, RMSNorm
+from genlab.nn.rotary import Rotary, rotate
 
 __all__ = ["MLP", "AdaLNBlock", "Block", "Cache", "SelfAttention"]
 
@@ -44,7 +45,7 @@ class SelfAttention(Attends):
         *,
         kv_heads: int | None = None,
         qk_norm: bool = False,
-        rotary: nn.Module | None = None,
+        rotary: Rotary | None = None,
         logn: int | None = None,
         dropout: float = 0.0,
     ) -> None:
@@ -94,7 +95,10 @@ class SelfAttention(Attends):
         if position is None and (self.rotary is not None or self.logn is not None):
             position = torch.arange(h.shape[1], device=h.device)
         if self.rotary is not None:
-            q, k = self.rotary(q, position), self.rotary(k, self._of(position, k.shape[2]))
+            wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+            cos, sin = self.rotary.table(position, wide)
+            keys = k.shape[2]
+            q, k = rotate(q, cos, sin), rotate(k, cos[..., :keys, :], sin[..., :keys, :])
         if self.logn is not None:
             q = q * self._stretch(position).to(q.dtype)
         if cache is not None:
@@ -116,11 +120,6 @@ class SelfAttention(Attends):
     def _heads(self, t: Tensor) -> Tensor:
         """[B, T, H D] -> [B, H, T, D]."""
         return t.unflatten(2, (-1, self.head_width)).transpose(1, 2)
-
-    def _of(self, position: Tensor, sources: int) -> Tensor:
-        """The positions of the first tokens."""
-        planar = position.dim() == 2 and self.rotary.axes == 2
-        return position[:sources] if position.dim() == 1 or planar else position[:, :sources]
 
     def _stretch(self, position: Tensor) -> Tensor:
         """max(1, ln(t + 1) / ln L), [T, 1] or [B, 1, T, 1] float32."""

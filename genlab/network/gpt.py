@@ -138,7 +138,7 @@ class GPT(nn.Module):
         h = self.embed(tokens)
         streams = mask.queries == 2 * length
         if streams:
-            if self.position == "none":
+            if self.position == "none" and mask.slopes is None:
                 raise ValueError(
                     "with position=none queries do not know what place they ask for; "
                     "use position=rope, sincos or learned"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal, overload
 
@@ -97,7 +96,7 @@ def attention(
     seed = None
     if dropout:
         seed = torch.randint(2**62, (1,), dtype=torch.int64, device=q.device)
-    attend: Attend = import_module(f"genlab.kernel.{name}").attend
+    attend = _backend(name)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale
     out, sums = attend(q, k, v, mask, scale, dropout, seed, lse)
     if lse:
@@ -200,17 +199,32 @@ def _chosen(
     return "plain" if name == "sdpa" and lse else name
 
 
-def _transformed() -> bool:
-    """True under forward-mode differentiation and the transforms of torch.func.
+def _backend(name: str) -> Attend:
+    """The function of a module of genlab.kernel, in words that torch.compile can follow."""
+    if name == "triton":
+        from genlab.kernel.triton import attend
+    elif name == "flex":
+        from genlab.kernel.flex import attend
+    elif name == "blocked":
+        from genlab.kernel.blocked import attend
+    elif name == "sdpa":
+        from genlab.kernel.sdpa import attend
+    else:
+        from genlab.kernel.plain import attend
+    return attend
 
-    A custom operator is blind to both: through it a tangent is zero, without an error.
+
+def _transformed() -> bool:
+    """True under forward-mode differentiation, and under the transforms of torch.func in eager.
+
+    A custom operator is blind to the first: through it a tangent is zero, without an error. The
+    others it refuses, as it does inside torch.compile, where there is always an interpreter.
     """
+    if forward_ad._current_level >= 0:  # type: ignore[attr-defined]
+        return True
     if torch.compiler.is_compiling():
         return False
-    return (
-        forward_ad._current_level >= 0  # type: ignore[attr-defined]
-        or torch._C._functorch.peek_interpreter_stack() is not None
-    )
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec, dropout: float) -> None:

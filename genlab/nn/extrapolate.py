@@ -57,17 +57,17 @@ def _split(mask: MaskSpec, reach: int) -> list[tuple[int, MaskSpec]]:
         raise ValueError("ReRoPE bounds distances and ALiBi does not; use one of them")
     if reach < 1:
         raise ValueError(f"the reach of ReRoPE is 1 or more, not {reach}")
-    key = ("rerope", reach)
-    if key not in mask.cache:
-        left, right = mask.window
-        near = [reach - 1 if bound < 0 else min(bound, reach - 1) for bound in (left, right)]
-        parts = [(0, mask.within(*near))]
-        if not 0 <= left < reach:
-            parts.append((reach, _moved(mask.within(max(-1, left - reach), 0), reach)))
-        if mask.kind != "causal" and not 0 <= right < reach:
-            parts.append((-reach, _moved(mask.within(0, max(-1, right - reach)), -reach)))
-        mask.cache[key] = parts
-    return mask.cache[key]
+    return mask.once(("rerope", reach), lambda: _parts(mask, reach))
+
+
+def _parts(mask: MaskSpec, reach: int) -> list[tuple[int, MaskSpec]]:
+    left, right = mask.window
+    parts = [(0, mask.within(reach - 1, reach - 1))]
+    if not 0 <= left < reach:
+        parts.append((reach, _moved(mask.within(max(-1, left - reach), 0), reach)))
+    if mask.kind != "causal" and not 0 <= right < reach:
+        parts.append((-reach, _moved(mask.within(0, max(-1, right - reach)), -reach)))
+    return parts
 
 
 def _moved(mask: MaskSpec, by: int) -> MaskSpec:

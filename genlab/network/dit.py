@@ -96,9 +96,7 @@ class DiT(nn.Module):
             AdaLNBlock(
                 width,
                 embedding,
-                SelfAttention(
-                    width, head_width, qk_norm=qk_norm, rotary=rotary, dropout=dropout
-                ),
+                SelfAttention(width, head_width, qk_norm=qk_norm, rotary=rotary, dropout=dropout),
                 MLP(width, round(mlp * width)),
                 dropout,
             )

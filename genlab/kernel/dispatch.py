@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal, overload
 
@@ -26,6 +25,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 WIDTHS = (1, 256)  # of a head, that the Triton kernel has tiles for
 SHORT = 256  # tokens up to which the products written out are quicker in bf16 on a CPU
 LONG = 8192  # keys from which a mask written out on a CPU costs more than it saves
+
+TRITON = find_spec("triton") is not None
 
 _SAID: set[str] = set()
 
@@ -86,7 +87,7 @@ def attention(
     them, and some would give zeros for them without a word.
 
     Raises ValueError for shapes and types that do not belong together, DeviceError for a backend
-    that this device does not have.
+    that this device does not have, or that has nothing for these types and widths.
     """
     if torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
@@ -97,7 +98,7 @@ def attention(
     seed = None
     if dropout:
         seed = torch.randint(2**62, (1,), dtype=torch.int64, device=q.device)
-    attend: Attend = import_module(f"genlab.kernel.{name}").attend
+    attend = _backend(name)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale
     out, sums = attend(q, k, v, mask, scale, dropout, seed, lse)
     if lse:
@@ -113,11 +114,11 @@ def available(backend: Backend, device: torch.device) -> str:
     """
     cuda = device.type == "cuda"
     if backend == "auto":
-        if cuda and find_spec("triton") is None:
+        if cuda and not TRITON:
             say_once("attention: Triton is not installed, so torch's own kernels are used")
-        return "triton" if cuda and find_spec("triton") else "sdpa"
+        return "triton" if cuda and TRITON else "sdpa"
     if backend == "triton":
-        if find_spec("triton") is None:
+        if not TRITON:
             raise DeviceError(
                 "hardware.attention=triton, but Triton is not installed; install it or use "
                 "hardware.attention=auto"
@@ -128,6 +129,15 @@ def available(backend: Backend, device: torch.device) -> str:
                 "hardware.attention=auto"
             )
     return backend
+
+
+def no_training(backend: str, device: torch.device) -> None:
+    """Raises DeviceError where a backend has no backward pass."""
+    if backend == "flex" and device.type == "cpu":
+        raise DeviceError(
+            "hardware.attention=flex cannot train on a CPU: torch's FlexAttention has no "
+            "backward pass there; use hardware.attention=auto"
+        )
 
 
 def interpreted() -> bool:
@@ -162,7 +172,7 @@ def _chosen(
             )
         return "plain"
     if q.dtype == torch.float64 and backend in ("triton", "flex"):
-        raise ValueError(
+        raise DeviceError(
             f"hardware.attention={backend} computes float32, bfloat16 and float16, not float64; "
             "use hardware.attention=plain"
         )
@@ -175,22 +185,14 @@ def _chosen(
             name = "plain"  # the backward pass of torch's kernel takes 2 to 7 times as long there
     if name == "triton" and not WIDTHS[0] <= q.shape[3] <= WIDTHS[1]:
         if backend == "triton":
-            raise ValueError(
+            raise DeviceError(
                 f"hardware.attention=triton has tiles for heads of {WIDTHS[0]} to {WIDTHS[1]} "
                 f"numbers, not {q.shape[3]}; use more heads or hardware.attention=sdpa"
             )
         say_once(f"attention: heads of {q.shape[3]} numbers are too wide for Triton; sdpa is used")
         name = "sdpa"
-    if (
-        name == "flex"
-        and cpu
-        and torch.is_grad_enabled()
-        and any(t.requires_grad for t in (q, k, v))
-    ):
-        raise DeviceError(
-            "hardware.attention=flex cannot train on a CPU: torch's FlexAttention has no "
-            "backward pass there; use hardware.attention=auto"
-        )
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)):
+        no_training(name, q.device)
     if name in ("sdpa", "flex") and dropout:
         if backend != "auto":
             say_once(f"attention: {name} has no dropout here, so the products are written out")
@@ -200,17 +202,32 @@ def _chosen(
     return "plain" if name == "sdpa" and lse else name
 
 
-def _transformed() -> bool:
-    """True under forward-mode differentiation and the transforms of torch.func.
+def _backend(name: str) -> Attend:
+    """The function of a module of genlab.kernel, in words that torch.compile can follow."""
+    if name == "triton":
+        from genlab.kernel.triton import attend
+    elif name == "flex":
+        from genlab.kernel.flex import attend
+    elif name == "blocked":
+        from genlab.kernel.blocked import attend
+    elif name == "sdpa":
+        from genlab.kernel.sdpa import attend
+    else:
+        from genlab.kernel.plain import attend
+    return attend
 
-    A custom operator is blind to both: through it a tangent is zero, without an error.
+
+def _transformed() -> bool:
+    """True under forward-mode differentiation, and under the transforms of torch.func in eager.
+
+    A custom operator is blind to the first: through it a tangent is zero, without an error. The
+    others it refuses, as it does inside torch.compile, where there is always an interpreter.
     """
+    if forward_ad._current_level >= 0:  # type: ignore[attr-defined]
+        return True
     if torch.compiler.is_compiling():
         return False
-    return (
-        forward_ad._current_level >= 0  # type: ignore[attr-defined]
-        or torch._C._functorch.peek_interpreter_stack() is not None
-    )
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec, dropout: float) -> None:

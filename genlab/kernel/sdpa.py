@@ -29,8 +29,8 @@ def attend(
     allowed = None
     # torch's causal flag aligns the first query with the first key
     causal = mask.kind == "causal" and mask.queries == mask.keys and mask.slopes is None
-    if not causal and not (mask.kind == "causal" and mask.queries == 1):
-        allowed = mask.dense(q.device)[:, None] if mask.kind != "full" else None
+    if not causal and mask.kind != "full":
+        allowed = mask.dense(q.device)[:, None]
     if (bias := mask.bias(q.device)) is not None:
         allowed = bias if allowed is None else bias.where(allowed, float("-inf"))
         allowed = allowed.to(q.dtype)

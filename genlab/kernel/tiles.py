@@ -66,11 +66,12 @@ def _bounds(side: Tensor, block: int) -> tuple[Tensor, Tensor]:
 
 def tiles(mask: MaskSpec, device: torch.device, block: int = BLOCK) -> Tiles:
     """The lists of a mask on a device, made once for it."""
-    key = ("tiles", str(device), block)
-    if key not in mask.cache:
+
+    def make() -> Tiles:
         full, live = classify(mask, block, device)
-        mask.cache[key] = Tiles(_listed(full, live), _listed(full.mT, live.mT), block)
-    return mask.cache[key]
+        return Tiles(_listed(full, live), _listed(full.mT, live.mT), block)
+
+    return mask.once(("tiles", str(device), block), make)
 
 
 def _listed(full: Tensor, live: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from genlab.kernel.mask import MaskSpec
-from genlab.nn.norm import LayerNorm, RMSNorm
+from genlab.nn.norm import GroupNorm, LayerNorm, RMSNorm
 from genlab.nn.position import LearnedPositions, grid, sincos
 from genlab.nn.rotary import Rotary
 from genlab.nn.transformer import MLP, AdaLNBlock, Block, SelfAttention
@@ -283,6 +284,30 @@ def test_norms_keep_the_type_they_are_given(dtype, autocast):
             assert norm(x).dtype == dtype
         shifted = LayerNorm(C, affine=False)(x, drawn(B, C), drawn(B, C))
         assert shifted.dtype == dtype
+
+
+@pytest.fixture
+def cuda_autocast():
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    yield
+    torch.set_autocast_enabled("cuda", before[0])
+    torch.set_autocast_dtype("cuda", before[1])
+
+
+def test_norms_keep_their_type_where_autocast_would_not(cuda_autocast):
+    """On CUDA, told from tensors without storage: torch's own norms return float32 there."""
+    with FakeTensorMode(), torch.device("cuda"):
+        h, e = (torch.empty(*shape, dtype=torch.bfloat16) for shape in ((B, T, C), (B, C)))
+        assert nn.LayerNorm(C)(h).dtype == torch.float32
+        for norm in (LayerNorm(C), LayerNorm(C, affine=False), RMSNorm(C)):
+            assert norm(h).dtype == torch.bfloat16
+        assert LayerNorm(C, affine=False)(h, e, e).dtype == torch.bfloat16
+        assert GroupNorm(T)(h[..., None]).dtype == torch.bfloat16
+        attention = SelfAttention(C, D, qk_norm=True, rotary=Rotary(D))
+        attention.backend = "plain"
+        assert AdaLNBlock(C, C, attention, MLP(C, 2 * C))(h, e).dtype == torch.bfloat16
 
 
 @torch.no_grad()

@@ -5,9 +5,13 @@ import torch
 from dense_attention import dense, inputs, masks
 from torch.utils.checkpoint import checkpoint
 
+from genlab.contract import Spec
 from genlab.kernel import triton as operator
 from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
+from genlab.network.dit import DiT
+from genlab.network.gpt import GPT
+from genlab.nn.attention import Attends
 
 
 def attend(q, k, v, mask=None, **more):
@@ -122,7 +126,52 @@ def test_forward_mode_is_never_zero():
     torch.testing.assert_close(found, true.float(), atol=1e-5, rtol=1e-5)
 
 
-def test_slopes_that_would_learn_are_refused():
-    mask = MaskSpec.causal(9).sloped(torch.ones(4).requires_grad_())
-    with pytest.raises(ValueError, match="detach"):
-        attend(*inputs(mask), mask)
+def trained(net, loss):
+    """Loss and gradients of a network, by backend of its attention layers."""
+    found = {}
+    for backend in ("plain", "triton"):
+        for layer in net.modules():
+            if isinstance(layer, Attends):
+                layer.backend = backend
+        net.zero_grad()
+        value = loss(net)
+        value.backward()
+        found[backend] = [value.detach(), *(p.grad for p in net.parameters())]
+    return found
+
+
+def assert_alike(found):
+    for a, b in zip(found["plain"], found["triton"], strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4)
+
+
+def randomized(net):
+    """What starts at zero would hide a difference."""
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    return net
+
+
+@pytest.mark.parametrize("position", ["sincos", "rope"])
+def test_dit_is_the_same(position):
+    sizes = {"patch": 2, "width": 16, "depth": 2, "head_width": 8, "mlp": 2, "embedding": 8}
+    net = DiT(Spec((1, 12, 12), 3), **sizes, position=position, qk_norm=True, dropout=0.0)
+    x, t, y = torch.randn(2, 1, 12, 12), torch.rand(2), torch.tensor([0, -1])
+    assert_alike(trained(randomized(net), lambda net: net(x, t, y).square().mean()))
+
+
+@pytest.mark.parametrize("kind", ["causal", "prefix", "both"])
+def test_gpt_is_the_same(kind):
+    sizes = {"width": 16, "depth": 2, "head_width": 8, "kv_heads": 1, "mlp": 2}
+    rotation = {"position": "rope", "base": 100, "stretch": "none", "factor": 1, "reach": None}
+    rest = {"logn": True, "qk_norm": False, "tied": True, "dropout": 0.0}
+    net = randomized(GPT(Spec((40,), None, 11), **sizes, **rotation, **rest))
+    tokens = torch.randint(11, (2, 40))
+
+    def loss(net):
+        logits = net(tokens, masks(40)[kind])
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+
+    assert_alike(trained(net, loss))

@@ -37,8 +37,6 @@ def attend(
     sides = lists = None
     if mask.kind == "ranks":
         sides, lists = mask.sides(q.device), tiles(mask, q.device, LISTED)
-    if mask.slopes is not None and mask.slopes.requires_grad:
-        raise ValueError("ALiBi slopes are constants of this kernel; detach them")
     slopes = None if mask.slopes is None else mask.slopes.to(q.device, torch.float32)
     left, right = mask.bounds()
     out, sums = _attention(

@@ -158,8 +158,8 @@ class _Viewed:
 def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) -> Built:
     """Constructs every room of a resolved config.
 
-    meta: weights without storage, to find every problem at no cost. Raises ConfigError with all
-    problems at once; DataError and DeviceError as they come.
+    meta: weights without storage, to find every problem of a training at no cost. Raises
+    ConfigError with all problems at once; DataError and DeviceError as they come.
     """
     problems: list[str] = []
 
@@ -211,7 +211,9 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     if problems:
         raise ConfigError(*problems)
     solver = PathSolver(sampler, guidance, process)
-    if not meta:
+    if meta:
+        hardware.check_training(model)
+    else:
         hardware.place(model)
         if hardware.compile:
             _compile(model, networks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -190,7 +190,7 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     except ValueError as e:
         problems.append(str(e))
     classes = _classes(config["model"]["classes"], data, problems)
-    spec = Spec(codec.spec.shape, classes)
+    spec = replace(codec.spec, classes=classes)
     torch.default_generator.manual_seed(hash64(config["seed"], INIT))
     with torch.device("meta" if meta else "cpu"):
         networks = {

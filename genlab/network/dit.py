@@ -109,11 +109,11 @@ class DiT(nn.Module):
 
     def _start(self) -> None:
         """Starting weights: Glorot's for what makes tokens of tokens, zero for what must be."""
-        for part in (self.stem, *self.blocks):
-            for layer in part.modules():
-                if isinstance(layer, nn.Linear) and layer.weight.any():
-                    nn.init.xavier_uniform_(layer.weight)
-                    nn.init.zeros_(layer.bias)
+        inner = (part for block in self.blocks for part in (block.attention, block.mlp))
+        for layer in (m for part in (self.stem, *inner) for m in part.modules()):
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
         for layer in (self.modulation, self.head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

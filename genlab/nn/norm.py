@@ -46,7 +46,8 @@ class GroupNorm(nn.GroupNorm):
                 x, weight.expand(rows), bias.expand(rows), self.num_groups, self.eps
             )
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        y = F.group_norm(x, self.num_groups, weight, bias, self.eps)
+        with _as_given(x):
+            y = F.group_norm(x, self.num_groups, weight, bias, self.eps)
         if scale is None or shift is None:
             return y
         scale, shift = (v.to(x.dtype)[:, :, None, None] for v in (scale, shift))
@@ -76,8 +77,8 @@ class LayerNorm(nn.Module):
     ) -> Tensor:
         """x [B, T, C]; scale, shift [B, C] or neither -> [B, T, C]."""
         weight, bias = (None if p is None else p.to(x.dtype) for p in (self.weight, self.bias))
-        # by this name autocast leaves it alone
-        y = torch.native_layer_norm(x, x.shape[-1:], weight, bias, self.eps)[0]
+        with _as_given(x):
+            y = F.layer_norm(x, x.shape[-1:], weight, bias, self.eps)
         if scale is None or shift is None:
             return y
         scale, shift = scale.to(x.dtype)[:, None], shift.to(x.dtype)[:, None]
@@ -175,6 +176,11 @@ def _sum(x: Tensor, wide: torch.dtype) -> Tensor:
         return x.sum((2, 3), dtype=wide)
     strips = x.permute(0, 2, 3, 1).reshape(len(x), STRIPS, pixels // STRIPS, -1)
     return strips.sum(2).sum(1, dtype=wide)
+
+
+def _as_given(x: Tensor) -> torch.autocast:
+    """Without autocast, which has norms return float32 on CUDA."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _grouped(v: Tensor, groups: int) -> Tensor:

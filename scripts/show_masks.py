@@ -150,7 +150,7 @@ def paint(path, n=48, side=6, gap=4):
     ]
     plane = torch.cat(tiles, 1).repeat_interleave(side, 0).repeat_interleave(side, 1)
     Image.fromarray((plane * 255).to(torch.uint8).numpy()).save(path)
-    print(f"{path}: {', '.join(masks(n))}, from the left")
+    print(f"{path}, from the left: {' | '.join(masks(n))}")
 
 
 def table(title, head, rows):

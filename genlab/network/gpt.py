@@ -1,4 +1,4 @@
-"""The Transformer over tokens, one network under every mask."""
+"""The Transformer over tokens, and how it writes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["GPT"]
 
 @register("gpt")
 class GPT(nn.Module):
-    """Transformer over tokens; what it predicts, and from what, is the mask's to say.
+    """Transformer over tokens, one network under every mask.
 
     h = E token + position;  `depth` blocks under the mask;  logits = W norm(h)
 

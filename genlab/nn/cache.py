@@ -77,6 +77,6 @@ class LayerCache:
         who draws knows how many.
         """
         at = self.filled + torch.arange(k.shape[2], device=k.device)
-        self.k.index_copy_(2, at, k.to(self.k.dtype))
-        self.v.index_copy_(2, at, v.to(self.v.dtype))
+        self.k.index_copy_(2, at, k.detach().to(self.k.dtype))
+        self.v.index_copy_(2, at, v.detach().to(self.v.dtype))
         return self.k, self.v

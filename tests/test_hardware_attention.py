@@ -129,32 +129,32 @@ def triton(monkeypatch):
 
     def found(reason):
         monkeypatch.setattr(dispatch, "TRITON", True)
-        monkeypatch.setattr(check, "works", lambda device, dtype: reason)
+        monkeypatch.setattr(check, "works", lambda device, dtype, widths: reason)
 
     return found
 
 
 def test_auto_takes_triton_where_it_works(triton, said):
     triton("")
-    assert check.settle("auto", GPU, torch.bfloat16, False) == ("auto", "triton")
-    assert check.settle("triton", GPU, torch.bfloat16, False) == ("triton", "triton")
-    assert check.settle("sdpa", GPU, torch.bfloat16, False) == ("sdpa", "sdpa")
+    assert check.settle("auto", GPU, torch.bfloat16, False, [64]) == ("auto", "triton")
+    assert check.settle("triton", GPU, torch.bfloat16, False, [64]) == ("triton", "triton")
+    assert check.settle("sdpa", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa")
     assert not said
 
 
 def test_auto_falls_back_with_one_line(triton, said):
     triton("CompilationError: no such instruction")
     for _ in range(2):
-        assert check.settle("auto", GPU, torch.bfloat16, False) == ("sdpa", "sdpa")
+        assert check.settle("auto", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa")
     assert len(said) == 1 and "no such instruction" in said[0] and "\n" not in said[0]
     with pytest.raises(DeviceError, match="does not work on this machine: CompilationError"):
-        check.settle("triton", GPU, torch.bfloat16, False)
-    assert check.settle("sdpa", GPU, torch.bfloat16, False) == ("sdpa", "sdpa"), "not tried"
+        check.settle("triton", GPU, torch.bfloat16, False, [64])
+    assert check.settle("sdpa", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa"), "not tried"
 
 
 def test_auto_without_triton_says_so(monkeypatch, said):
     monkeypatch.setattr(dispatch, "TRITON", False)
-    assert check.settle("auto", GPU, torch.bfloat16, False) == ("auto", "sdpa")
+    assert check.settle("auto", GPU, torch.bfloat16, False, [64]) == ("auto", "sdpa")
     assert said == ["attention: Triton is not installed, so torch's own kernels are used"]
 
 
@@ -181,7 +181,7 @@ def pretended(monkeypatch):
 def test_what_is_right_works_even_in_inference(pretended, dtype):
     pretended(lambda out: out)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert check.works(CPU, dtype) == ""
+        assert check.works(CPU, dtype, [64]) == ""
 
 
 def test_what_does_not_work_is_named(pretended):
@@ -204,7 +204,7 @@ def test_what_does_not_work_is_named(pretended):
         (WrongSlope.apply, "its dq is off by 0.5"),
     ):
         pretended(f)
-        found = check.works(CPU, torch.float32)
+        found = check.works(CPU, torch.float32, [64])
         assert reason in found and "\n" not in found
 
 

@@ -160,7 +160,8 @@ class Hardware:
                     p.data = p.data.contiguous(memory_format=torch.channels_last)
         if layers := _attending(module):
             twice = getattr(module, "second_order", False)
-            backend, self.attends = settle(self.attention, self.device, self.dtype, twice)
+            widths = sorted({layer.head_width for layer in layers})
+            backend, self.attends = settle(self.attention, self.device, self.dtype, twice, widths)
             for layer in layers:
                 layer.backend, layer.twice = backend, twice
         return module

@@ -141,6 +141,8 @@ class ViT(nn.Module):
 class Block(Attends):
     """One layer of a transformer, normalized first."""
 
+    head_width = HEAD
+
     backend = "sdpa"  # not what a run is set to: features are compared between runs
 
     def __init__(

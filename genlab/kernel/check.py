@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
@@ -53,8 +55,9 @@ def works(device: torch.device, dtype: torch.dtype) -> str:
     On a prefix mask with shared key heads, of two tiles and a bit: every part of the kernel is in
     it, and its result and slopes are compared with those of the plain products in float32.
     """
+    here = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with here, torch.inference_mode(False), torch.enable_grad():
             pairs = zip(*(_tried(b, device, dtype) for b in ("triton", "plain")), strict=True)
             for name, (found, wanted) in zip(("result", "dq", "dk", "dv"), pairs, strict=True):
                 error = (found.float() - wanted).abs().max() / wanted.abs().max()

@@ -25,6 +25,7 @@ __all__ = ["CONFIGS", "INTERPRETED", "Config", "Key", "best", "candidates"]
 
 Kernel = Literal["forward", "keys", "queries"]
 INTERPRETED = interpreted()
+WORTH = 512  # tokens from which tiles are timed; below, launching takes as long as computing
 ROUNDS = 5  # timings of a candidate, of which the median counts
 
 
@@ -157,7 +158,7 @@ def best(
     known = _known()
     if name not in known:
         fit = candidates(kernel, key, descriptors)
-        if torch.cuda.is_current_stream_capturing():
+        if key.length < WORTH or torch.cuda.is_current_stream_capturing():
             return fit[0]
         say_once("attention: tiles are timed now and kept, once for each kind of call on this GPU")
         known[name] = _timed(fit, run)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from collections.abc import Sequence
-=======
 from contextlib import nullcontext
->>>>>>> h5-wiring
 
 import torch
 from torch import Tensor
@@ -65,22 +62,12 @@ def works(device: torch.device, dtype: torch.dtype, widths: Sequence[int]) -> st
     one by ranks, which has every part of the kernel in it. Results and slopes are compared with
     those of the plain products in float32. Widths it has no tiles for are left out.
     """
-<<<<<<< HEAD
     masks = MaskSpec.bidirectional(160), MaskSpec.prefix(50, 160)
     tried = [(w, m) for w in widths if w <= WIDEST[dtype] for m in masks]
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            return next(filter(None, (_wrong(device, dtype, *case) for case in tried)), "")
-=======
     here = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     try:
         with here, torch.inference_mode(False), torch.enable_grad():
-            pairs = zip(*(_tried(b, device, dtype) for b in ("triton", "plain")), strict=True)
-            for name, (found, wanted) in zip(("result", "dq", "dk", "dv"), pairs, strict=True):
-                error = (found.float() - wanted).abs().max() / wanted.abs().max()
-                if not error <= TOLERANCE[dtype]:  # also when it is NaN
-                    return f"its {name} is off by {error:.2g} of the largest value"
->>>>>>> h5-wiring
+            return next(filter(None, (_wrong(device, dtype, *case) for case in tried)), "")
     except Exception as e:  # compilers and drivers raise anything
         first = next(iter(str(e).strip().splitlines()), "")
         return f"{type(e).__name__}: {first}" if first else type(e).__name__

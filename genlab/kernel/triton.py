@@ -8,6 +8,7 @@ differentiation would be zero through it; `dispatch` never brings it here.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -82,7 +83,8 @@ def _attention(
     from genlab.kernel import launch
 
     more = (side_q, side_k, lists_k, lists_q, block, segmented, left, right, slopes, seed)
-    return launch.attention(q, k, v, launch.Call(mask, *more, scale, dropout))
+    with _on(q.device):
+        return launch.attention(q, k, v, launch.Call(mask, *more, scale, dropout))
 
 
 @_attention.register_fake
@@ -116,7 +118,9 @@ def _backward(
     from genlab.kernel import launch
 
     more = (side_q, side_k, lists_k, lists_q, block, segmented, left, right, slopes, seed)
-    return launch.gradients(q, k, v, out, lse, do, dlse, launch.Call(mask, *more, scale, dropout))
+    call = launch.Call(mask, *more, scale, dropout)
+    with _on(q.device):
+        return launch.gradients(q, k, v, out, lse, do, dlse, call)
 
 
 @_backward.register_fake
@@ -139,6 +143,11 @@ def _differentiated(ctx: Any, do: Tensor | None, dlse: Tensor | None) -> tuple[A
 
 
 _attention.register_autograd(_differentiated, setup_context=_remember)
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """Triton launches on the current device, which need not be that of the tensors."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _room(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -158,8 +158,8 @@ class _Viewed:
 def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) -> Built:
     """Constructs every room of a resolved config.
 
-    meta: weights without storage, to find every problem at no cost. Raises ConfigError with all
-    problems at once; DataError and DeviceError as they come.
+    meta: weights without storage, to find every problem of a training at no cost. Raises
+    ConfigError with all problems at once; DataError and DeviceError as they come.
     """
     problems: list[str] = []
 
@@ -190,7 +190,7 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     except ValueError as e:
         problems.append(str(e))
     classes = _classes(config["model"]["classes"], data, problems)
-    spec = Spec(codec.spec.shape, classes)
+    spec = replace(codec.spec, classes=classes)
     torch.default_generator.manual_seed(hash64(config["seed"], INIT))
     with torch.device("meta" if meta else "cpu"):
         networks = {
@@ -211,7 +211,9 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     if problems:
         raise ConfigError(*problems)
     solver = PathSolver(sampler, guidance, process)
-    if not meta:
+    if meta:
+        hardware.check_training(model)
+    else:
         hardware.place(model)
         if hardware.compile:
             _compile(model, networks)

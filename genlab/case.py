@@ -74,7 +74,8 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case
     )
     told["batch"] = asked["batch"]
     env = environment(built.hardware, built.data)
-    machine = [built.hardware.precision, built.hardware.device.type, env["genlab"], env["git"]]
+    machine = [built.hardware.precision, built.hardware.device.type]
+    machine += [env[key] for key in ("attention", "genlab", "git")]
     return Case(
         title=f"{run.title} at image {int(loaded.checkpoint):,}",
         subject=subject,

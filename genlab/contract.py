@@ -48,10 +48,13 @@ class Spec:
 
     shape: event shape S, e.g. (3, 32, 32) or (2,).
     classes: number of labels K the run uses, None without labels.
+    vocabulary: number of token values, which are then 0 .. vocabulary - 1; None where data are
+        numbers.
     """
 
     shape: tuple[int, ...]
     classes: int | None = None
+    vocabulary: int | None = None
 
 
 class Noise(Protocol):

@@ -39,7 +39,7 @@ EXTRAS = {
 def lines(root: str, outputs: str) -> Iterator[str]:
     """The report, line by line, so that slow probes do not hold back what is known."""
     yield _mark(True, f"genlab {__version__}, Python {platform.python_version()}", sys.prefix)
-    for probe in (_cpu, _torch, _cuda, _triton, _choice):
+    for probe in (_cpu, _torch, _cuda, _triton, _compiler, _choice, _attention):
         yield from _guarded(probe)
     yield from _guarded(_data, root)
     yield from _guarded(_extras)
@@ -135,7 +135,7 @@ def _triton() -> Iterator[str]:
     try:
         version = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
-        yield _mark(False, "Triton", "not installed; torch's own attention is used")
+        yield _mark(False, "Triton", "not installed")
         return
     import torch
 
@@ -145,11 +145,36 @@ def _triton() -> Iterator[str]:
         yield _mark(False, f"Triton {version} is installed", "but it needs a CUDA device")
 
 
+def _compiler() -> Iterator[str]:
+    name = os.environ.get("CXX", "g++")
+    where = shutil.which(name)
+    what = f"C++ compiler {name}, for hardware.compile=true and Triton"
+    yield _mark(bool(where), what, where or "not found")
+
+
 def _choice() -> Iterator[str]:
     from genlab.hardware import auto
 
     device, precision = auto.choose()
     yield _mark(True, f"hardware=auto would use {device} with {precision}")
+
+
+def _attention() -> Iterator[str]:
+    import torch
+
+    from genlab.hardware import auto
+    from genlab.kernel.check import works
+    from genlab.kernel.dispatch import TRITON
+
+    device, precision = auto.choose()
+    name, why = "sdpa", "Triton is for GPUs"
+    if device == "cuda" and TRITON:
+        why = works(torch.device(device), auto.DTYPES[precision])
+        name, why = ("sdpa", f"Triton does not work: {why}") if why else ("triton", "tried out")
+    elif device == "cuda":
+        why = "Triton is not installed"
+    good = name == "triton" or device == "cpu"
+    yield _mark(good, f"hardware.attention=auto would use {name}", why)
 
 
 def _data(root: str) -> Iterator[str]:

@@ -27,6 +27,7 @@ EXACT = (
     "channels_last",
     "compile",
     "deterministic",
+    "attention",
     "micro_batch",
 )
 """Entries that bit-for-bit equality depends on."""
@@ -47,6 +48,7 @@ def environment(hardware: Hardware, data: Dataset | None) -> dict[str, Any]:
         "channels_last": hardware.channels_last,
         "compile": hardware.compile,
         "deterministic": hardware.deterministic,
+        "attention": hardware.attends,
         "micro_batch": hardware.micro_batch,
         "world": dist.world(),
         "data": getattr(data, "notes", {}),
@@ -59,6 +61,9 @@ def changes(folder: Path, now: Mapping[str, Any]) -> str:
         then = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "its environment was not recorded"
+    if "attention" not in then:  # runs that are older than it had torch's alone
+        new = now["attention"] in ("triton", "flex")
+        then["attention"] = "sdpa" if new else now["attention"]
     return ", ".join(f"{k} was {then.get(k)}, is {now[k]}" for k in EXACT if then.get(k) != now[k])
 
 

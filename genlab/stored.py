@@ -73,7 +73,8 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
                     defaults = _defaults(room, name)
                     new = {k: defaults[k] for k in sorted(missing) if k in defaults}
                     words = ", ".join(f"{k}={v}" for k, v in new.items())
-                    print(f"{room} {name!r} of this run lacks keys: {words}", file=sys.stderr)
+                    line = f"{room} {name!r} of this run lacks keys: {words} (the defaults)"
+                    print(line, file=sys.stderr)
                     node |= new
     return config
 

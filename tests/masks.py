@@ -60,8 +60,32 @@ def written_out(mask):
                 seen[r, i, j] = (
                     row("rank_k", r, j, 0) <= row("rank_q", r, i, 0)
                     and row("segment_k", r, j, 0) == row("segment_q", r, i, 0)
+                    and (mask.kind != "causal" or apart >= 0)
                     and (left < 0 or apart <= left)
                     and (right < 0 or -apart <= right)
                     and bool(row("valid", r, j, True))
                 )
     return seen
+
+
+def by_hand(q, k, v, mask, scale=None):
+    """(softmax(s) v, log sum exp s) in float64, one query after the other, from the definition."""
+    q, k, v = (t.double() for t in (q, k, v))
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    seen, (at_q, at_k) = written_out(mask), mask.positions()
+    out, sums = torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), dtype=torch.float64)
+    for b in range(len(q)):
+        for h in range(q.shape[1]):
+            shared = h // (q.shape[1] // k.shape[1])
+            for i in range(q.shape[2]):
+                js = seen[b % len(seen), i].nonzero()[:, 0]
+                if not len(js):
+                    continue
+                s = scale * (k[b, shared, js] @ q[b, h, i])
+                if mask.slopes is not None:
+                    apart = at_q[b % len(at_q), i] - at_k[b % len(at_k), js]
+                    s = s - mask.slopes[h].double() * apart.abs()
+                weights = (s - s.max()).exp()
+                out[b, h, i] = weights @ v[b, shared, js] / weights.sum()
+                sums[b, h, i] = s.max() + weights.sum().log()
+    return out, sums

@@ -224,6 +224,7 @@ def test_bits_per_dimension_of_a_one_layer_flow_by_hand():
         precision="fp32",
         compile=False,
         deterministic=True,
+        attention="auto",
         channels_last=False,
         threads=1,
         micro_batch="auto",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from genlab.contract import Spec
 from genlab.network.dcgan import DCGANDiscriminator, DCGANGenerator
+from genlab.network.dit import DiT
 from genlab.network.mlp import MLP, MLPDiscriminator, MLPGenerator
 from genlab.network.unet import UNet
 from genlab.nn.attention import SelfAttention2d, attention
@@ -28,8 +29,25 @@ tiny_unet = partial(
     embedding=16,
     dropout=0.0,
 )
+tiny_dit = partial(
+    DiT,
+    patch=2,
+    width=16,
+    depth=2,
+    head_width=8,
+    mlp=2.0,
+    position="sincos",
+    qk_norm=False,
+    embedding=16,
+    dropout=0.0,
+)
 tiny_mlp = partial(MLP, width=16, depth=2, embedding=8)
-FIELDS = [(tiny_unet, (1, 8, 8)), (tiny_unet, (3, 8, 8)), (tiny_mlp, (2,))]
+FIELDS = [
+    (tiny_unet, (1, 8, 8)),
+    (tiny_unet, (3, 8, 8)),
+    (tiny_dit, (3, 8, 12)),
+    (tiny_mlp, (2,)),
+]
 
 
 def awake(net: nn.Module) -> nn.Module:

@@ -12,6 +12,9 @@ from torch import nn
 
 from genlab.dist import world
 from genlab.errors import DeviceError
+from genlab.kernel.check import settle
+from genlab.kernel.dispatch import available, no_training
+from genlab.nn.attention import Attends
 from genlab.registry import register
 from genlab.schema import Count
 
@@ -82,7 +85,10 @@ class Hardware:
     """The machine a run computes on.
 
     device: torch.device; precision: fp32 | bf16 | fp16 of the networks (weights stay fp32).
+    attends: who computes attention, once a model that has some is placed; else None.
     """
+
+    attends: str | None = None
 
     def __init__(
         self,
@@ -92,6 +98,7 @@ class Hardware:
         compile: bool,
         deterministic: bool,
         channels_last: bool,
+        attention: Literal["auto", "triton", "flex", "sdpa", "plain"],
         threads: Count | Literal["auto"],
         micro_batch: Count | Literal["auto"],
         devices: Count,
@@ -106,7 +113,9 @@ class Hardware:
         self.device = torch.device(kind, index) if index is not None else torch.device(kind)
         self.dtype = DTYPES[self.precision]
         self.compile, self.channels_last = compile, channels_last
-        self.deterministic = deterministic
+        self.deterministic, self.attention = deterministic, attention
+        if attention != "auto":
+            available(attention, self.device)  # raises now rather than at the first step
         if deterministic and kind == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         cores = (
@@ -139,13 +148,29 @@ class Hardware:
         return torch.autocast(self.device.type, self.dtype)
 
     def place(self, module: nn.Module) -> nn.Module:
-        """Moves a model here, convolution weights in the layout the device prefers."""
+        """Moves a model here, convolution weights in the layout the device prefers.
+
+        Its layers with attention are told who computes it. Raises DeviceError when the one that
+        was asked for does not work.
+        """
         module.to(self.device)
         if self.channels_last:
             for p in module.parameters():
                 if p.dim() == 4:
                     p.data = p.data.contiguous(memory_format=torch.channels_last)
+        if layers := _attending(module):
+            twice = getattr(module, "second_order", False)
+            widths = sorted({layer.head_width for layer in layers})
+            backend, self.attends = settle(self.attention, self.device, self.dtype, twice, widths)
+            for layer in layers:
+                layer.backend, layer.twice = backend, twice
         return module
+
+    def check_training(self, model: nn.Module) -> None:
+        """Raises DeviceError when this model could be drawn from here, but not trained."""
+        twice = getattr(model, "second_order", False)
+        if _attending(model) and not twice:
+            no_training(self.attention, self.device)
 
     def accumulation(self, batch: int) -> tuple[int, int]:
         """(micro-batches per rank, samples in each) of a global batch.
@@ -173,5 +198,11 @@ class Hardware:
             what = f"cpu, {self.threads} thread{'s' if self.threads > 1 else ''}"
             what += f", {bf16_unit()}" if bf16_unit() else ""
         layout = ", channels_last" if self.channels_last else ""
+        layout += f", attention by {self.attends}" if self.attends else ""
         ranks = f", {world()} ranks" if world() > 1 else ""
         return f"{what}, {self.precision}{layout}{', compiled' if self.compile else ''}{ranks}"
+
+
+def _attending(model: nn.Module) -> list[Attends]:
+    """The layers of a model with attention."""
+    return [m for m in model.modules() if isinstance(m, Attends)]

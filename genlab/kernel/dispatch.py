@@ -22,9 +22,12 @@ __all__ = ["BACKENDS", "Backend", "attention", "available", "say_once"]
 Backend = Literal["auto", "triton", "flex", "sdpa", "plain"]
 BACKENDS = ("auto", "triton", "flex", "sdpa", "plain")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-WIDTHS = (1, 256)  # of a head, that the Triton kernel has tiles for
+WIDEST = {torch.float32: 128, torch.bfloat16: 256, torch.float16: 256}
+"""Numbers of a head up to which the Triton kernel has tiles that a GPU's registers hold."""
 SHORT = 256  # tokens up to which the products written out are quicker in bf16 on a CPU
 LONG = 8192  # keys from which a mask written out on a CPU costs more than it saves
+
+TRITON = find_spec("triton") is not None
 
 _SAID: set[str] = set()
 
@@ -85,7 +88,7 @@ def attention(
     them, and some would give zeros for them without a word.
 
     Raises ValueError for shapes and types that do not belong together, DeviceError for a backend
-    that this device does not have.
+    that this device does not have, or that has nothing for these types and widths.
     """
     if torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
@@ -112,11 +115,11 @@ def available(backend: Backend, device: torch.device) -> str:
     """
     cuda = device.type == "cuda"
     if backend == "auto":
-        if cuda and find_spec("triton") is None:
+        if cuda and not TRITON:
             say_once("attention: Triton is not installed, so torch's own kernels are used")
-        return "triton" if cuda and find_spec("triton") else "sdpa"
+        return "triton" if cuda and TRITON else "sdpa"
     if backend == "triton":
-        if find_spec("triton") is None:
+        if not TRITON:
             raise DeviceError(
                 "hardware.attention=triton, but Triton is not installed; install it or use "
                 "hardware.attention=auto"
@@ -127,6 +130,15 @@ def available(backend: Backend, device: torch.device) -> str:
                 "hardware.attention=auto"
             )
     return backend
+
+
+def no_training(backend: str, device: torch.device) -> None:
+    """Raises DeviceError where a backend has no backward pass."""
+    if backend == "flex" and device.type == "cpu":
+        raise DeviceError(
+            "hardware.attention=flex cannot train on a CPU: torch's FlexAttention has no "
+            "backward pass there; use hardware.attention=auto"
+        )
 
 
 def interpreted() -> bool:
@@ -161,7 +173,7 @@ def _chosen(
             )
         return "plain"
     if q.dtype == torch.float64 and backend in ("triton", "flex"):
-        raise ValueError(
+        raise DeviceError(
             f"hardware.attention={backend} computes float32, bfloat16 and float16, not float64; "
             "use hardware.attention=plain"
         )
@@ -172,24 +184,17 @@ def _chosen(
             name = "plain"
         elif cpu and q.dtype == torch.bfloat16 and mask.kind == "full" and q.shape[2] <= SHORT:
             name = "plain"  # the backward pass of torch's kernel takes 2 to 7 times as long there
-    if name == "triton" and not WIDTHS[0] <= q.shape[3] <= WIDTHS[1]:
+    if name == "triton" and q.shape[3] > WIDEST[q.dtype]:
+        heads = f"heads of {q.shape[3]} numbers in {q.dtype}"
         if backend == "triton":
-            raise ValueError(
-                f"hardware.attention=triton has tiles for heads of {WIDTHS[0]} to {WIDTHS[1]} "
-                f"numbers, not {q.shape[3]}; use more heads or hardware.attention=sdpa"
+            raise DeviceError(
+                f"hardware.attention=triton has no tiles for {heads}, {WIDEST[q.dtype]} are the "
+                "most; use more heads or hardware.attention=sdpa"
             )
-        say_once(f"attention: heads of {q.shape[3]} numbers are too wide for Triton; sdpa is used")
+        say_once(f"attention: Triton has no tiles for {heads}, so sdpa is used")
         name = "sdpa"
-    if (
-        name == "flex"
-        and cpu
-        and torch.is_grad_enabled()
-        and any(t.requires_grad for t in (q, k, v))
-    ):
-        raise DeviceError(
-            "hardware.attention=flex cannot train on a CPU: torch's FlexAttention has no "
-            "backward pass there; use hardware.attention=auto"
-        )
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)):
+        no_training(name, q.device)
     if name in ("sdpa", "flex") and dropout:
         if backend != "auto":
             say_once(f"attention: {name} has no dropout here, so the products are written out")

@@ -15,9 +15,10 @@ class Attends(nn.Module):
     """A layer with attention inside.
 
     backend: who computes it, set by the hardware when a model is placed. twice: the model takes
-    second derivatives, so that the products are written out.
+    second derivatives, so that the products are written out. head_width: numbers of a head.
     """
 
+    head_width: int = 64
     backend: Backend = "auto"
     twice: bool = False
 
@@ -55,7 +56,7 @@ class SelfAttention2d(Attends):
                 f"attention over {channels} channels needs a head_width that divides them, "
                 f"and {head_width} does not"
             )
-        self.heads = channels // head_width
+        self.heads, self.head_width = channels // head_width, head_width
         self.norm = GroupNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)

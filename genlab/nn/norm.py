@@ -1,4 +1,4 @@
-"""Group normalization, with a condition's scale and shift folded in."""
+"""Normalization in the type that is given, with a condition's scale and shift folded in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["GroupNorm"]
+__all__ = ["GroupNorm", "LayerNorm", "RMSNorm"]
 
 STRIPS = 8  # parts of a map of pixels that are added up by themselves
 
@@ -46,11 +46,64 @@ class GroupNorm(nn.GroupNorm):
                 x, weight.expand(rows), bias.expand(rows), self.num_groups, self.eps
             )
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        y = F.group_norm(x, self.num_groups, weight, bias, self.eps)
+        with _as_given(x):
+            y = F.group_norm(x, self.num_groups, weight, bias, self.eps)
         if scale is None or shift is None:
             return y
         scale, shift = (v.to(x.dtype)[:, :, None, None] for v in (scale, shift))
         return torch.addcmul(shift, y, 1 + scale)
+
+
+class LayerNorm(nn.Module):
+    """Normalization over the numbers of a token that returns the type it is given.
+
+    y = (x - mean) / sqrt(var + eps) * weight + bias,  then y (1 + scale) + shift if given
+
+    affine: with weight and bias. Statistics are float32, whatever autocast says.
+
+    Reference: Ba et al. 2016, arXiv 1607.06450; scale and shift: Peebles and Xie 2023, arXiv
+    2212.09748, section 3.2.
+    """
+
+    def __init__(self, width: int, affine: bool = True, eps: float = 1e-6) -> None:
+        """width: C."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(width)) if affine else None
+        self.eps = eps
+
+    def forward(
+        self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor:
+        """x [B, T, C]; scale, shift [B, C] or neither -> [B, T, C]."""
+        weight, bias = (None if p is None else p.to(x.dtype) for p in (self.weight, self.bias))
+        with _as_given(x):
+            y = F.layer_norm(x, x.shape[-1:], weight, bias, self.eps)
+        if scale is None or shift is None:
+            return y
+        scale, shift = scale.to(x.dtype)[:, None], shift.to(x.dtype)[:, None]
+        return torch.addcmul(shift, y, 1 + scale)
+
+
+class RMSNorm(nn.Module):
+    """Division by the root of the mean square, in the type that is given.
+
+    y = x / sqrt(mean(x^2) + eps) * weight
+
+    Reference: Zhang and Sennrich 2019, arXiv 1910.07467.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        """width: numbers of the last axis."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., width] -> the same shape."""
+        wide = x.float() if x.dtype != torch.float64 else x
+        rate = wide.square().mean(-1, keepdim=True).add(self.eps).rsqrt()
+        return (wide * rate * self.weight).to(x.dtype)
 
 
 class _ChannelsLast(torch.autograd.Function):
@@ -123,6 +176,11 @@ def _sum(x: Tensor, wide: torch.dtype) -> Tensor:
         return x.sum((2, 3), dtype=wide)
     strips = x.permute(0, 2, 3, 1).reshape(len(x), STRIPS, pixels // STRIPS, -1)
     return strips.sum(2).sum(1, dtype=wide)
+
+
+def _as_given(x: Tensor) -> torch.autocast:
+    """Without autocast, which has norms return float32 on CUDA."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _grouped(v: Tensor, groups: int) -> Tensor:

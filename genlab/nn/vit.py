@@ -141,6 +141,10 @@ class ViT(nn.Module):
 class Block(Attends):
     """One layer of a transformer, normalized first."""
 
+    head_width = HEAD
+
+    backend = "sdpa"  # not what a run is set to: features are compared between runs
+
     def __init__(
         self, width: int, hidden: int, scaled: bool, gelu: Callable[[Tensor], Tensor], eps: float
     ) -> None:

@@ -1,0 +1,113 @@
+"""Whether the Triton kernel works on a device, tried out before anything depends on it."""
+
+from __future__ import annotations
+
+<<<<<<< HEAD
+from collections.abc import Sequence
+=======
+from contextlib import nullcontext
+>>>>>>> h5-wiring
+
+import torch
+from torch import Tensor
+
+from genlab.errors import DeviceError
+from genlab.kernel.dispatch import SHORT, WIDEST, Backend, attention, available, say_once
+from genlab.kernel.mask import MaskSpec
+
+__all__ = ["settle", "works"]
+
+TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.05, torch.float16: 0.02}
+"""Difference from the plain products relative to their largest value: TF32's in float32."""
+
+
+def settle(
+    asked: Backend,
+    device: torch.device,
+    dtype: torch.dtype,
+    twice: bool,
+    widths: Sequence[int],
+) -> tuple[Backend, str]:
+    """(what the layers of a model are told, what computes then, in words), of hardware.attention.
+
+    twice: the model takes second derivatives. widths: of its heads. On a GPU the Triton kernel is
+    tried out; one that does not work here is said, and replaced by torch's kernels where nobody
+    asked for it by name.
+
+    Raises DeviceError where it was asked for by name, and for a backend that is not there.
+    """
+    name = available(asked, device)
+    if twice:
+        say_once(
+            "attention: this model takes second derivatives, which no fused kernel has, so the "
+            "products are written out"
+        )
+        return "plain", "plain"
+    if name == "triton" and device.type == "cuda" and (reason := works(device, dtype, widths)):
+        if asked == "triton":
+            raise DeviceError(
+                f"hardware.attention=triton does not work on this machine: {reason}; use "
+                "hardware.attention=auto"
+            )
+        say_once(
+            f"attention: Triton does not work here, so torch's own kernels are used: {reason}"
+        )
+        return "sdpa", "sdpa"
+    if asked == "auto" and device.type == "cpu" and dtype == torch.bfloat16:
+        return asked, f"{name}, plain up to {SHORT} tokens"
+    return asked, name
+
+
+def works(device: torch.device, dtype: torch.dtype, widths: Sequence[int]) -> str:
+    """Compiles and runs the Triton kernel forward and backward: "", or why it cannot be used.
+
+    For every width of a head, with shared key heads, two tiles and a bit, under the full mask and
+    one by ranks, which has every part of the kernel in it. Results and slopes are compared with
+    those of the plain products in float32. Widths it has no tiles for are left out.
+    """
+<<<<<<< HEAD
+    masks = MaskSpec.bidirectional(160), MaskSpec.prefix(50, 160)
+    tried = [(w, m) for w in widths if w <= WIDEST[dtype] for m in masks]
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            return next(filter(None, (_wrong(device, dtype, *case) for case in tried)), "")
+=======
+    here = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    try:
+        with here, torch.inference_mode(False), torch.enable_grad():
+            pairs = zip(*(_tried(b, device, dtype) for b in ("triton", "plain")), strict=True)
+            for name, (found, wanted) in zip(("result", "dq", "dk", "dv"), pairs, strict=True):
+                error = (found.float() - wanted).abs().max() / wanted.abs().max()
+                if not error <= TOLERANCE[dtype]:  # also when it is NaN
+                    return f"its {name} is off by {error:.2g} of the largest value"
+>>>>>>> h5-wiring
+    except Exception as e:  # compilers and drivers raise anything
+        first = next(iter(str(e).strip().splitlines()), "")
+        return f"{type(e).__name__}: {first}" if first else type(e).__name__
+
+
+def _wrong(device: torch.device, dtype: torch.dtype, width: int, mask: MaskSpec) -> str:
+    pairs = zip(
+        *(_tried(backend, device, dtype, width, mask) for backend in ("triton", "plain")),
+        strict=True,
+    )
+    for name, (found, wanted) in zip(("result", "dq", "dk", "dv"), pairs, strict=True):
+        error = (found.float() - wanted).abs().max() / wanted.abs().max()
+        if not error <= TOLERANCE[dtype]:  # also when it is NaN
+            return f"its {name} is off by {error:.2g} of the largest value"
+    return ""
+
+
+def _tried(
+    backend: Backend, device: torch.device, dtype: torch.dtype, width: int, mask: MaskSpec
+) -> list[Tensor]:
+    """[result, dq, dk, dv] of one small attention; the plain products take the same in float32."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(1, heads, 160, width) for heads in (4, 2, 2)]
+    rows = [torch.randn(s, generator=generator).to(device, dtype) for s in shapes]
+    if backend == "plain":
+        rows = [t.float() for t in rows]
+    q, k, v = (t.requires_grad_() for t in rows)
+    with torch.autocast(device.type, enabled=False):
+        out = attention(q, k, v, mask, backend=backend)
+    return [out.detach(), *torch.autograd.grad(out.float().square().sum(), (q, k, v))]

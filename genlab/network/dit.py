@@ -1,0 +1,137 @@
+"""The diffusion Transformer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from genlab.contract import Spec
+from genlab.nn.embed import Condition
+from genlab.nn.norm import LayerNorm
+from genlab.nn.position import LearnedPositions, grid, sincos
+from genlab.nn.rotary import Rotary
+from genlab.nn.transformer import MLP, AdaLNBlock, SelfAttention
+from genlab.registry import register
+from genlab.schema import Count, Fraction, Positive
+
+__all__ = ["DiT", "patchify", "unpatchify"]
+
+
+def patchify(x: Tensor, patch: int) -> Tensor:
+    """x [B, C, H, W] -> [B, (H/p) (W/p), p p C], a token a patch, row by row."""
+    rows, columns = (side // patch for side in x.shape[2:])
+    x = x.permute(0, 2, 3, 1).unflatten(2, (columns, patch)).unflatten(1, (rows, patch))
+    return x.transpose(2, 3).reshape(len(x), rows * columns, -1)
+
+
+def unpatchify(tokens: Tensor, patch: int, height: int, width: int) -> Tensor:
+    """tokens [B, (H/p) (W/p), p p C] -> [B, C, H, W]: the inverse of `patchify`."""
+    rows, columns = height // patch, width // patch
+    x = tokens.view(len(tokens), rows, columns, patch, patch, -1).transpose(2, 3)
+    return x.reshape(len(tokens), height, width, -1).permute(0, 3, 1, 2)
+
+
+@register("dit")
+class DiT(nn.Module):
+    """Transformer over patches, for fields of images.
+
+    h = W patch + b + position;  `depth` adaLN-zero blocks;  W' ((1 + s) norm(h) + b') a patch,
+    (b', s) = V e,  e the embedding of time and label
+
+    W' and V start at zero, so the field starts at zero.
+
+    Reference: Peebles and Xie 2023, arXiv 2212.09748, section 3.2.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        patch: Count,
+        width: Count,
+        depth: Count,
+        head_width: Count,
+        mlp: Positive,
+        position: Literal["sincos", "learned", "rope"],
+        qk_norm: bool,
+        embedding: Count,
+        dropout: Fraction,
+    ) -> None:
+        """spec: shape (C, H, W), labels K or None; the keys as in configs/network/dit.yaml."""
+        super().__init__()
+        if len(spec.shape) != 3:
+            raise ValueError(
+                f"dit takes images, not data of shape {list(spec.shape)}; use network=mlp and "
+                "codec=points (experiment=toy/flow_matching has both)"
+            )
+        channels, *size = spec.shape
+        if any(side % patch for side in size):
+            fits = [str(p) for p in range(1, min(size) + 1) if not any(s % p for s in size)]
+            raise ValueError(
+                f"{size[0]}x{size[1]} pixels cannot be cut into patches of {patch}x{patch}; "
+                f"patch may be {', '.join(fits)}"
+            )
+        if position == "rope" and head_width % 4:
+            raise ValueError(
+                f"position=rope turns by rows and by columns, which needs a head_width that is a "
+                f"multiple of 4, and {head_width} is not; use another or position=sincos"
+            )
+        if position == "sincos" and width % 4:
+            raise ValueError(
+                f"position=sincos has sines and cosines of rows and columns, which needs a width "
+                f"that is a multiple of 4, and {width} is not; use another or position=learned"
+            )
+        self.patch, self.size = patch, (size[0], size[1])
+        places = grid(size[0] // patch, size[1] // patch)
+        self.stem = nn.Linear(patch**2 * channels, width)
+        self.learned = LearnedPositions(len(places), width) if position == "learned" else None
+        # what follows from the config is in no checkpoint
+        fixed = sincos(places, width) if position == "sincos" else None
+        self.register_buffer("fixed", fixed, persistent=False)
+        rotary = Rotary(head_width, axes=2) if position == "rope" else None
+        self.register_buffer("places", places if rotary else None, persistent=False)
+        self.condition = Condition(embedding, spec.classes)
+        self.blocks = nn.ModuleList(
+            AdaLNBlock(
+                width,
+                embedding,
+                SelfAttention(width, head_width, qk_norm=qk_norm, rotary=rotary, dropout=dropout),
+                MLP(width, round(mlp * width)),
+                dropout,
+            )
+            for _ in range(depth)
+        )
+        self.norm = LayerNorm(width, affine=False)
+        self.modulation = nn.Linear(embedding, 2 * width)
+        self.head = nn.Linear(width, patch**2 * channels)
+        self._start()
+
+    def _start(self) -> None:
+        """Starting weights: Glorot's for what makes tokens of tokens, zero for what must be."""
+        inner = (part for block in self.blocks for part in (block.attention, block.mlp))
+        for layer in (m for part in (self.stem, *inner) for m in part.modules()):
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        for layer in (self.modulation, self.head):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def compiled_regions(self) -> list[nn.Module]:
+        """The blocks, which are all alike: the first is compiled, and the others are done."""
+        return list(self.blocks)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """x [B, C, H, W], t [B] in [0, 1], y [B] or None -> [B, C, H, W] float32."""
+        e = self.condition(t, y)
+        h = self.stem(patchify(x, self.patch))
+        if self.learned is not None:
+            h = self.learned(h)
+        if self.fixed is not None:
+            h = h + self.fixed.to(h.dtype)
+        for block in self.blocks:
+            h = block(h, e, position=self.places)
+        shift, scale = self.modulation(e).chunk(2, 1)
+        tokens = self.head(self.norm(h, scale, shift))
+        return unpatchify(tokens, self.patch, *self.size).float()

@@ -1,0 +1,230 @@
+"""The Transformer over tokens, and how it writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genlab.contract import Noise, Spec
+from genlab.kernel.mask import MaskSpec
+from genlab.nn.cache import KVCache
+from genlab.nn.choice import choose, narrow
+from genlab.nn.extrapolate import ReRoPE
+from genlab.nn.norm import LayerNorm
+from genlab.nn.position import LearnedPositions, sincos
+from genlab.nn.rotary import Rotary
+from genlab.nn.transformer import MLP, Block, SelfAttention
+from genlab.registry import register
+from genlab.schema import Count, Fraction, Positive
+
+__all__ = ["GPT"]
+
+
+@register("gpt")
+class GPT(nn.Module):
+    """Transformer over tokens, one network under every mask.
+
+    h = E token + position;  `depth` blocks under the mask;  logits = W norm(h)
+
+    Logits at place i are of token i + 1: under a causal mask of the next token, under a prefix
+    mask of a text that continues another. Where all is seen, tokens to predict are replaced by
+    `mask_token` first. Under a mask of two streams (`MaskSpec.permuted(..., stream="both")`) the
+    tokens are followed by as many queries, all one learned vector; the logits are those of the
+    queries, of token i at place i. The weights are the same under every mask.
+
+    vocabulary: K, of the logits. mask_token: K, one more value that tokens may have.
+
+    Reference: Radford et al. 2019, "Language models are unsupervised multitask learners"; prefix
+    masks: Dong et al. 2019, arXiv 1905.03197; two streams: Yang et al. 2019, arXiv 1906.08237.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        width: Count,
+        depth: Count,
+        head_width: Count,
+        kv_heads: Count | None,
+        mlp: Positive,
+        position: Literal["learned", "sincos", "rope", "none"],
+        base: Positive,
+        stretch: Literal["none", "interpolate", "ntk", "mixed"],
+        factor: Positive,
+        reach: Count | None,
+        logn: bool,
+        qk_norm: bool,
+        tied: bool,
+        dropout: Fraction,
+    ) -> None:
+        """spec: its vocabulary, and a shape of T tokens; the keys as in configs/network/gpt.yaml.
+
+        Raises ValueError for data that are no tokens, and for widths and keys that do not fit.
+        """
+        super().__init__()
+        if spec.vocabulary is None:
+            raise ValueError(
+                f"gpt takes tokens, and the data are numbers of shape {list(spec.shape)}; use "
+                "network=unet for images, or network=mlp and codec=points for points"
+            )
+        if position != "rope" and (stretch != "none" or reach is not None):
+            raise ValueError(
+                f"stretch and reach are of positions by rotation, and position={position}; "
+                "use position=rope, or stretch=none and reach=null"
+            )
+        self.length = math.prod(spec.shape)
+        self.vocabulary = self.mask_token = spec.vocabulary
+        self.width, self.position = width, position
+        self.embed = nn.Embedding(spec.vocabulary + 1, width)
+        self.query = nn.Parameter(torch.empty(width))
+        self.learned = LearnedPositions(self.length, width) if position == "learned" else None
+        rotary = None
+        if position == "rope":
+            rotary = Rotary(head_width, base=base, stretch=stretch, factor=factor)
+
+        def attention() -> SelfAttention:
+            shared = {
+                "kv_heads": kv_heads,
+                "qk_norm": qk_norm,
+                "logn": self.length if logn else None,
+                "dropout": dropout,
+            }
+            if reach is not None:
+                return ReRoPE(width, head_width, rotary=rotary, reach=reach, **shared)
+            return SelfAttention(width, head_width, rotary=rotary, **shared)
+
+        self.blocks = nn.ModuleList(
+            Block(width, attention(), MLP(width, round(mlp * width)), dropout)
+            for _ in range(depth)
+        )
+        self.norm = LayerNorm(width)
+        self.head = None if tied else nn.Linear(width, spec.vocabulary, bias=False)
+        self._start()
+
+    def _start(self) -> None:
+        """Starting weights as in GPT-2: 0.02, less for what each block adds to the sum."""
+        for layer in self.modules():
+            if isinstance(layer, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(layer.weight, std=0.02)
+            if isinstance(layer, nn.Linear) and layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        for block in self.blocks:
+            for layer in (block.attention.out, block.mlp[-1]):
+                nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * len(self.blocks)))
+        nn.init.normal_(self.query, std=0.02)
+
+    def compiled_regions(self) -> Sequence[nn.Module]:
+        """The blocks, which are all alike: the first is compiled, and the others are done."""
+        return list(self.blocks)
+
+    def forward(
+        self, tokens: Tensor, mask: MaskSpec | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        """tokens int64 [B, T] in 0 .. K -> logits [B, T, K] float32.
+
+        mask: for T tokens, or for T and T queries over T; None is causal. Tokens stand at its
+        positions. cache: of the tokens before, which takes these up; the mask is one of its own.
+        Raises ValueError for more tokens than there are learned positions.
+        """
+        length = tokens.shape[1]
+        if mask is None:
+            mask = MaskSpec.causal(length) if cache is None else cache.mask(length)
+        mask = mask.to(tokens.device)
+        h = self.embed(tokens)
+        streams = mask.queries == 2 * length
+        if streams:
+            if self.position == "none" and mask.slopes is None:
+                raise ValueError(
+                    "with position=none queries do not know what place they ask for; "
+                    "use position=rope, sincos or learned"
+                )
+            h = torch.cat([h, self.query.to(h.dtype).expand_as(h)], 1)
+        at = self._places(mask, tokens.device)
+        h = self._placed(h, at)
+        for i, block in enumerate(self.blocks):
+            layer = None if cache is None else cache.layers[i]
+            h = block(h, mask, at, length if streams else None, layer)
+        if cache is not None:
+            cache.advance(length)
+        h = self.norm(h[:, length:] if streams else h)
+        weight = self.embed.weight[: self.vocabulary] if self.head is None else self.head.weight
+        return F.linear(h, weight).float()
+
+    def _places(self, mask: MaskSpec, device: torch.device) -> Tensor:
+        """Positions of the queries of a mask, [T] or [R, T]."""
+        if mask.position_q is not None:
+            return mask.position_q
+        if self.learned is not None:
+            self._reach(mask.keys)
+        return torch.arange(mask.keys - mask.queries, mask.keys, device=device)
+
+    def _reach(self, tokens: int) -> None:
+        if tokens > self.length:
+            raise ValueError(
+                f"position=learned has {self.length} places, and {tokens} tokens are asked for; "
+                "use position=rope to read further than was trained"
+            )
+
+    def _placed(self, h: Tensor, at: Tensor) -> Tensor:
+        """h [B, T, C] with what says where its tokens stand added."""
+        if self.learned is not None:
+            return h + F.embedding(at, self.learned.table).to(h.dtype)
+        if self.position == "sincos":
+            waves = sincos(at.reshape(-1, 1), self.width).unflatten(0, at.shape)
+            return h + waves.to(h.dtype)
+        return h
+
+    def cache(self, batch: int, length: int) -> KVCache:
+        """An empty cache for texts of up to `length` tokens, in the type keys come in."""
+        if self.learned is not None:
+            self._reach(length)
+        attention = self.blocks[0].attention
+        weight = attention.qkv.weight
+        kind = weight.device.type
+        return KVCache(
+            len(self.blocks),
+            batch,
+            attention.kv_heads,
+            length,
+            attention.head_width,
+            device=weight.device,
+            dtype=torch.get_autocast_dtype(kind)
+            if torch.is_autocast_enabled(kind)
+            else weight.dtype,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: Tensor,
+        n: int,
+        noise: Noise,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        whole: bool = False,
+        adapt: Callable[[MaskSpec], MaskSpec] = lambda mask: mask,
+    ) -> Tensor:
+        """prompt int64 [B, P], P >= 1 -> [B, P + n], n tokens more, one after the other.
+
+        temperature, top_k, top_p: as of `choice.narrow`. whole: the tokens of the prompt see each
+        other, as under a prefix mask. adapt: what the masks of training had besides, e.g.
+        `lambda mask: mask.sloped(slopes)`. noise: of as many rows as the prompt.
+        """
+        if not prompt.shape[1]:
+            raise ValueError("a prompt has at least one token")
+        cache = self.cache(len(prompt), prompt.shape[1] + n)
+        mask = cache.mask(prompt.shape[1], whole=whole)
+        text, new = [prompt], prompt
+        for _ in range(n):
+            logits = self(new, adapt(mask), cache)[:, -1]
+            new = choose(narrow(logits, temperature, top_k, top_p), noise)[:, None]
+            text.append(new)
+            mask = cache.mask(1)
+        return torch.cat(text, 1)

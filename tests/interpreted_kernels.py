@@ -1,0 +1,147 @@
+"""Run by test_triton.py with TRITON_INTERPRET=1: numbers against dense ones in float64."""
+
+import pytest
+import torch
+from dense_attention import all_of, dense, inputs, masks
+
+from genlab.kernel import tuning
+from genlab.kernel.dispatch import attention
+from genlab.kernel.mask import MaskSpec
+from genlab.kernel.tuning import Config
+
+assert tuning.INTERPRETED
+
+
+def compared(mask, dtype=torch.float32, **shape):
+    """Largest errors of the kernel and of the plain products: of out, lse and the gradients."""
+    given = inputs(mask, dtype=dtype, **shape)
+    true = all_of(lambda *t: dense(*t, mask), given)
+
+    def errors(backend):
+        found = all_of(lambda *t: attention(*t, mask, lse=True, backend=backend), given)
+        return [float((a.double() - b).abs().max()) for a, b in zip(found, true, strict=True)]
+
+    return errors("triton"), errors("plain"), [float(t.abs().max()) for t in true]
+
+
+def assert_near(found, plain, sizes, least=1e-6):
+    """At most twice the error of the dense computation of the same type."""
+    for mine, theirs, size in zip(found, plain, sizes, strict=True):
+        assert mine <= max(2 * theirs, least * max(1, size))
+
+
+@pytest.mark.parametrize("kind", masks(66))
+def test_every_mask(kind):
+    assert_near(*compared(masks(66)[kind]), least=3e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["full", "causal", "both", "packed window", "alibi"])
+def test_half_precision(kind, dtype):
+    assert_near(*compared(masks(40)[kind], dtype))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 17), (17, 1), (33, 17), (129, 65), (65, 129)])
+@pytest.mark.parametrize("kind", ["full", "causal", "padded"])
+def test_odd_lengths(shape, kind):
+    """More queries than keys leave causal rows empty."""
+    assert_near(*compared(masks(*shape)[kind]), least=3e-6)
+
+
+@pytest.mark.parametrize("shared", [1, 2, 8])
+@pytest.mark.parametrize("kind", ["causal", "prefix"])
+def test_heads_that_share_keys(shared, kind):
+    assert_near(*compared(masks(40)[kind], heads=8, shared=shared, batch=2), least=3e-6)
+
+
+@pytest.mark.parametrize("width", [1, 5, 24, 64, 128, 256])
+def test_widths_of_a_head(width):
+    """Those that are no power of two are padded."""
+    dtype = torch.float32 if width <= 128 else torch.float16
+    found, plain, sizes = compared(MaskSpec.causal(20), dtype, width=width)
+    assert_near(found, plain, sizes, least=3e-6)
+
+
+def test_a_query_that_sees_nothing():
+    mask = MaskSpec.permuted(torch.arange(40).flip(0), stream="query")
+    q, k, v = inputs(mask)
+    out, lse = attention(q, k, v, mask, lse=True, backend="triton")
+    (out.sum() + lse.where(lse.isfinite(), 0).sum()).backward()
+    assert (out[:, :, 39] == 0).all() and (lse[:, :, 39] == -torch.inf).all()
+    assert (q.grad[:, :, 39] == 0).all()
+    assert all(t.grad.isfinite().all() for t in (q, k, v))
+
+
+def test_no_keys_and_no_queries():
+    q, k = torch.randn(2, 2, 3, 16), torch.randn(2, 2, 0, 16)
+    out, lse = attention(q, k, k, lse=True, backend="triton")
+    assert (out == 0).all() and (lse == -torch.inf).all()
+    assert attention(k, q, q, backend="triton").shape == (2, 2, 0, 16)
+
+
+@pytest.mark.parametrize(
+    "tile", [Config(32, 32, 4, 1), Config(32, 64, 4, 1), Config(64, 64, 4, 1)]
+)
+@pytest.mark.parametrize("kind", ["causal", "packed", "content"])
+def test_tiles_of_other_sizes(tile, kind, monkeypatch):
+    """A block of the lists is one, two or four tiles."""
+    monkeypatch.setattr(tuning, "INTERPRETER", tile)
+    assert_near(*compared(masks(66)[kind]), least=3e-6)
+
+
+@pytest.mark.parametrize("kind", ["causal", "prefix"])
+def test_tiles_by_descriptors(kind, monkeypatch):
+    monkeypatch.setattr(tuning, "INTERPRETER", Config(64, 32, 4, 1, True))
+    assert_near(*compared(masks(66)[kind]), least=3e-6)
+
+
+def test_strides():
+    """Views of one projection, and gradients that were expanded."""
+    mask = MaskSpec.prefix(20, 50)
+    qkv = torch.randn(2, 50, 3, 4, 16, requires_grad=True)
+
+    def slope(attend):
+        (grad,) = torch.autograd.grad(attend(*qkv.permute(2, 0, 3, 1, 4)).sum(), qkv)
+        return grad
+
+    found = slope(lambda *t: attention(*t, mask, backend="triton"))
+    true = slope(lambda *t: dense(*t, mask)[0])
+    torch.testing.assert_close(found, true.float(), atol=1e-5, rtol=1e-5)
+    q, k, v = (torch.randn(2, 4, 16, 50).mT for _ in range(3))  # the width is not the inner axis
+    found = attention(q, k, v, mask, backend="triton")
+    torch.testing.assert_close(found, dense(q, k, v, mask)[0].float(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["causal", "packed window"])
+def test_dropout_takes_the_places_of_the_plain_products(kind):
+    mask = masks(40)[kind]
+    given = inputs(mask)
+    found = []
+    for backend in ("triton", "plain"):
+
+        def attend(*t, backend=backend):
+            torch.manual_seed(3)
+            return attention(*t, mask, dropout=0.3, lse=True, backend=backend)
+
+        found.append(all_of(attend, given))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found[0][0], all_of(lambda *t: dense(*t, mask), given)[0].float())
+
+
+def test_the_backward_pass_is_the_same_every_time():
+    mask = masks(40)["both"]
+    given = inputs(mask, dtype=torch.float16, shared=1)
+    runs = [
+        all_of(lambda *t: attention(*t, mask, lse=True, backend="triton"), given) for _ in range(2)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_a_packed_batch_is_the_sequences_one_by_one():
+    lengths = [7, 30, 1, 20]
+    q, k, v = inputs(MaskSpec.packed(lengths, causal=True))
+    found = attention(q, k, v, MaskSpec.packed(lengths, causal=True), backend="triton")
+    parts = zip(*(t.split(lengths, 2) for t in (q, k, v)), strict=True)
+    alone = torch.cat([attention(*part, MaskSpec.causal(part[0].shape[2])) for part in parts], 2)
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)

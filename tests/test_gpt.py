@@ -1,0 +1,331 @@
+"""The Transformer over tokens: what its masks hide, its cache, its sampler, and that it learns."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounter
+from torch.testing import assert_close
+
+from genlab.build import build
+from genlab.config import compose
+from genlab.contract import Spec
+from genlab.errors import ConfigError
+from genlab.kernel.mask import MaskSpec
+from genlab.network.gpt import GPT
+from genlab.nn.position import alibi_slopes
+from genlab.noise import SampleNoise
+from genlab.registry import PACKAGE
+
+T, K = 12, 11
+KEYS = {
+    "width": 32,
+    "depth": 2,
+    "head_width": 8,
+    "kv_heads": None,
+    "mlp": 2.0,
+    "position": "rope",
+    "base": 10000.0,
+    "stretch": "none",
+    "factor": 1.0,
+    "reach": None,
+    "logn": False,
+    "qk_norm": False,
+    "tied": True,
+    "dropout": 0.0,
+}
+PLACED = {
+    "rope": {},
+    "learned": {"position": "learned"},
+    "sincos": {"position": "sincos", "tied": False},
+    "none": {"position": "none"},
+    "rerope": {"reach": 3},
+    "logn": {"logn": True, "qk_norm": True},
+    "shared": {"kv_heads": 2, "stretch": "ntk", "factor": 2.0},
+}
+ORDER = torch.tensor([3, 0, 5, 1, 10, 2, 4, 6, 11, 9, 8, 7])
+SLOPES = alibi_slopes(4)
+MASKS = {
+    "bidirectional": MaskSpec.bidirectional(T),
+    "causal": MaskSpec.causal(T),
+    "prefix": MaskSpec.prefix(5, T),
+    "blocks": MaskSpec.block_causal([2, 4, 1, 5]),
+    "content": MaskSpec.permuted(ORDER),
+    "streams": MaskSpec.permuted(ORDER, stream="both"),
+    "targets": MaskSpec.permuted(ORDER, ORDER % 3 > 0, stream="both"),
+    "window": MaskSpec.sliding_window(T, left=2),
+    "packed": MaskSpec.packed([5, 4, 3], causal=True),
+    "alibi": MaskSpec.causal(T).sloped(SLOPES),
+    "padded": MaskSpec.bidirectional(T).padded(torch.arange(T) < 9),
+}
+
+
+def gpt(length=T, vocabulary=K, seed=0, scale=5.0, **keys):
+    """A small network; scale: of its starting weights, so that what it sees matters."""
+    torch.manual_seed(seed)
+    net = GPT(Spec((length,), vocabulary=vocabulary), **{**KEYS, **keys}).eval()
+    with torch.no_grad():
+        for p in net.parameters():
+            if p.dim() == 2:
+                p.mul_(scale)
+    return net
+
+
+def tokens(rows=2, length=T, seed=0):
+    return torch.randint(K, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+# --- what a mask hides ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("reach", [None, 3])
+@torch.no_grad()
+def test_logits_depend_on_exactly_what_the_mask_shows(name, reach):
+    """Through two layers: on what a token sees, and on what that sees in the layer below."""
+    mask = MASKS[name]
+    if mask.slopes is not None and reach:
+        pytest.skip("distances are bounded or sloped, not both")
+    net, x = gpt(reach=reach), tokens(1)
+    allowed = mask.dense()[0]
+    content = allowed[:T].int() + torch.eye(T, dtype=torch.int32)
+    if mask.queries == 2 * T:
+        seen = allowed[T:].int() @ content > 0
+    else:
+        seen = content @ content > 0
+    before = net(x, mask)
+    for j in range(T):
+        other = x.clone()
+        other[:, j] = (other[:, j] + 1) % K
+        moved = (net(other, mask) - before).abs().amax(2)[0]
+        assert torch.equal(moved > 1e-5, seen[:, j]), j
+        assert (moved[~seen[:, j]] < 1e-6).all()
+
+
+@torch.no_grad()
+def test_a_mask_may_be_another_for_every_text():
+    net, x = gpt(), tokens(3)
+    prefix = torch.tensor([0, 4, 12])
+    whole = net(x, MaskSpec.prefix(prefix, T))
+    for i, n in enumerate(prefix.tolist()):
+        assert_close(whole[i : i + 1], net(x[i : i + 1], MaskSpec.prefix(n, T)))
+
+
+@pytest.mark.parametrize("name", ["rope", "learned", "rerope", "logn"])
+@torch.no_grad()
+def test_texts_packed_into_one_are_those_texts(name):
+    net, x, lengths = gpt(**PLACED[name]), tokens(2), [5, 1, 6]
+    packed = net(x, MaskSpec.packed(lengths, causal=True))
+    alone = [net(part) for part in x.split(lengths, 1)]
+    assert_close(packed, torch.cat(alone, 1))
+
+
+@pytest.mark.parametrize("name", MASKS)
+@torch.no_grad()
+def test_backends_agree(name):
+    net, x = gpt(kv_heads=2), tokens()
+    out = {}
+    for backend in ("plain", "sdpa", "auto"):
+        for block in net.blocks:
+            block.attention.backend = backend
+        out[backend] = net(x, MASKS[name])
+    assert_close(out["sdpa"], out["plain"], rtol=1e-4, atol=1e-4)
+    assert_close(out["auto"], out["plain"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["prefix", "streams"])
+def test_it_compiles_whole(name):
+    net, x, mask = gpt(), tokens(), MASKS[name]
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(x, mask), net(x, mask), rtol=1e-4, atol=1e-4)
+
+
+def test_two_streams_need_places():
+    net = gpt(position="none")
+    with pytest.raises(ValueError, match="position=none"):
+        net(tokens(), MASKS["streams"])
+    assert net(tokens(), MASKS["streams"].sloped(SLOPES)).isfinite().all()
+
+
+def test_learned_places_end():
+    net = gpt(position="learned")
+    with pytest.raises(ValueError, match="12 places, and 13"):
+        net(tokens(1, T + 1))
+    with pytest.raises(ValueError, match="12 places, and 15"):
+        net.generate(tokens(), 3, SampleNoise(0, range(2), "cpu"))
+
+
+# --- the cache -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PLACED)
+@pytest.mark.parametrize("chunks", [[1] * T, [7, 1, 1, 1, 1, 1], [3, 4, 5]])
+@torch.no_grad()
+def test_reading_in_chunks_is_reading_at_once(name, chunks):
+    net, x = gpt(**PLACED[name]), tokens()
+    cache = net.cache(2, T if name == "learned" else T + 5)
+    parts = [net(chunk, cache=cache) for chunk in x.split(chunks, 1)]
+    assert_close(torch.cat(parts, 1), net(x, MaskSpec.causal(T)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "more", [lambda m: m.sloped(SLOPES), lambda m: m.within(2, 0)], ids=["alibi", "window"]
+)
+@torch.no_grad()
+def test_what_the_masks_had_besides_is_there_in_decoding(more):
+    net, x = gpt(), tokens()
+    cache = net.cache(2, T)
+    parts = [net(t, more(cache.mask(t.shape[1])), cache) for t in x.split([4, 1, 1, 6], 1)]
+    assert_close(torch.cat(parts, 1), net(x, more(MaskSpec.causal(T))), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_prefix_that_sees_itself_is_read_whole():
+    net, x = gpt(), tokens()
+    cache = net.cache(2, T)
+    parts = [net(x[:, :5], cache.mask(5, whole=True), cache)]
+    parts += [net(t, cache=cache) for t in x[:, 5:].split(1, 1)]
+    assert_close(torch.cat(parts, 1), net(x, MASKS["prefix"]), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_every_token_is_read_by_one_compiled_step():
+    net, x, counter = gpt(), tokens(), CompileCounter()
+    step = torch.compile(net, fullgraph=True, dynamic=False, backend=counter)
+    cache = net.cache(2, T)
+    parts = [step(t, None, cache) for t in x.split(1, 1)]
+    assert counter.frame_count == 1
+    assert_close(torch.cat(parts, 1), net(x), rtol=1e-4, atol=1e-4)
+
+
+# --- generating text -----------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_generated_text_is_the_likeliest_where_only_that_is_left():
+    net, text = gpt(), tokens(2, 3)
+    drawn = net.generate(text, 6, SampleNoise(0, range(2), "cpu"), top_k=1)
+    for _ in range(6):
+        text = torch.cat([text, net(text)[:, -1:].argmax(2)], 1)
+    assert torch.equal(drawn, text)
+
+
+def test_a_text_depends_on_neither_its_company_nor_the_others_noise():
+    net, prompt = gpt(), tokens(3, 4)
+    together = net.generate(prompt, 5, SampleNoise(1, range(3), "cpu"), top_p=0.9)
+    alone = [
+        net.generate(prompt[i : i + 1], 5, SampleNoise(1, [i], "cpu"), top_p=0.9) for i in range(3)
+    ]
+    assert torch.equal(together, torch.cat(alone))
+    assert not torch.equal(
+        together[:, 4:], net.generate(prompt, 5, SampleNoise(2, range(3), "cpu"))[:, 4:]
+    )
+
+
+# --- learning ------------------------------------------------------------------------------------
+
+README = torch.tensor(list((PACKAGE.parent / "README.md").read_bytes()))
+LONG = 32
+
+
+def texts(step, rows=16, held_out=False):
+    """[rows, LONG] bytes of the README from random places; the last eighth is held out."""
+    cut = len(README) * 7 // 8
+    part = README[cut:] if held_out else README[:cut]
+    g = torch.Generator().manual_seed(step)
+    start = torch.randint(len(part) - LONG + 1, (rows, 1), generator=g)
+    return part[start + torch.arange(LONG)]
+
+
+def shown(kind, rows, step):
+    """(mask, places that are predicted, bool [rows, LONG] of what is asked for)."""
+    g = torch.Generator().manual_seed(1000 + step)
+    if kind == "streams":
+        order = torch.rand(rows, LONG, generator=g).argsort(1)
+        targets = order >= LONG // 2
+        return MaskSpec.permuted(order, targets, stream="both"), targets
+    known = {"causal": 1, "prefix": LONG // 2}.get(kind)
+    if known:
+        asked = torch.arange(LONG).expand(rows, -1) >= known
+        return MaskSpec.prefix(known, LONG), asked
+    asked = torch.rand(rows, LONG, generator=g) < 0.3
+    asked[:, 0] = False
+    return MaskSpec.bidirectional(LONG), asked
+
+
+def bits(net, kind, x, step):
+    """Mean bits for each byte that is asked for."""
+    mask, asked = shown(kind, len(x), step)
+    given = x.masked_fill(asked, net.mask_token) if kind == "masked" else x
+    logits = net(given, mask)
+    if kind != "streams":  # there the logits at a place are of the byte after it
+        logits, x, asked = logits[:, :-1], x[:, 1:], asked[:, 1:]
+    nats = F.cross_entropy(logits.flatten(0, 1), x.flatten(), reduction="none")
+    return (nats * asked.flatten()).sum() / asked.sum() / math.log(2)
+
+
+def trained(net, kind, steps, start=0):
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    for step in range(start, start + steps):
+        optimizer.zero_grad()
+        bits(net, kind, texts(step), step).backward()
+        optimizer.step()
+    return net
+
+
+@torch.no_grad()
+def held_out(net, kind):
+    return bits(net, kind, texts(-1, 64, held_out=True), -1).item()
+
+
+def fresh():
+    return gpt(LONG, 256, scale=1.0, width=64, head_width=16)
+
+
+def bits_of_frequencies():
+    """Bits for each held-out byte by who knows how often each occurs, and nothing before it."""
+    cut = len(README) * 7 // 8
+    counts = README[:cut].bincount(minlength=256) + 1.0
+    return -(counts / counts.sum()).log2()[README[cut:]].mean().item()
+
+
+@pytest.mark.parametrize("kind", ["causal", "prefix", "streams"])
+def test_held_out_bytes_are_predicted_better_under_every_mask(kind):
+    net = fresh()
+    layout = {n: t.shape for n, t in net.state_dict().items()}
+    assert held_out(net, kind) == pytest.approx(8, abs=0.3), "a uniform guess among 256"
+    assert held_out(trained(net, kind, 200), kind) < bits_of_frequencies()
+    assert {n: t.shape for n, t in net.state_dict().items()} == layout
+
+
+def test_a_network_trained_on_masked_tokens_goes_on_under_a_prefix_mask():
+    masked = trained(fresh(), "masked", 60)
+    other = fresh()
+    other.load_state_dict(masked.state_dict())
+    scratch = trained(fresh(), "prefix", 20)
+    trained(other, "prefix", 20, start=60)
+    assert held_out(other, "prefix") < held_out(scratch, "prefix")
+
+
+# --- where there are no tokens -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "shape"),
+    [(["network=gpt"], "[1, 8, 8]"), (["experiment=toy/flow_matching", "network=gpt"], "[2]")],
+)
+def test_data_that_are_no_tokens_are_refused(words, shape):
+    config, _ = compose([*words, "hardware=cpu"])
+    with pytest.raises(ConfigError) as e:
+        build(config)
+    assert e.value.code == 2
+    (problem,) = e.value.problems
+    assert problem.startswith("network.net: gpt takes tokens")
+    assert shape in problem
+
+
+@pytest.mark.parametrize("keys", [{"stretch": "ntk"}, {"reach": 4}])
+def test_ways_of_rotation_need_rotation(keys):
+    with pytest.raises(ValueError, match="position=learned"):
+        gpt(position="learned", **keys)

@@ -1,0 +1,309 @@
+"""The layers of Transformers, against arithmetic written out in float64."""
+
+from __future__ import annotations
+
+import cmath
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from genlab.kernel.mask import MaskSpec
+from genlab.nn.norm import RMSNorm
+from genlab.nn.position import LearnedPositions, grid, sincos
+from genlab.nn.rotary import Rotary
+from genlab.nn.transformer import MLP, AdaLNBlock, Block, SelfAttention
+
+B, T, C, D, E = 2, 6, 24, 8, 5
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def stirred(module: nn.Module) -> nn.Module:
+    """A module none of whose parameters has its starting value."""
+    g = torch.Generator().manual_seed(1)
+    for p in module.parameters():
+        p.data += 0.3 * torch.randn(p.shape, generator=g)
+    return module
+
+
+def linear(layer: nn.Linear, h: Tensor) -> Tensor:
+    return h.double() @ layer.weight.double().T + layer.bias.double()
+
+
+def turned(x: Tensor, at: tuple[float, ...]) -> Tensor:
+    """One head of one token, turned pair by pair as complex numbers."""
+    half, each = len(x) // 2, len(x) // (2 * len(at))
+    out = x.clone()
+    for i in range(half):
+        angle = at[i // each] * 10000 ** (-(i % each) / each)
+        z = complex(x[i], x[half + i]) * cmath.exp(1j * angle)
+        out[i], out[half + i] = z.real, z.imag
+    return out
+
+
+def rms(x: Tensor, weight: Tensor) -> Tensor:
+    return x / math.sqrt(float((x * x).mean()) + 1e-6) * weight.double()
+
+
+def by_hand(
+    layer: SelfAttention, h: Tensor, allowed: Tensor, at: list[tuple[float, ...]]
+) -> Tensor:
+    """SelfAttention, a head, a query and a key at a time; allowed [T, T]."""
+    shared = layer.heads // layer.kv_heads
+    q, k, v = linear(layer.qkv, h).split(
+        [layer.heads * D, layer.kv_heads * D, layer.kv_heads * D], 2
+    )
+    mixed = torch.zeros(*h.shape[:2], layer.heads * D, dtype=torch.float64)
+    for b in range(len(h)):
+        for head in range(layer.heads):
+            mine = slice(head * D, (head + 1) * D)
+            theirs = slice(head // shared * D, (head // shared + 1) * D)
+            for i in range(h.shape[1]):
+                scores, values = [], []
+                for j in range(h.shape[1]):
+                    if not allowed[i, j]:
+                        continue
+                    a, c = q[b, i, mine], k[b, j, theirs]
+                    if isinstance(layer.norm_q, RMSNorm):
+                        a, c = rms(a, layer.norm_q.weight), rms(c, layer.norm_k.weight)
+                    if layer.rotary is not None:
+                        a, c = turned(a, at[i]), turned(c, at[j])
+                    if layer.logn is not None:
+                        a = a * max(1.0, math.log(at[i][0] + 1) / math.log(layer.logn))
+                    scores.append(float(a @ c) / math.sqrt(D))
+                    values.append(v[b, j, theirs])
+                weight = [math.exp(s) for s in scores]
+                mixed[b, i, mine] = sum(
+                    w / sum(weight) * x for w, x in zip(weight, values, strict=True)
+                )
+    return linear(layer.out, mixed)
+
+
+# --- attention -----------------------------------------------------------------------------------
+
+OPTIONS = [
+    {},
+    {"kv_heads": 1},
+    {"qk_norm": True},
+    {"rotary": 1},
+    {"rotary": 2},
+    {"logn": 3},
+    {"kv_heads": 1, "qk_norm": True, "rotary": 1, "logn": 3},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+@torch.no_grad()
+def test_attention_is_what_it_says_it_is(options, causal):
+    axes = options.get("rotary")
+    rotary = {"rotary": Rotary(D, axes=axes)} if axes else {}
+    layer = stirred(SelfAttention(C, D, **{**options, **rotary}))
+    h = drawn(B, T, C)
+    mask = MaskSpec.causal(T) if causal else None
+    allowed = torch.ones(T, T).tril() if causal else torch.ones(T, T)
+    places = [(float(i // 3), float(i % 3)) if axes == 2 else (float(i),) for i in range(T)]
+    position = grid(2, 3) if axes == 2 else None
+    expected = by_hand(layer, h, allowed.bool(), places)
+    torch.testing.assert_close(layer(h, mask, position).double(), expected, **CLOSE)
+
+
+@torch.no_grad()
+def test_shared_keys_are_heads_with_the_same_weights():
+    shared = stirred(SelfAttention(4 * D, D, kv_heads=2))
+    full = SelfAttention(4 * D, D)
+    full.out.load_state_dict(shared.out.state_dict())
+    for kind in ("weight", "bias"):
+        q, k, v = getattr(shared.qkv, kind).split([4 * D, 2 * D, 2 * D])
+        k, v = (t.unflatten(0, (2, D)).repeat_interleave(2, 0).flatten(0, 1) for t in (k, v))
+        setattr(full.qkv, kind, nn.Parameter(torch.cat([q, k, v])))
+    h = drawn(B, T, 4 * D)
+    torch.testing.assert_close(shared(h), full(h), **CLOSE)
+
+
+@torch.no_grad()
+def test_the_size_of_queries_and_keys_is_lost_in_their_norms():
+    layer = stirred(SelfAttention(C, D, qk_norm=True))
+    h = drawn(B, T, C)
+    before = layer(h)
+    layer.qkv.weight[: 2 * C] *= 50
+    layer.qkv.bias[: 2 * C] *= 50
+    torch.testing.assert_close(layer(h), before, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_rotation_in_the_plane_knows_differences_alone():
+    layer = stirred(SelfAttention(C, D, rotary=Rotary(D, axes=2)))
+    h, places = drawn(B, T, C), grid(2, 3)
+    out = layer(h, position=places)
+    moved = layer(h, position=places + torch.tensor([7, 2]))
+    torch.testing.assert_close(moved, out, **CLOSE)
+    assert not torch.allclose(layer(h, position=places * torch.tensor([1, 2])), out, atol=1e-3)
+    assert not torch.allclose(layer(h, position=places * torch.tensor([2, 1])), out, atol=1e-3)
+
+
+@torch.no_grad()
+def test_positions_of_each_row_of_a_batch():
+    layer = stirred(SelfAttention(C, D, rotary=Rotary(D), logn=3))
+    h, at = drawn(B, T, C), torch.stack([torch.arange(T), torch.arange(T) + 9])
+    both = layer(h, position=at)
+    for b in range(B):
+        torch.testing.assert_close(both[b : b + 1], layer(h[b : b + 1], position=at[b]), **CLOSE)
+
+
+@torch.no_grad()
+def test_tokens_without_positions_may_stand_anywhere():
+    layer = stirred(SelfAttention(C, D, qk_norm=True))
+    h, order = drawn(B, T, C), torch.tensor([3, 0, 5, 1, 4, 2])
+    torch.testing.assert_close(layer(h[:, order]), layer(h)[:, order], **CLOSE)
+
+
+@torch.no_grad()
+def test_two_streams_over_the_keys_of_one():
+    layer = stirred(SelfAttention(C, D, kv_heads=1, qk_norm=True, rotary=Rotary(D)))
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    content, query = drawn(B, T, C), drawn(B, T, C, seed=5)
+    mask = MaskSpec.permuted(order, stream="both")
+    at = torch.arange(T)
+    both = layer(torch.cat([content, query], 1), mask, torch.cat([at, at]), T)
+    alone = layer(content, MaskSpec.permuted(order), at)
+    torch.testing.assert_close(both[:, :T], alone, **CLOSE)
+    for i in range(T):  # a query token among the content it may see, last and alone as a query
+        seen = [j for j in range(T) if order[j] < order[i]]
+        if seen:
+            tokens = torch.cat([content[:, seen], query[:, i : i + 1]], 1)
+            one = MaskSpec.bidirectional(len(seen) + 1).padded(
+                torch.arange(len(seen) + 1) < len(seen)
+            )
+            expected = layer(tokens, one, torch.tensor([*seen, i]))[:, -1]
+            torch.testing.assert_close(both[:, T + i], expected, **CLOSE)
+        else:
+            torch.testing.assert_close(both[:, T + i], layer.out.bias.expand(B, C), **CLOSE)
+
+
+class Growing:
+    """The simplest cache."""
+
+    def __init__(self) -> None:
+        self.k = self.v = None
+
+    def put(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        self.k = k if self.k is None else torch.cat([self.k, k], 2)
+        self.v = v if self.v is None else torch.cat([self.v, v], 2)
+        return self.k, self.v
+
+
+@torch.no_grad()
+def test_a_block_with_a_cache_goes_on_where_it_stopped():
+    layer = SelfAttention(C, D, kv_heads=1, qk_norm=True, rotary=Rotary(D), logn=3)
+    block = stirred(Block(C, layer, MLP(C, 2 * C)))
+    h, cache = drawn(B, T, C), Growing()
+    parts = [
+        block(h[:, a:b], MaskSpec.causal(b - a, b), torch.arange(a, b), cache=cache)
+        for a, b in pairwise([0, 3, 4, 6])
+    ]
+    torch.testing.assert_close(torch.cat(parts, 1), block(h, MaskSpec.causal(T)), **CLOSE)
+
+
+# --- blocks --------------------------------------------------------------------------------------
+
+
+def normal(h: Tensor) -> Tensor:
+    h = h.double()
+    centred = h - h.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def gelu(x: Tensor) -> Tensor:
+    return x * (1 + torch.erf(x / math.sqrt(2))) / 2
+
+
+def perceptron(mlp: MLP, h: Tensor) -> Tensor:
+    return linear(mlp[2], gelu(linear(mlp[0], h)))
+
+
+@torch.no_grad()
+def test_a_plain_block_by_hand():
+    block = stirred(Block(C, SelfAttention(C, D), MLP(C, 2 * C)))
+    h, all_of_them = drawn(B, T, C), torch.ones(T, T).bool()
+    normed = [
+        lambda h, n=n: normal(h) * n.weight.double() + n.bias.double()
+        for n in (block.norm1, block.norm2)
+    ]
+    expected = h.double() + by_hand(block.attention, normed[0](h), all_of_them, [])
+    expected = expected + perceptron(block.mlp, normed[1](expected))
+    torch.testing.assert_close(block(h).double(), expected, **CLOSE)
+
+
+@torch.no_grad()
+def test_a_block_under_a_condition_by_hand():
+    block = stirred(AdaLNBlock(C, E, SelfAttention(C, D, qk_norm=True), MLP(C, 2 * C)))
+    h, e, all_of_them = drawn(B, T, C), drawn(B, E, seed=3), torch.ones(T, T).bool()
+    b1, s1, g1, b2, s2, g2 = linear(block.modulation, e)[:, None].split(C, 2)
+    expected = h.double() + g1 * by_hand(
+        block.attention, (1 + s1) * normal(h) + b1, all_of_them, []
+    )
+    expected = expected + g2 * perceptron(block.mlp, (1 + s2) * normal(expected) + b2)
+    torch.testing.assert_close(block(h, e).double(), expected, **CLOSE)
+
+
+def test_a_block_under_a_condition_starts_as_the_identity():
+    block = AdaLNBlock(C, E, SelfAttention(C, D), MLP(C, 2 * C))
+    h = drawn(B, T, C)
+    assert torch.equal(block(h, drawn(B, E)), h)
+
+
+@pytest.mark.parametrize("kind", ["plain", "adaln"])
+def test_dropout_is_for_training(kind):
+    layers = SelfAttention(C, D, dropout=0.5), MLP(C, 2 * C), 0.5
+    block = Block(C, *layers) if kind == "plain" else AdaLNBlock(C, E, *layers)
+    more = () if kind == "plain" else (drawn(B, E),)
+    stirred(block)
+    h = drawn(B, T, C)
+    assert not torch.equal(block(h, *more), block(h, *more))
+    block.eval()
+    assert torch.equal(block(h, *more), block(h, *more))
+
+
+# --- positions -----------------------------------------------------------------------------------
+
+
+def test_sines_and_cosines_of_rows_and_columns():
+    table = sincos(grid(2, 3), 12)
+    assert table.dtype == torch.float32
+    for token in range(6):
+        for axis, place in enumerate(divmod(token, 3)):
+            for i in range(3):
+                angle = place * 10000 ** (-i / 3)
+                assert table[token, 6 * axis + i].item() == pytest.approx(math.sin(angle))
+                assert table[token, 6 * axis + 3 + i].item() == pytest.approx(math.cos(angle))
+
+
+def test_learned_positions_from_a_place_on():
+    positions = LearnedPositions(T, C)
+    assert 0.015 < positions.table.std() < 0.025
+    h = drawn(B, 2, C)
+    assert torch.equal(positions(h, 3), h + positions.table[3:5])
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: SelfAttention(24, 7), "7 does not"),
+        (lambda: SelfAttention(24, 8, kv_heads=2), "kv_heads that divides"),
+        (lambda: SelfAttention(24, 8, logn=1), "2 or more, not 1"),
+        (lambda: sincos(grid(2, 2), 6), "multiple of 4, not 6"),
+    ],
+)
+def test_refusals_name_the_fix(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()

@@ -137,8 +137,8 @@ def main():
     if args.json:
         args.json.write_text(json.dumps({"machine": machine, **versions, "rows": rows}, indent=1))
     if args.svg and panels:
-        unit = "TFLOP/s" if args.device == "cuda" else "with backward"
-        args.svg.write_text(picture.draw(panels, unit))
+        looks = ("TFLOP/s", 4) if args.device == "cuda" else ("with backward", 3)
+        args.svg.write_text(picture.draw(panels, *looks))
 
 
 if __name__ == "__main__":

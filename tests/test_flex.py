@@ -105,5 +105,19 @@ def test_half_precision_and_the_way_through_the_dispatcher():
     assert (out.dtype, sums.dtype) == (torch.bfloat16, torch.float32)
     torch.testing.assert_close(out.double(), theirs[0], rtol=2e-2, atol=2e-2)
     torch.testing.assert_close(sums.double(), theirs[1], rtol=2e-2, atol=2e-2)
+    with torch.no_grad():
+        again = attention(q.requires_grad_(), k, v, mask, backend="flex")
+    assert torch.equal(again, out)
     with pytest.raises(DeviceError, match="cannot train on a CPU"):
-        attention(q.requires_grad_(), k, v, mask, backend="flex")
+        attention(q, k, v, mask, backend="flex")
+
+
+def test_inside_a_compiled_model():
+    mask = MASKS["causal, square"]
+    q, k, v, _ = drawn(mask, 2, 16, torch.float32)
+
+    def model(q):
+        return 2 * attention(q * 1.0, k, v, mask, backend="flex")
+
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(compiled(q), model(q))

@@ -64,7 +64,7 @@ def attend(
             "are computed twice when training"
         )
         return _checkpointed(q, k, v, mask, scale, lse)
-    out, sums = Blocked.apply(q, k, v, mask, scale, lse)  # type: ignore[no-untyped-call]
+    out, sums = Blocked.apply(q, k, v, mask, scale, lse)
     return out, sums if lse else None
 
 

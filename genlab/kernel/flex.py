@@ -36,7 +36,10 @@ def attend(
     width = q.shape[3]
     if width < NARROWEST:
         q, k, v = (F.pad(t, (0, NARROWEST - width)) for t in (q, k, v))
-    out, aux = _compiled(q.device.type)(
+    if q.device.type == "cpu":  # it refuses what requires a gradient, though none is taken
+        q, k, v = (t.detach() for t in (q, k, v))
+    run = flex_attention if torch.compiler.is_compiling() else _compiled(q.device.type)
+    out, aux = run(
         q,
         k,
         v,

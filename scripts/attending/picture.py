@@ -8,18 +8,17 @@ __all__ = ["draw"]
 
 WIDTH, HEIGHT, LEFT, TOP, FOOT, END = 300, 200, 44, 26, 168, 288
 COLORS = ("#c0392b", "#2c6fbb", "#3a8f5d", "#8a63b8", "#c98a1b", "#555555")
-COLUMNS = 4
 
 
-def draw(panels, unit):
+def draw(panels, unit, columns=4):
     """panels: name -> side -> {length: value}, values > 0; unit: of the values. -> SVG as text."""
     sides = list(dict.fromkeys(side for panel in panels.values() for side in panel))
     colors = {side: COLORS[i % len(COLORS)] for i, side in enumerate(sides)}
-    rows = -(-len(panels) // COLUMNS)
-    size = (WIDTH * min(COLUMNS, len(panels)), HEIGHT * rows + 30)
+    rows = -(-len(panels) // columns)
+    size = (WIDTH * min(columns, len(panels)), HEIGHT * rows + 30)
     drawn = [_panel(panel, name, colors) for name, panel in panels.items()]
     placed = [
-        tag("g", part, transform=f"translate({WIDTH * (i % COLUMNS)} {HEIGHT * (i // COLUMNS)})")
+        tag("g", part, transform=f"translate({WIDTH * (i % columns)} {HEIGHT * (i // columns)})")
         for i, part in enumerate(drawn)
     ]
     legend, y = [tag("text", unit, x=LEFT, y=size[1] - 10)], size[1] - 10

@@ -17,7 +17,7 @@ def masks(length, keys=None):
         "causal": MaskSpec.causal(n, m),
         "window": MaskSpec.sliding_window(n, m, left=m // 5, right=2),
         "padded": MaskSpec.causal(n, m).padded(torch.arange(m) >= m // 4),
-        "alibi": MaskSpec.causal(n, m).sloped(alibi_slopes(4)),
+        "alibi": MaskSpec.causal(n, m).sloped(alibi_slopes(2)),
         "memory": MaskSpec.causal(n, m - m // 3).with_memory(m // 3),
     }
     if keys:
@@ -57,7 +57,7 @@ def dense(q, k, v, mask, slopes=None):
     return torch.stack(outs, 1), torch.stack(sums, 1)
 
 
-def inputs(mask, *, heads=4, shared=2, width=16, batch=2, dtype=torch.float32, seed=0):
+def inputs(mask, *, heads=2, shared=1, width=16, batch=2, dtype=torch.float32, seed=0):
     """(q, k, v) that need gradients, of the lengths of the mask."""
     drawn = torch.Generator().manual_seed(seed)
     shapes = [

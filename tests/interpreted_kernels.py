@@ -1,8 +1,11 @@
 """Run by test_triton.py with TRITON_INTERPRET=1: numbers against dense ones in float64."""
 
+import random
+
 import pytest
 import torch
 from dense_attention import all_of, dense, inputs, masks
+from masks import random_mask
 
 from genlab.kernel import tuning
 from genlab.kernel.dispatch import attention
@@ -145,3 +148,10 @@ def test_a_packed_batch_is_the_sequences_one_by_one():
     parts = zip(*(t.split(lengths, 2) for t in (q, k, v)), strict=True)
     alone = torch.cat([attention(*part, MaskSpec.causal(part[0].shape[2])) for part in parts], 2)
     torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_mask(seed):
+    """Every term with or without the others, of a batch of one or three, for any lengths."""
+    mask = random_mask(random.Random(seed))
+    assert_near(*compared(mask, batch=3), least=3e-6)

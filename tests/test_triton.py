@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 def interpreted(cases):
     """Runs a file of cases in a process of its own."""
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", cases]
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", cases]
     done = subprocess.run(
         command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=600
     )

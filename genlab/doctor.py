@@ -169,7 +169,7 @@ def _attention() -> Iterator[str]:
     device, precision = auto.choose()
     name, why = "sdpa", "Triton is for GPUs"
     if device == "cuda" and TRITON:
-        why = works(torch.device(device), auto.DTYPES[precision])
+        why = works(torch.device(device), auto.DTYPES[precision], [64])
         name, why = ("sdpa", f"Triton does not work: {why}") if why else ("triton", "tried out")
     elif device == "cuda":
         why = "Triton is not installed"

@@ -9,7 +9,7 @@ from torch import nn
 
 from genlab.build import build
 from genlab.kernel.check import works
-from genlab.kernel.dispatch import TRITON, attention
+from genlab.kernel.dispatch import TRITON, WIDEST, attention
 from genlab.kernel.mask import MaskSpec
 from genlab.nn.attention import Attends, SelfAttention2d
 
@@ -129,7 +129,8 @@ def test_triton_twice_is_the_same_to_the_bit():
 @triton
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 def test_trying_it_out_finds_nothing(dtype):
-    assert works(torch.device("cuda"), dtype) == ""
+    widths = [24, 64, WIDEST[dtype]]
+    assert works(torch.device("cuda"), dtype, widths) == ""
 
 
 def layer():

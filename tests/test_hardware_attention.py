@@ -208,6 +208,23 @@ def test_what_does_not_work_is_named(pretended):
         assert reason in found and "\n" not in found
 
 
+def test_doctor_tries_it_out(pretended, monkeypatch):
+    """As on a GPU machine, with the device of the trial put back."""
+    from genlab import doctor
+    from genlab.hardware import auto
+
+    monkeypatch.setattr(auto, "choose", lambda: ("cuda", "bf16"))
+    tried = check.works
+    monkeypatch.setattr(check, "works", lambda device, *rest: tried(CPU, *rest))
+    for f, words in (
+        (lambda out: out, "would use triton"),
+        (lambda out: 2 * out, "does not work"),
+    ):
+        pretended(f)
+        (line,) = doctor._attention()
+        assert words in line, line
+
+
 # --- the record ----------------------------------------------------------------------------------
 
 

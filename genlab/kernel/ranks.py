@@ -130,7 +130,10 @@ class RankMask:
         return UNBOUNDED if left < 0 else left, UNBOUNDED if right < 0 else right
 
     def to(self, device: torch.device | str) -> Self:
-        """The same mask on another device; the same object when it is there."""
+        """The same mask on another device, moved once; the same object when it is there."""
+        return self.once(("on", str(device)), lambda: self._moved(device))
+
+    def _moved(self, device: torch.device | str) -> Self:
         moved = {name: t.to(device) for name, t in self._tensors().items()}
         if self.slopes is not None:
             moved["slopes"] = self.slopes.to(device)

@@ -24,6 +24,8 @@ from genlab.schema import Count, Fraction, Positive
 
 __all__ = ["GPT"]
 
+START = 0.02  # deviation of the starting weights, that of GPT-2
+
 
 @register("gpt")
 class GPT(nn.Module):
@@ -107,16 +109,16 @@ class GPT(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """Starting weights as in GPT-2: 0.02, less for what each block adds to the sum."""
+        """Starting weights as in GPT-2, smaller for what each block adds to the sum."""
         for layer in self.modules():
             if isinstance(layer, (nn.Linear, nn.Embedding)):
-                nn.init.normal_(layer.weight, std=0.02)
+                nn.init.normal_(layer.weight, std=START)
             if isinstance(layer, nn.Linear) and layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         for block in self.blocks:
             for layer in (block.attention.out, block.mlp[-1]):
-                nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * len(self.blocks)))
-        nn.init.normal_(self.query, std=0.02)
+                nn.init.normal_(layer.weight, std=START / math.sqrt(2 * len(self.blocks)))
+        nn.init.normal_(self.query, std=START)
 
     def compiled_regions(self) -> Sequence[nn.Module]:
         """The blocks, which are all alike: the first is compiled, and the others are done."""
@@ -176,7 +178,8 @@ class GPT(nn.Module):
             return h + F.embedding(at, self.learned.table).to(h.dtype)
         if self.position == "sincos":
             waves = sincos(at.reshape(-1, 1), self.width).unflatten(0, at.shape)
-            return h + waves.to(h.dtype)
+            # as large as the tokens start: whole waves would drown them
+            return h + (math.sqrt(2) * START * waves).to(h.dtype)
         return h
 
     def cache(self, batch: int, length: int) -> KVCache:

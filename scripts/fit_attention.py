@@ -71,7 +71,15 @@ def shipped(masks: Iterable[str]) -> Iterator[Fit]:
 
 
 def fitted(fit: Fit, features: bool) -> Fit:
-    """The same with what compiling it for sm_90 says."""
+    """The same with what compiling it for sm_90 says; the worse of lengths tiles divide or not."""
+    found = [
+        compiled(fit, features, even) for even in ([True, False][: 1 + (fit.kernel == "keys")])
+    ]
+    return max(found, key=lambda f: (bool(f.error), f.spills, f.registers))
+
+
+def compiled(fit: Fit, features: bool, even: bool) -> Fit:
+    """One kernel; even: its tiles divide the queries."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -87,7 +95,7 @@ def fitted(fit: Fit, features: bool) -> Fit:
         "WIDTH": fit.width, "BLOCK_D": fit.width, "BM": fit.bm, "BN": fit.bn, "BLOCK": 128,
         "MASK": MASKS[fit.mask], "SEGMENTED": features and fit.mask == "ranks",
         "WINDOWED": features and fit.mask == "ranks", "SLOPED": features, "DROPOUT": features,
-        "DESCRIPTORS": fit.descriptors, "INTERPRETED": False, "EVEN": True,
+        "DESCRIPTORS": fit.descriptors, "INTERPRETED": False, "EVEN": even,
     }  # fmt: skip
     signature, fixed, attributes = {}, {}, {}
     for i, name in enumerate(function.arg_names):
@@ -105,16 +113,16 @@ def fitted(fit: Fit, features: bool) -> Fit:
     source = ASTSource(function, signature, fixed, attributes)
     options = {"num_warps": fit.warps, "num_stages": fit.stages}
     try:
-        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+        made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     except Exception as e:  # Triton's compiler has no root of its errors
         return _with(fit, error=f"{type(e).__name__}: {str(e).splitlines()[0][:80]}")
-    registers, stack = _resources(compiled.asm["cubin"])
+    registers, stack = _resources(made.asm["cubin"])
     return _with(
         fit,
         registers=registers,
-        spills=_spills(compiled.asm["ptx"]),
+        spills=_spills(made.asm["ptx"]),
         stack=stack,
-        shared=compiled.metadata.shared,
+        shared=made.metadata.shared,
     )
 
 

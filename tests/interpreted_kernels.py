@@ -7,7 +7,7 @@ import torch
 from dense_attention import all_of, dense, inputs, masks
 from masks import random_mask
 
-from genlab.kernel import tuning
+from genlab.kernel import triton, tuning
 from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.tuning import Config
@@ -150,8 +150,63 @@ def test_a_packed_batch_is_the_sequences_one_by_one():
     torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_any_mask(seed):
-    """Every term with or without the others, of a batch of one or three, for any lengths."""
-    mask = random_mask(random.Random(seed))
-    assert_near(*compared(mask, batch=3), least=3e-6)
+@pytest.mark.parametrize("seed", range(6))
+def test_any_mask(seed, monkeypatch):
+    """Every term with or without the others, of any lengths, over several blocks of the lists."""
+    monkeypatch.setattr(triton, "LISTED", 32)
+    monkeypatch.setattr(
+        tuning, "INTERPRETER", Config(32, 16, 4, 1) if seed % 2 else Config(16, 32, 4, 1)
+    )
+    mask = random_mask(random.Random(seed), longest=100)
+    assert_near(*compared(mask, batch=mask.batch), least=3e-6)
+
+
+@pytest.mark.parametrize("kind", ["causal", "prefix", "both", "packed"])
+def test_nothing_is_read_behind_the_last_token(kind, monkeypatch):
+    """Lists end with whole blocks, whose last tiles may lie behind all queries or keys."""
+    monkeypatch.setattr(tuning, "INTERPRETER", Config(32, 32, 4, 1))
+    mask = masks(96)[kind]
+
+    def among_nan(t):
+        wide = torch.full((*t.shape[:2], t.shape[2] + 64, t.shape[3]), torch.nan)
+        wide[:, :, : t.shape[2]] = t.detach()
+        return wide[:, :, : t.shape[2]]
+
+    given = inputs(mask, heads=1, shared=1, batch=mask.batch)
+    slope = among_nan(torch.ones_like(given[0]))
+    found = []
+    for tensors in (given, [among_nan(t).requires_grad_() for t in given]):
+        out = attention(*tensors, mask, backend="triton")
+        found.append([out, *torch.autograd.grad(out, tensors, slope)])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_heads_far_apart_in_memory():
+    """More than 2^31 numbers from the first to the last; pages nobody touches cost nothing."""
+    try:
+        far = torch.empty(3 * (2**30 + 64), dtype=torch.float16)
+    except RuntimeError:
+        pytest.skip("this machine promises no 6 GB of memory")
+    q, k, v = (
+        far.as_strided((1, 3, 8, 16), (0, 2**30 + 64, 16, 1), 128 * i).normal_() for i in range(3)
+    )
+    near = [t.clone() for t in (q, k, v)]
+    for t in (q, k, v):
+        t.requires_grad_()
+    found = attention(q, k, v, MaskSpec.causal(8), backend="triton")
+    torch.testing.assert_close(found, attention(*near, MaskSpec.causal(8), backend="triton"))
+    torch.autograd.grad(found.sum(), (q, k, v))
+
+
+def test_what_comes_back_to_the_sum_of_nothing_is_nothing():
+    mask = MaskSpec.causal(20, 10)  # ten queries see no key
+    slopes = []
+    for backend in ("triton", "plain"):
+        q, k, v = inputs(mask)
+        _, lse = attention(q, k, v, mask, lse=True, backend=backend)
+        doubled = torch.logaddexp(lse, lse)  # its slope at -inf is not a number
+        doubled.where(lse.isfinite(), 0).sum().backward()
+        slopes.append((q.grad, k.grad))
+    for a, b in zip(*slopes, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)

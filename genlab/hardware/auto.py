@@ -161,7 +161,10 @@ class Hardware:
         if layers := _attending(module):
             twice = getattr(module, "second_order", False)
             widths = sorted({layer.head_width for layer in layers})
-            backend, self.attends = settle(self.attention, self.device, self.dtype, twice, widths)
+            dropout = any(getattr(layer, "dropout", 0) for layer in layers)
+            backend, self.attends = settle(
+                self.attention, self.device, self.dtype, twice, widths, dropout
+            )
             for layer in layers:
                 layer.backend, layer.twice = backend, twice
         return module

@@ -36,7 +36,7 @@ __all__ = ["delta", "keys_gradient", "queries_gradient"]
 
 @triton.jit
 def delta(
-    do_ptr, out_ptr, dlse_ptr, delta_ptr,
+    do_ptr, out_ptr, lse_ptr, dlse_ptr, delta_ptr,
     do_b, do_h, do_s, do_d, o_b, o_h, o_s, o_d, heads, queries,
     WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, BM: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
@@ -46,7 +46,7 @@ def delta(
     start = program % tiles * BM
     row = program // tiles
     b = (row // heads).to(tl.int64)
-    h = row % heads
+    h = (row % heads).to(tl.int64)
     rows = tl.arange(0, BM)
     columns = tl.arange(0, BLOCK_D)
     do = fetch(
@@ -56,8 +56,9 @@ def delta(
     found = tl.sum(do.to(tl.float32) * out.to(tl.float32), 1)
     at = row.to(tl.int64) * queries + start + rows
     inside = start + rows < queries
-    if SUMMED:
-        found -= tl.load(dlse_ptr + at, mask=inside, other=0.0)
+    if SUMMED:  # the sum of a query that sees nothing has no slope, whatever comes back to it
+        seen = tl.load(lse_ptr + at, mask=inside, other=float("-inf")) != float("-inf")
+        found -= tl.load(dlse_ptr + at, mask=inside & seen, other=0.0)
     tl.store(delta_ptr + at, found, mask=inside)
 
 
@@ -92,7 +93,7 @@ def keys_gradient(
     n = program % tiles
     shared = heads // groups
     b = (program // tiles // shared).to(tl.int64)
-    h_k = program // tiles % shared
+    h_k = (program // tiles % shared).to(tl.int64)
     offset = keys - queries
     mask_row = b % mask_rows
     side_q = side_q_ptr + mask_row * 3 * queries
@@ -209,7 +210,7 @@ def queries_gradient(
     if MASK == CAUSAL:
         m = tiles - 1 - m
     b = (row // heads).to(tl.int64)
-    h = row % heads
+    h = (row % heads).to(tl.int64)
     offset = keys - queries
     mask_row = b % mask_rows
     side_q = side_q_ptr + mask_row * 3 * queries

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from genlab.errors import DeviceError
-from genlab.kernel.dispatch import SHORT, WIDEST, Backend, attention, available, say_once
+from genlab.kernel.dispatch import (
+    SHORT,
+    WIDEST,
+    Backend,
+    attention,
+    available,
+    no_dropout,
+    say_once,
+    too_wide,
+)
 from genlab.kernel.mask import MaskSpec
 
 __all__ = ["settle", "works"]
@@ -24,12 +33,13 @@ def settle(
     dtype: torch.dtype,
     twice: bool,
     widths: Sequence[int],
+    dropout: bool = False,
 ) -> tuple[Backend, str]:
     """(what the layers of a model are told, what computes then, in words), of hardware.attention.
 
-    twice: the model takes second derivatives. widths: of its heads. On a GPU the Triton kernel is
-    tried out; one that does not work here is said, and replaced by torch's kernels where nobody
-    asked for it by name.
+    twice: the model takes second derivatives. widths: of its heads. dropout: of its attention
+    weights. On a GPU the Triton kernel is tried out; one that does not work here is said, and
+    replaced by torch's kernels where nobody asked for it by name.
 
     Raises DeviceError where it was asked for by name, and for a backend that is not there.
     """
@@ -49,17 +59,25 @@ def settle(
         say_once(
             f"attention: Triton does not work here, so torch's own kernels are used: {reason}"
         )
-        return "sdpa", "sdpa"
+        asked = name = "sdpa"
+    words = name
+    if name == "triton":
+        for width in (w for w in widths if w > WIDEST[dtype]):
+            too_wide(width, dtype, asked)
+            words = f"triton, sdpa for heads of more than {WIDEST[dtype]}"
+    elif dropout and name != "plain":
+        no_dropout(name)
+        words = f"{name}, plain while weights are dropped"
     if asked == "auto" and device.type == "cpu" and dtype == torch.bfloat16:
-        return asked, f"{name}, plain up to {SHORT} tokens"
-    return asked, name
+        words += f", plain up to {SHORT} tokens"
+    return asked, words
 
 
 def works(device: torch.device, dtype: torch.dtype, widths: Sequence[int]) -> str:
     """Compiles and runs the Triton kernel forward and backward: "", or why it cannot be used.
 
     For every width of a head, with shared key heads, two tiles and a bit, under the full mask and
-    one by ranks, which has every part of the kernel in it. Results and slopes are compared with
+    one by ranks. Results and slopes are compared with
     those of the plain products in float32. Widths it has no tiles for are left out.
     """
     masks = MaskSpec.bidirectional(160), MaskSpec.prefix(50, 160)

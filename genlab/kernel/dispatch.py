@@ -90,11 +90,12 @@ def attention(
     Raises ValueError for shapes and types that do not belong together, DeviceError for a backend
     that this device does not have, or that has nothing for these types and widths.
     """
-    if torch.is_autocast_enabled(q.device.type):
+    if q.device.type != "meta" and torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = (t.to(dtype) if t.dtype != torch.float64 else t for t in (q, k, v))
-    mask = mask or MaskSpec.bidirectional(q.shape[-2], k.shape[-2])
-    _check(q, k, v, mask, dropout)
+    if mask is None:
+        mask = MaskSpec.bidirectional(q.shape[-2], k.shape[-2])
+    _check(q, k, v, mask, dropout, backend)
     name = _chosen(q, k, v, mask, dropout, lse, backend, twice)
     seed = None
     if dropout:
@@ -141,6 +142,22 @@ def no_training(backend: str, device: torch.device) -> None:
         )
 
 
+def too_wide(width: int, dtype: torch.dtype, asked: str) -> None:
+    """Says that heads are too wide for Triton; DeviceError where it was asked for by name."""
+    heads = f"heads of {width} numbers in {dtype}"
+    if asked == "triton":
+        raise DeviceError(
+            f"hardware.attention=triton has no tiles for {heads}, {WIDEST[dtype]} are the "
+            "most; use more heads or hardware.attention=sdpa"
+        )
+    say_once(f"attention: Triton has no tiles for {heads}, so sdpa is used")
+
+
+def no_dropout(name: str) -> None:
+    """Says that weights are dropped by the products written out."""
+    say_once(f"attention: {name} has no dropout here, so the products are written out")
+
+
 def interpreted() -> bool:
     """True when Triton kernels run as Python, on any device: TRITON_INTERPRET=1."""
     return os.environ.get("TRITON_INTERPRET") == "1"
@@ -185,21 +202,16 @@ def _chosen(
         elif cpu and q.dtype == torch.bfloat16 and mask.kind == "full" and q.shape[2] <= SHORT:
             name = "plain"  # the backward pass of torch's kernel takes 2 to 7 times as long there
     if name == "triton" and q.shape[3] > WIDEST[q.dtype]:
-        heads = f"heads of {q.shape[3]} numbers in {q.dtype}"
-        if backend == "triton":
-            raise DeviceError(
-                f"hardware.attention=triton has no tiles for {heads}, {WIDEST[q.dtype]} are the "
-                "most; use more heads or hardware.attention=sdpa"
-            )
-        say_once(f"attention: Triton has no tiles for {heads}, so sdpa is used")
+        too_wide(q.shape[3], q.dtype, backend)
         name = "sdpa"
     if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)):
         no_training(name, q.device)
     if name in ("sdpa", "flex") and dropout:
-        if backend != "auto":
-            say_once(f"attention: {name} has no dropout here, so the products are written out")
+        no_dropout(name)
         return "plain"
-    if name == "sdpa" and cpu and (mask.kind == "ranks" or mask.slopes is not None or lse):
+    square = mask.kind == "causal" and mask.queries == mask.keys  # what torch knows by name
+    written = not (square or mask.kind == "full") or mask.slopes is not None
+    if name == "sdpa" and cpu and (written or lse):
         return "blocked" if k.shape[2] > LONG else "plain" if lse else "sdpa"
     return "plain" if name == "sdpa" and lse else name
 
@@ -232,7 +244,11 @@ def _transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec, dropout: float) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec, dropout: float, backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"attention is computed by {', '.join(BACKENDS)}, not by {backend!r}")
+    if not isinstance(mask, MaskSpec):
+        raise ValueError(f"a mask is a MaskSpec, not a {type(mask).__name__}")
     for name, t in (("q", q), ("k", k), ("v", v)):
         if t.dim() != 4:
             raise ValueError(
@@ -246,6 +262,8 @@ def _check(q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec, dropout: float) -> N
         raise ValueError(
             f"q {list(q.shape)} and k {list(k.shape)} differ in batch or width of a head"
         )
+    if not (q.shape[1] and k.shape[1] and q.shape[3]):
+        raise ValueError(f"q {list(q.shape)} and k {list(k.shape)} have no heads or no width")
     if q.shape[1] % k.shape[1]:
         raise ValueError(
             f"{q.shape[1]} query heads cannot share {k.shape[1]} key heads evenly; "

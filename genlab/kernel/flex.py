@@ -108,7 +108,7 @@ def _sloped(mask: MaskSpec, device: torch.device) -> Mod | None:
     """ALiBi on a score; None without it."""
     if mask.slopes is None:
         return None
-    slopes, apart = mask.slopes.to(device, torch.float32), _apart(mask, device)
+    slopes, apart = mask.steepness(device), _apart(mask, device)
 
     def sloped(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return score - slopes[h] * apart(b, i, j).abs()

@@ -104,7 +104,7 @@ def forward(
     if MASK == CAUSAL:
         m = tiles - 1 - m  # the longest rows first, so that none is left over at the end
     b = (row // heads).to(tl.int64)
-    h = row % heads
+    h = (row % heads).to(tl.int64)
     offset = keys - queries
     mask_row = b % mask_rows
     side_q = side_q_ptr + mask_row * 3 * queries

@@ -18,6 +18,8 @@ from genlab.kernel.tuning import Config, Key
 
 __all__ = ["Call", "attention", "gradients"]
 
+RANKS = 2  # the mask that is given by lists
+
 
 @dataclass(frozen=True)
 class Call:
@@ -112,7 +114,7 @@ def gradients(
     dlse = None if dlse is None else dlse.contiguous()
     rows = 64
     delta_kernel[(triton.cdiv(queries, rows) * b * heads,)](
-        do, out, _or(dlse, any_), delta, *do.stride(), *out.stride(), heads, queries,
+        do, out, lse, _or(dlse, any_), delta, *do.stride(), *out.stride(), heads, queries,
         WIDTH=width, BLOCK_D=_power(width), BM=rows, SUMMED=dlse is not None,
     )  # fmt: skip
     given = (_or(call.side_q, any_), _or(call.side_k, any_))
@@ -121,10 +123,11 @@ def gradients(
     sizes = (heads, heads // shared, queries, keys)
 
     def run_keys(config: Config) -> None:
+        blocks = call.block if call.mask == RANKS else config.bm  # lists end with whole blocks
         keys_gradient[(triton.cdiv(keys, config.bn) * b * shared,)](
             q, k, v, do, lse, delta, dk, dv, *given, _or(call.lists_q, any_), *more,
             *strides, *dk.stride(), *dv.stride(), *sizes, *_listed(call.lists_q), *call.numbers(),
-            **_constants(width, config), **call.flags(), EVEN=queries % config.bm == 0,
+            **_constants(width, config), **call.flags(), EVEN=queries % blocks == 0,
         )  # fmt: skip
 
     def run_queries(config: Config) -> None:
@@ -163,12 +166,14 @@ def _constants(width: int, config: Config) -> dict[str, Any]:
 
 def _key(q: Tensor, k: Tensor, call: Call) -> Key:
     longest = max(q.shape[2], k.shape[2])
+    flags = call.flags()
     return Key(
         str(q.dtype).removeprefix("torch."),
         _power(q.shape[3]),
         call.mask,
         min(_power(longest), 16384),
         q.shape[1] // k.shape[1],
+        "+".join(f.lower() for f in tuning.FEATURES if flags[f]),
     )
 
 
@@ -188,6 +193,7 @@ def _describable(*tensors: Tensor) -> bool:
         t.is_cuda
         and torch.cuda.get_device_capability(t.device)[0] >= 9
         and t.stride(3) == 1
+        and t.stride(2) >= t.shape[3]  # rows that are one row again are no matrix to it
         and t.data_ptr() % 16 == 0
         and all(s * t.element_size() % 16 == 0 for s in t.stride()[:3])
         for t in tensors

@@ -131,29 +131,30 @@ class RankMask:
 
     def to(self, device: torch.device | str) -> Self:
         """The same mask on another device, moved once; the same object when it is there."""
-        return self.once(("on", str(device)), lambda: self._moved(device))
-
-    def _moved(self, device: torch.device | str) -> Self:
+        key = ("on", str(device))
+        if key in self.cache:
+            return self.cache[key]
         moved = {name: t.to(device) for name, t in self._tensors().items()}
         if self.slopes is not None:
             moved["slopes"] = self.slopes.to(device)
         if all(t is getattr(self, name) for name, t in moved.items()):
-            return self
-        return replace(self, cache={}, **moved)
+            return self  # and not kept: a mask that holds itself is freed late
+        return self.once(key, lambda: replace(self, cache={}, **moved))
 
     def sides(self, device: torch.device) -> Sides:
         """The mask as a kernel on this device reads it, made once."""
-        return self.once(("sides", str(device)), lambda: self.to(device)._sides(device))
+        return self.once(("sides", str(device)), lambda: self._sides(device))
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """What follows from the mask alone, made at the first call and kept under a key.
 
-        Not while torch.compile traces: what it makes belongs to its graph. And never as tensors
-        of inference mode, which no training after it could use.
+        Not while torch.compile traces, nor inside a transform or a dispatch mode: what is made
+        there belongs to it. And never as tensors of inference mode, which no training after it
+        could use.
         """
         if key in self.cache:
             return self.cache[key]
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or _inside():
             return make()
         with torch.inference_mode(False):
             self.cache[key] = make()
@@ -161,16 +162,17 @@ class RankMask:
 
     def _sides(self, device: torch.device) -> Sides:
         (rank_q, rank_k), (at_q, at_k) = self.ranks(), self.positions()
-        none = torch.zeros((), dtype=torch.int32, device=device)
+        none = torch.zeros((), dtype=torch.int64, device=self.device)
         if self.valid is not None:
-            rank_k = rank_k.where(self.valid, NEVER)
+            rank_k = rank_k.long().where(self.valid, NEVER)
 
         def side(*parts: Tensor) -> Tensor:
             shape = (self.batch, parts[0].shape[1])
-            return torch.stack([t.to(device, torch.int32).expand(shape) for t in parts], 1)
+            wide = torch.stack([t.long().expand(shape) for t in parts], 1)
+            return wide.clamp(ALWAYS, NEVER).to(device, torch.int32)  # one copy a side
 
         return Sides(
-            side(rank_q.clamp_max(NEVER - 1), _or(self.segment_q, none), at_q),
+            side(rank_q.long().clamp_max(NEVER - 1), _or(self.segment_q, none), at_q),
             side(rank_k, _or(self.segment_k, none), at_k),
         )
 
@@ -193,13 +195,27 @@ class RankMask:
             return None
         sides = self.sides(device or self.device)
         apart = (sides.q[:, 2, :, None] - sides.k[:, 2, None]).abs()
-        return -self.slopes.to(apart.device, torch.float32)[:, None, None] * apart[:, None]
+        return -self.steepness(apart.device)[:, None, None] * apart[:, None]
+
+    def steepness(self, device: torch.device) -> Tensor:
+        """The slopes as float32 [Hq] on a device, moved once."""
+        assert self.slopes is not None
+        slopes = self.slopes
+        return self.once(("slopes", str(device)), lambda: slopes.to(device, torch.float32))
 
     def _tensors(self) -> dict[str, Tensor]:
         """Every tensor [R, S] that is given, by name."""
         sides = [f"{n}_{side}" for n in ("rank", "segment", "position") for side in "qk"]
         found = {name: getattr(self, name) for name in (*sides, "valid")}
         return {name: t for name, t in found.items() if t is not None}
+
+
+def _inside() -> bool:
+    """Whether torch computes on something other than plain tensors."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.utils._python_dispatch._get_current_dispatch_mode() is not None
+    )
 
 
 def _or(given: Any, otherwise: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genlab.kernel.mask import MaskSpec
 
@@ -34,6 +35,11 @@ def attend(
     if (bias := mask.bias(q.device)) is not None:
         allowed = bias if allowed is None else bias.where(allowed, float("-inf"))
         allowed = allowed.to(q.dtype)
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=allowed, is_causal=causal, scale=scale, enable_gqa=grouped
-    ), None
+    more = {"attn_mask": allowed, "is_causal": causal, "scale": scale}
+    if allowed is not None and q.device.type == "cuda":
+        # cuDNN, torch's first choice on newer GPUs, gives NaN slopes under a mask that is written
+        # out at some lengths (pytorch issue 196678); the others share no keys between heads
+        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
+        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+            return F.scaled_dot_product_attention(q, k, v, **more), None
+    return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped, **more), None

@@ -38,7 +38,7 @@ def attend(
     sides = lists = None
     if mask.kind == "ranks":
         sides, lists = mask.sides(q.device), tiles(mask, q.device, LISTED)
-    slopes = None if mask.slopes is None else mask.slopes.to(q.device, torch.float32)
+    slopes = None if mask.slopes is None else mask.steepness(q.device)
     left, right = mask.bounds()
     out, sums = _attention(
         q,
@@ -130,6 +130,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tens
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, *rest = inputs
+    ctx.set_materialize_grads(False)  # a gradient that nobody asked for costs nothing
     tensors, ctx.numbers = rest[:6], rest[6:]
     ctx.save_for_backward(q, k, v, *output, *tensors)
 

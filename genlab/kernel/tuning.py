@@ -1,7 +1,8 @@
 """Which tiles a kernel runs with: a table that fits the GPU, and what was quickest on it.
 
-The first call with a new key times the candidates of the table on its own tensors, and the choice
-is kept on disk: a run that is resumed there computes with the tiles it began with.
+The first call with a new key times the candidates of the table on its own tensors. The choice is
+kept on disk, so that runs on one machine, and a run that is resumed there, compute with the same
+tiles; on another machine they may be others, and sums in another order.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import hashlib
 import json
 import os
 import statistics
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,7 +22,10 @@ import triton
 
 from genlab.kernel.dispatch import interpreted, say_once
 
-__all__ = ["CONFIGS", "INTERPRETED", "Config", "Key", "best", "candidates"]
+__all__ = ["CONFIGS", "FEATURES", "INTERPRETED", "Config", "Key", "best", "candidates"]
+
+FEATURES = ("SEGMENTED", "WINDOWED", "SLOPED", "DROPOUT")
+"""What takes registers of its own when it is compiled into a kernel."""
 
 Kernel = Literal["forward", "keys", "queries"]
 INTERPRETED = interpreted()
@@ -45,7 +49,7 @@ class Key(NamedTuple):
 
     width: of a head, to the next power of two. mask: 0 full, 1 causal, 2 by ranks.
     length: the longer side, to the next power of two, at most 16384. group: query heads a
-        key head.
+        key head. features: those of FEATURES that are compiled in, joined by "+".
     """
 
     dtype: str
@@ -53,6 +57,7 @@ class Key(NamedTuple):
     mask: int
     length: int
     group: int
+    features: str = ""
 
 
 # (kernel, widest head, bytes of a number) -> candidates, the first for where none can be timed.
@@ -87,13 +92,14 @@ CONFIGS: Mapping[tuple[Kernel, int, int], tuple[Config, ...]] = {
         Config(32, 16, 4, 2),
     ),
     ("keys", 64, 2): (
-        Config(64, 128, 8, 2),
-        Config(32, 64, 4, 2),
+        Config(64, 64, 8, 2),
+        Config(32, 128, 8, 3),
         Config(64, 128, 8, 2, True),
         Config(64, 64, 4, 2, True),
     ),
     ("keys", 128, 2): (
-        Config(32, 128, 8, 3),
+        Config(32, 128, 8, 4),
+        Config(32, 64, 8, 2),
         Config(64, 64, 8, 2, True),
     ),
     ("keys", 256, 2): (
@@ -133,6 +139,8 @@ CONFIGS: Mapping[tuple[Kernel, int, int], tuple[Config, ...]] = {
     ),
 }
 
+_CHOSEN: dict[tuple[str, int], Config] = {}  # by key and device
+
 INTERPRETER = Config(64, 32, 4, 1)
 """Large enough for speed, small enough for several tiles; nothing is compiled for it."""
 
@@ -150,20 +158,37 @@ def best(
 ) -> Config:
     """The quickest configuration for a key, timed now if it never was; `run` runs one.
 
-    A candidate that does not compile or fit is passed over; if none does, the last error comes.
+    For short calls, and while a graph is captured, the first that runs. One that does not compile
+    or fit is passed over; if none does, the last error comes.
     """
     if INTERPRETED:
         return INTERPRETER
-    name = "/".join([kernel, *map(str, key), "descriptors" * descriptors])
-    known = _known()
-    if name not in known:
-        fit = candidates(kernel, key, descriptors)
-        if key.length < WORTH or torch.cuda.is_current_stream_capturing():
-            return fit[0]
+    fit = candidates(kernel, key, descriptors)
+    name = "-".join([kernel, *map(str, key), "descriptors" * descriptors])
+    choice = (name, torch.cuda.current_device())
+    if choice in _CHOSEN:
+        return _CHOSEN[choice]
+    if torch.cuda.is_current_stream_capturing():
+        return fit[0]
+    if key.length < WORTH:
+        found = _first(fit, run)
+    elif (kept := _kept(name)) in fit:
+        found = kept
+    else:
         say_once("attention: tiles are timed now and kept, once for each kind of call on this GPU")
-        known[name] = _timed(fit, run)
-        _keep(known)
-    return known[name]
+        found = _keep(name, _timed(fit, run), fit)
+    _CHOSEN[choice] = found
+    return found
+
+
+def _first(fit: tuple[Config, ...], run: Callable[[Config], None]) -> Config:
+    for config in fit[:-1]:
+        try:
+            run(config)
+            return config
+        except Exception:  # as in _timed; what is wrong with all of them shows with the last
+            continue
+    return fit[-1]
 
 
 def _timed(fit: tuple[Config, ...], run: Callable[[Config], None]) -> Config:
@@ -190,31 +215,39 @@ def _milliseconds(run: Callable[[Config], None], config: Config) -> float:
     return start.elapsed_time(end)
 
 
-@cache
-def _path() -> Path:
-    """Where the choices for this device, this Triton and these kernels are kept."""
+def _folder() -> Path:
+    """Where the choices for this device, this Triton and these kernels are kept.
+
+    Raises RuntimeError where a home cannot be told.
+    """
     told = hashlib.sha256(f"{torch.cuda.get_device_name()} {triton.__version__}".encode())
     for source in ("score", "forward", "backward", "tuning"):
         told.update((Path(__file__).parent / f"{source}.py").read_bytes())
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "genlab" / f"attention-{told.hexdigest()[:16]}.json"
+    return root / "genlab" / f"attention-{told.hexdigest()[:16]}"
 
 
-@cache
-def _known() -> dict[str, Config]:
+def _kept(name: str) -> Config | None:
+    """What was chosen before; None if nothing was, or if it cannot be read."""
     try:
-        stored = json.loads(_path().read_text(encoding="utf-8"))
-        return {name: Config(**config) for name, config in stored.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}  # never timed, or not what was written: timed anew
+        return Config(**json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RuntimeError):
+        return None
 
 
-def _keep(known: Mapping[str, Config]) -> None:
-    text = json.dumps({name: asdict(config) for name, config in known.items()}, indent=1)
-    aside = _path().with_suffix(f".{os.getpid()}")
+def _keep(name: str, config: Config, fit: tuple[Config, ...]) -> Config:
+    """Keeps a choice, a file each; the one that another process has kept meanwhile comes first."""
     try:
-        _path().parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, _path())
-    except OSError as e:
-        say_once(f"attention: the tiles chosen cannot be kept in {_path().parent}: {e.strerror}")
+        folder = _folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+            json.dump(asdict(config), file)
+        try:
+            if (other := _kept(name)) in fit:
+                return other
+            os.replace(file.name, folder / f"{name}.json")
+        finally:
+            Path(file.name).unlink(missing_ok=True)
+    except (OSError, RuntimeError) as e:
+        say_once(f"attention: the tiles chosen cannot be kept: {e}")
+    return config

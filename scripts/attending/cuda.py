@@ -32,7 +32,7 @@ def _torch(*backends, dense=True):
     def make(q, k, v, mask):
         if mask.kind == "ranks" and not dense:
             raise Absent("takes no mask")
-        allowed = mask.dense()[:, None] if mask.kind == "ranks" else None
+        allowed = mask.dense(q.device)[:, None] if mask.kind == "ranks" else None
         causal = mask.kind == "causal"
 
         def step():

@@ -9,9 +9,9 @@ from torch.testing import assert_close
 from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.merge import merge
+from genlab.nn.attention import SelfAttention
 from genlab.nn.extrapolate import ReRoPE, rerope
 from genlab.nn.rotary import Rotary
-from genlab.nn.transformer import SelfAttention
 
 F64 = torch.float64
 

@@ -7,11 +7,12 @@ from typing import Literal
 from torch import Tensor, nn
 
 from genlab.contract import Spec
+from genlab.nn.attention import SelfAttention
 from genlab.nn.embed import Condition
 from genlab.nn.norm import LayerNorm
 from genlab.nn.position import LearnedPositions, grid, sincos
 from genlab.nn.rotary import Rotary
-from genlab.nn.transformer import MLP, AdaLNBlock, SelfAttention
+from genlab.nn.transformer import MLP, AdaLNBlock
 from genlab.registry import register
 from genlab.schema import Count, Fraction, Positive
 

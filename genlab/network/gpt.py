@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from genlab.contract import Noise, Spec
 from genlab.kernel.mask import MaskSpec
+from genlab.nn.attention import SelfAttention
 from genlab.nn.cache import KVCache
 from genlab.nn.choice import choose, narrow
 from genlab.nn.extrapolate import ReRoPE
 from genlab.nn.norm import LayerNorm
 from genlab.nn.position import LearnedPositions, sincos
 from genlab.nn.rotary import Rotary
-from genlab.nn.transformer import MLP, Block, SelfAttention
+from genlab.nn.transformer import MLP, Block
 from genlab.registry import register
 from genlab.schema import Count, Fraction, Positive
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.merge import merge
+from genlab.nn.attention import SelfAttention
 from genlab.nn.rotary import Rotary
-from genlab.nn.transformer import SelfAttention
 
 __all__ = ["ReRoPE", "rerope"]
 

@@ -94,6 +94,15 @@ def test_a_token_knows_its_row_and_its_column(position):
     assert not torch.allclose(beside, response([(1, 1), (2, 1)]), atol=1e-3)
 
 
+def test_times_and_labels_start_as_in_the_paper():
+    net = tiny(Spec((1, 8, 8), 200), embedding=128)
+    condition = net.condition
+    for weight in (condition.time[0].weight, condition.time[2].weight, condition.label.weight):
+        assert weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not condition.time[0].bias.any()
+    assert not condition.time[2].bias.any()
+
+
 def test_what_is_fixed_is_in_no_checkpoint():
     kinds = (tiny(Spec((1, 8, 8)), position=p) for p in ("sincos", "rope"))
     for net in kinds:

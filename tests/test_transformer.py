@@ -301,11 +301,12 @@ def test_sines_and_cosines_of_rows_and_columns():
                 assert table[token, 6 * axis + 3 + i].item() == pytest.approx(math.cos(angle))
 
 
-def test_learned_positions_from_a_place_on():
+def test_learned_positions_of_places():
     positions = LearnedPositions(T, C)
     assert 0.015 < positions.table.std() < 0.025
-    h = drawn(B, 2, C)
-    assert torch.equal(positions(h, 3), h + positions.table[3:5])
+    h, at = drawn(B, 2, C), torch.tensor([[3, 4], [0, 5]])
+    assert torch.equal(positions(h, at), h + positions.table[at])
+    assert torch.equal(positions(h, at[0]), h + positions.table[3:5])
 
 
 # --- refusals ------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from genlab.contract import Spec
 from genlab.errors import ConfigError
 from genlab.kernel.mask import MaskSpec
 from genlab.network.gpt import GPT
+from genlab.nn.cache import KVCache
 from genlab.nn.position import alibi_slopes
 from genlab.noise import SampleNoise
 from genlab.registry import PACKAGE
@@ -154,6 +155,33 @@ def test_learned_places_end():
         net(tokens(1, T + 1))
     with pytest.raises(ValueError, match="12 places, and 15"):
         net.generate(tokens(), 3, SampleNoise(0, range(2), "cpu"))
+    for stream in ("content", "both"):
+        with pytest.raises(ValueError, match="12 places, and 13"):
+            net(tokens(1, T + 1), MaskSpec.permuted(torch.arange(T + 1), stream=stream))
+    with pytest.raises(ValueError, match="12 places, and 13"):
+        net(tokens(1, T + 2), MaskSpec.packed([1, T + 1], causal=True))
+    with pytest.raises(ValueError, match="12 places, and 13"):
+        net(tokens(1, 2), cache=KVCache(2, 1, 4, T + 1, 8))
+    early = MaskSpec(2, 2, position_q=torch.tensor([[-1, 0]]))
+    with pytest.raises(ValueError, match="from 0 on, and the mask has a token at -1"):
+        net(tokens(1, 2), early)
+    assert net(tokens(1, 18), MaskSpec.packed([9, 9], causal=True)).isfinite().all()
+
+
+@pytest.mark.parametrize("position", ["rope", "learned", "sincos", "none"])
+def test_a_mask_of_other_lengths_is_refused(position):
+    net = gpt(position=position)
+    for mask in (
+        MaskSpec.causal(7),
+        MaskSpec.bidirectional(8, 9),
+        MaskSpec.permuted(torch.arange(7), stream="both"),
+        MaskSpec.causal(8).with_memory(2),
+    ):
+        with pytest.raises(ValueError, match="and there are 8 tokens and 8 keys"):
+            net(tokens(1, 8), mask)
+    cache = net.cache(1, T)
+    with pytest.raises(ValueError, match="there are 8 tokens and 12 keys"):
+        net(tokens(1, 8), MaskSpec.causal(8), cache)
 
 
 # --- the cache -----------------------------------------------------------------------------------
@@ -209,6 +237,60 @@ def test_generated_text_is_the_likeliest_where_only_that_is_left():
     for _ in range(6):
         text = torch.cat([text, net(text)[:, -1:].argmax(2)], 1)
     assert torch.equal(drawn, text)
+
+
+@pytest.mark.parametrize("sloped", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+@torch.no_grad()
+def test_options_of_writing_are_those_of_the_masks(whole, sloped):
+    """Step by step, all that is written so far read anew under one mask."""
+    net, text = gpt(tied=False), tokens(8, 5)
+    slopes = {False: lambda mask: mask, True: lambda mask: mask.sloped(4 * SLOPES)}
+
+    def written(whole, sloped):
+        noise, options = SampleNoise(0, range(8), "cpu"), {"whole": whole, "adapt": slopes[sloped]}
+        return net.generate(text, 7, noise, top_k=1, **options)
+
+    wanted = text
+    for length in range(5, 12):
+        mask = MaskSpec.prefix(5, length) if whole else MaskSpec.causal(length)
+        wanted = torch.cat([wanted, net(wanted, slopes[sloped](mask))[:, -1:].argmax(2)], 1)
+    drawn = written(whole, sloped)
+    assert torch.equal(drawn, wanted)
+    assert not torch.equal(drawn, written(not whole, sloped))
+    assert not torch.equal(drawn, written(whole, not sloped))
+
+
+def test_temperature_and_top_p_change_the_draw():
+    net, prompt = gpt(scale=2.0), tokens(8, 4)
+
+    def drawn(**options):
+        return net.generate(prompt, 8, SampleNoise(0, range(8), "cpu"), **options)
+
+    likeliest = drawn(top_k=1)
+    assert not torch.equal(drawn(), likeliest)
+    assert torch.equal(drawn(top_p=1e-6), likeliest)
+    assert torch.equal(drawn(temperature=1e-4), likeliest)
+    same = [(drawn(temperature=t) == likeliest)[:, 4:].float().mean() for t in (0.3, 1.0)]
+    assert same[0] > same[1]
+
+
+def test_nothing_is_dropped_in_writing():
+    net, prompt = gpt(dropout=0.5), tokens(2, 4)
+    noise = [SampleNoise(0, range(2), "cpu") for _ in range(2)]
+    calm = net.generate(prompt, 6, noise[0])
+    net.train()
+    assert torch.equal(net.generate(prompt, 6, noise[1]), calm)
+    assert all(module.training for module in net.modules())
+
+
+def test_prompts_and_noise_that_do_not_fit_are_refused():
+    net = gpt()
+    for prompt in (tokens(2, 4)[0], tokens(2, 4)[:, :0]):
+        with pytest.raises(ValueError, match="a prompt is"):
+            net.generate(prompt, 3, SampleNoise(0, range(2), "cpu"))
+    with pytest.raises(ValueError, match="noise is for 3 texts, and there are 2"):
+        net.generate(tokens(2, 4), 3, SampleNoise(0, range(3), "cpu"))
 
 
 def test_a_text_depends_on_neither_its_company_nor_the_others_noise():
@@ -325,7 +407,24 @@ def test_data_that_are_no_tokens_are_refused(words, shape):
     assert shape in problem
 
 
-@pytest.mark.parametrize("keys", [{"stretch": "ntk"}, {"reach": 4}])
+@pytest.mark.parametrize(
+    "keys", [{"stretch": "ntk"}, {"reach": 4}, {"factor": 2.0}, {"base": 500.0}]
+)
 def test_ways_of_rotation_need_rotation(keys):
     with pytest.raises(ValueError, match="position=learned"):
         gpt(position="learned", **keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"factor": 2.0}, "factor=2.0 .* stretch=none"),
+        ({"head_width": 1}, "even head_width, and 1 is not"),
+        ({"position": "sincos", "width": 15, "head_width": 5}, "even width, and 15 is not"),
+        ({"mlp": 0.001}, "use a larger mlp"),
+        ({"dropout": 1.0}, "below 1, and not 1.0"),
+    ],
+)
+def test_refusals_name_the_key(keys, says):
+    with pytest.raises(ValueError, match=says):
+        gpt(**keys)

@@ -1,6 +1,4 @@
-"""The Transformer over tokens: what its masks hide, its cache, its sampler, and that it learns."""
-
-import math
+"""The Transformer over tokens: what its masks hide, its cache, and what it refuses."""
 
 import pytest
 import torch
@@ -18,7 +16,6 @@ from genlab.network.gpt import GPT
 from genlab.nn.cache import KVCache
 from genlab.nn.position import alibi_slopes
 from genlab.noise import SampleNoise
-from genlab.registry import PACKAGE
 
 T, K = 12, 11
 KEYS = {
@@ -266,172 +263,6 @@ def test_every_token_is_read_by_one_compiled_step():
     parts = [step(t, None, cache) for t in x.split(1, 1)]
     assert counter.frame_count == 1
     assert_close(torch.cat(parts, 1), net(x), rtol=1e-4, atol=1e-4)
-
-
-# --- generating text -----------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def test_generated_text_is_the_likeliest_where_only_that_is_left():
-    net, text = gpt(), tokens(2, 3)
-    drawn = net.generate(text, 6, SampleNoise(0, range(2), "cpu"), top_k=1)
-    for _ in range(6):
-        text = torch.cat([text, net(text)[:, -1:].argmax(2)], 1)
-    assert torch.equal(drawn, text)
-
-
-@pytest.mark.parametrize("sloped", [False, True])
-@pytest.mark.parametrize("whole", [False, True])
-@torch.no_grad()
-def test_options_of_writing_are_those_of_the_masks(whole, sloped):
-    """Step by step, all that is written so far read anew under one mask."""
-    net, text = gpt(tied=False), tokens(8, 5)
-    slopes = {False: lambda mask: mask, True: lambda mask: mask.sloped(4 * SLOPES)}
-
-    def written(whole, sloped):
-        noise, options = SampleNoise(0, range(8), "cpu"), {"whole": whole, "adapt": slopes[sloped]}
-        return net.generate(text, 7, noise, top_k=1, **options)
-
-    wanted = text
-    for length in range(5, 12):
-        mask = MaskSpec.prefix(5, length) if whole else MaskSpec.causal(length)
-        wanted = torch.cat([wanted, net(wanted, slopes[sloped](mask))[:, -1:].argmax(2)], 1)
-    drawn = written(whole, sloped)
-    assert torch.equal(drawn, wanted)
-    assert not torch.equal(drawn, written(not whole, sloped))
-    assert not torch.equal(drawn, written(whole, not sloped))
-
-
-def test_temperature_and_top_p_change_the_draw():
-    net, prompt = gpt(scale=2.0), tokens(8, 4)
-
-    def drawn(**options):
-        return net.generate(prompt, 8, SampleNoise(0, range(8), "cpu"), **options)
-
-    likeliest = drawn(top_k=1)
-    assert not torch.equal(drawn(), likeliest)
-    assert torch.equal(drawn(top_p=1e-6), likeliest)
-    assert torch.equal(drawn(temperature=1e-4), likeliest)
-    same = [(drawn(temperature=t) == likeliest)[:, 4:].float().mean() for t in (0.3, 1.0)]
-    assert same[0] > same[1]
-
-
-def test_nothing_is_dropped_in_writing():
-    net, prompt = gpt(dropout=0.5), tokens(2, 4)
-    noise = [SampleNoise(0, range(2), "cpu") for _ in range(2)]
-    calm = net.generate(prompt, 6, noise[0])
-    net.train()
-    assert torch.equal(net.generate(prompt, 6, noise[1]), calm)
-    assert all(module.training for module in net.modules())
-
-
-def test_prompts_and_noise_that_do_not_fit_are_refused():
-    net = gpt()
-    for prompt in (tokens(2, 4)[0], tokens(2, 4)[:, :0]):
-        with pytest.raises(ValueError, match="a prompt is"):
-            net.generate(prompt, 3, SampleNoise(0, range(2), "cpu"))
-    with pytest.raises(ValueError, match="noise is for 3 texts, and there are 2"):
-        net.generate(tokens(2, 4), 3, SampleNoise(0, range(3), "cpu"))
-
-
-def test_a_text_depends_on_neither_its_company_nor_the_others_noise():
-    net, prompt = gpt(), tokens(3, 4)
-    together = net.generate(prompt, 5, SampleNoise(1, range(3), "cpu"), top_p=0.9)
-    alone = [
-        net.generate(prompt[i : i + 1], 5, SampleNoise(1, [i], "cpu"), top_p=0.9) for i in range(3)
-    ]
-    assert torch.equal(together, torch.cat(alone))
-    assert not torch.equal(
-        together[:, 4:], net.generate(prompt, 5, SampleNoise(2, range(3), "cpu"))[:, 4:]
-    )
-
-
-# --- learning ------------------------------------------------------------------------------------
-
-README = torch.tensor(list((PACKAGE.parent / "README.md").read_bytes()))
-CUT = len(README) * 7 // 8  # what follows is held out
-LONG = 48
-
-
-def texts(step, rows=16, part=README[:CUT]):
-    """[rows, LONG] bytes from random places."""
-    g = torch.Generator().manual_seed(step)
-    start = torch.randint(len(part) - LONG + 1, (rows, 1), generator=g)
-    return part[start + torch.arange(LONG)]
-
-
-def shown(kind, rows, step):
-    """(mask, places that are predicted, bool [rows, LONG] of what is asked for)."""
-    g = torch.Generator().manual_seed(1000 + step)
-    if kind == "streams":
-        order = torch.rand(rows, LONG, generator=g).argsort(1)
-        targets = order >= LONG // 2
-        return MaskSpec.permuted(order, targets, stream="both"), targets
-    known = {"causal": 1, "prefix": LONG // 2}.get(kind)
-    if known:
-        asked = torch.arange(LONG).expand(rows, -1) >= known
-        return MaskSpec.prefix(known, LONG), asked
-    asked = torch.rand(rows, LONG, generator=g) < 0.3
-    asked[:, 0] = False
-    return MaskSpec.bidirectional(LONG), asked
-
-
-def bits(net, kind, x, step):
-    """Mean bits for each byte that is asked for."""
-    mask, asked = shown(kind, len(x), step)
-    given = x.masked_fill(asked, net.mask_token) if kind == "masked" else x
-    logits = net(given, mask)
-    if kind != "streams":  # there the logits at a place are of the byte after it
-        logits, x, asked = logits[:, :-1], x[:, 1:], asked[:, 1:]
-    nats = F.cross_entropy(logits.flatten(0, 1), x.flatten(), reduction="none")
-    return (nats * asked.flatten()).sum() / asked.sum() / math.log(2)
-
-
-def trained(net, kind, steps, start=0, part=README[:CUT]):
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
-    for step in range(start, start + steps):
-        optimizer.zero_grad()
-        bits(net, kind, texts(step, part=part), step).backward()
-        optimizer.step()
-    return net
-
-
-@torch.no_grad()
-def held_out(net, kind):
-    return bits(net, kind, texts(-1, 256, README[CUT:]), -1).item()
-
-
-def fresh():
-    return gpt(LONG, 256, scale=1.0, width=64, head_width=16)
-
-
-def bits_of_frequencies():
-    """Bits for each held-out byte by who knows how often each occurs, and nothing before it."""
-    counts = README[:CUT].bincount(minlength=256) + 1.0
-    return -(counts / counts.sum()).log2()[README[CUT:]].mean().item()
-
-
-@pytest.mark.parametrize("kind", ["causal", "prefix", "streams"])
-def test_held_out_bytes_are_predicted_better_under_every_mask(kind):
-    net = fresh()
-    layout = {n: t.shape for n, t in net.state_dict().items()}
-    assert held_out(net, kind) == pytest.approx(8, abs=0.3), "a uniform guess among 256"
-    assert held_out(trained(net, kind, 200), kind) < bits_of_frequencies()
-    assert {n: t.shape for n, t in net.state_dict().items()} == layout
-
-
-def test_what_masked_tokens_taught_is_there_under_a_prefix_mask():
-    """Against one that was taught as long the same bytes in a random order, and one untaught."""
-    steps, more = 300, 50
-    order = torch.randperm(CUT, generator=torch.Generator().manual_seed(0))
-    taught = trained(fresh(), "masked", steps)
-    control = trained(fresh(), "masked", steps, part=README[:CUT][order])
-    assert held_out(taught, "prefix") < bits_of_frequencies()
-    after = [
-        held_out(trained(net, "prefix", more, start=steps), "prefix")
-        for net in (taught, control, fresh())
-    ]
-    assert after[0] < min(after[1:])
 
 
 # --- where there are no tokens -------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Drawing a token: in which order its logits are narrowed, and how often each is drawn."""
 
+import math
+
 import pytest
 import torch
 
@@ -37,6 +39,31 @@ def test_temperature_then_top_k_then_top_p(keys, wanted):
 def test_a_sampler_that_cannot_draw_is_refused(keys):
     with pytest.raises(ValueError, match="not"):
         narrow(torch.zeros(1, 3), **keys)
+
+
+class Fixed:
+    """The uniform numbers that it is given, one a row."""
+
+    def __init__(self, u):
+        self.u = u
+
+    def uniform(self, *shape):
+        assert shape == (1,)
+        return self.u[:, None]
+
+
+def test_a_draw_is_where_the_probabilities_pass_the_uniform_number():
+    g = torch.Generator().manual_seed(0)
+    u = torch.cat([torch.tensor([0.0, 1 - 2**-24]), torch.rand(500, generator=g)])
+    logits = 3 * torch.randn(len(u), 97, generator=g)
+    logits[torch.rand(logits.shape, generator=g) < 0.5] = -math.inf
+    logits[:, [0, -1]] = -math.inf
+    drawn = choose(logits, Fixed(u))
+    p = logits.double().softmax(1)
+    for row, token, number in zip(p.tolist(), drawn.tolist(), u.tolist(), strict=True):
+        assert row[token] > 0
+        before = math.fsum(row[:token])
+        assert before - 1e-6 <= number < before + row[token] + 1e-6
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely():

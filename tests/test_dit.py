@@ -94,10 +94,27 @@ def test_a_token_knows_its_row_and_its_column(position):
     assert not torch.allclose(beside, response([(1, 1), (2, 1)]), atol=1e-3)
 
 
+def test_times_and_labels_start_as_in_the_paper():
+    net = tiny(Spec((1, 8, 8), 200), embedding=128)
+    condition = net.condition
+    for weight in (condition.time[0].weight, condition.time[2].weight, condition.label.weight):
+        assert weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not condition.time[0].bias.any()
+    assert not condition.time[2].bias.any()
+
+
 def test_what_is_fixed_is_in_no_checkpoint():
     kinds = (tiny(Spec((1, 8, 8)), position=p) for p in ("sincos", "rope"))
     for net in kinds:
         assert set(net.state_dict()) == {name for name, _ in net.named_parameters()}
+
+
+def under(net, backend, *given):
+    layers = [m for m in net.modules() if isinstance(m, Attends)]
+    assert len(layers) == 2
+    for layer in layers:
+        layer.backend = backend
+    return net(*given)
 
 
 @pytest.mark.parametrize("options", KINDS[:3], ids=str)
@@ -105,18 +122,31 @@ def test_every_backend_computes_the_same_field_and_gradients(options):
     net = awake(tiny(Spec((3, 8, 8), 3), **options))
     x, t, y = inputs((3, 8, 8))
     found = {}
-    for backend in ("plain", "sdpa", "auto"):
-        layers = [m for m in net.modules() if isinstance(m, Attends)]
-        assert len(layers) == 2
-        for layer in layers:
-            layer.backend = backend
+    for backend in ("plain", "sdpa"):
         net.zero_grad()
-        out = net(x, t, y)
+        out = under(net, backend, x, t, y)
         out.square().mean().backward()
         found[backend] = [out.detach(), *(p.grad.clone() for p in net.parameters())]
-    for other in ("sdpa", "auto"):
-        for a, b in zip(found["plain"], found[other], strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    for a, b in zip(found["plain"], found["sdpa"], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():  # which is all that flex does on a CPU
+        torch.testing.assert_close(
+            under(net, "flex", x, t, y), found["plain"][0], rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("options", KINDS[:3], ids=str)
+@pytest.mark.parametrize("backend", ["plain", "sdpa", "flex", "auto"])
+@torch.no_grad()
+def test_half_precision_is_as_good_as_its_rounding(options, backend):
+    """bf16 keeps 8 bits, through some ten layers one after the other."""
+    net = awake(tiny(Spec((3, 8, 8), 3), **options)).eval()
+    x, t, y = inputs((3, 8, 8))
+    exact = under(net, "plain", x, t, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = under(net, backend, x, t, y)
+    assert near.dtype == torch.float32
+    assert 0 < (near - exact).norm() < 0.02 * exact.norm()
 
 
 @pytest.mark.parametrize("options", KINDS[:3:2], ids=str)

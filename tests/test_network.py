@@ -194,6 +194,18 @@ def test_attention_against_plain_arithmetic():
     torch.testing.assert_close(layer(x), x + out, rtol=1e-4, atol=1e-5)
 
 
+def test_attention_over_pixels_copies_no_map_and_keeps_the_order_of_its_weights():
+    layer, seen = awake(SelfAttention2d(8, head_width=4)), []
+    layer.norm.register_forward_hook(lambda *of: seen.append(of[-1]))
+    layer.qkv.register_forward_pre_hook(lambda *of: seen.append(of[-1][0]))
+    x = torch.randn(2, 8, 3, 5).to(memory_format=torch.channels_last)
+    assert layer(x).is_contiguous(memory_format=torch.channels_last)
+    assert seen[0].data_ptr() == seen[1].data_ptr()
+    # optimizers of checkpoints know parameters by their place in this list
+    kinds = [f"{name}.{kind}" for name in ("norm", "qkv", "out") for kind in ("weight", "bias")]
+    assert [name for name, _ in layer.named_parameters()] == kinds
+
+
 def test_attention_written_out_is_that_of_torch():
     q, k, v = torch.randn(3, 2, 2, 7, 4, generator=torch.Generator().manual_seed(0))
     near = attention(q.bfloat16(), k.bfloat16(), v.bfloat16())

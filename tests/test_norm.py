@@ -8,9 +8,10 @@ from test_transformer import CLOSE, B, C, D, T, drawn, normal, stirred
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from genlab.nn.attention import SelfAttention
 from genlab.nn.norm import GroupNorm, LayerNorm, RMSNorm
 from genlab.nn.rotary import Rotary
-from genlab.nn.transformer import MLP, AdaLNBlock, SelfAttention
+from genlab.nn.transformer import MLP, AdaLNBlock
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

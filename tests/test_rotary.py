@@ -9,9 +9,10 @@ from torch.testing import assert_close
 from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.merge import merge
+from genlab.nn.attention import SelfAttention
+from genlab.nn.cache import KVCache
 from genlab.nn.extrapolate import ReRoPE, rerope
 from genlab.nn.rotary import Rotary
-from genlab.nn.transformer import SelfAttention
 
 F64 = torch.float64
 
@@ -252,6 +253,35 @@ def test_a_reach_beyond_the_text_bounds_nothing():
     layers[1].load_state_dict(layers[0].state_dict())
     for mask in (MaskSpec.causal(11), MaskSpec.bidirectional(11), None):
         assert_close(layers[0](h, mask), layers[1](h, mask))
+
+
+def test_positions_are_those_of_the_mask():
+    layer, h = ReRoPE(16, 8, rotary=Rotary(8), reach=3), numbers(2, 4, 16, dtype=torch.float32)
+    with pytest.raises(ValueError, match="positions of its mask"):
+        layer(h, MaskSpec.causal(4), torch.arange(4))
+
+
+def test_a_reach_of_nothing_is_refused_in_time():
+    with pytest.raises(ValueError, match="1 or more, not 0"):
+        ReRoPE(16, 8, rotary=Rotary(8), reach=0)
+
+
+@pytest.mark.parametrize("filled", [0, 5])
+def test_a_cache_that_looks_back_has_no_keys_far_after(filled, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "genlab.nn.extrapolate.attention",
+        lambda *given, **options: calls.append(1) or attention(*given, **options),
+    )
+    cache = KVCache(1, 2, 2, 11, 8, dtype=F64)
+    cache.advance(filled)
+    q, k, v = numbers(2, 2, 3, 8), numbers(2, 2, 11, 8, seed=1), numbers(2, 2, 11, 8, seed=2)
+    for whole, wanted in ((False, 2), (True, 3)):
+        calls.clear()
+        mask = cache.mask(3, whole=whole)
+        out = rerope(q, k, v, mask, Rotary(8), 2)
+        assert_close(out, two_scores(q, k, v, mask, 1e4, 2))
+        assert len(calls) == wanted
 
 
 def test_it_compiles_whole():

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from genlab.kernel.mask import MaskSpec
+from genlab.nn.attention import SelfAttention
 from genlab.nn.norm import RMSNorm
 from genlab.nn.position import LearnedPositions, grid, sincos
 from genlab.nn.rotary import Rotary
-from genlab.nn.transformer import MLP, AdaLNBlock, Block, SelfAttention
+from genlab.nn.transformer import MLP, AdaLNBlock, Block
 
 B, T, C, D, E = 2, 6, 24, 8, 5
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -211,6 +212,20 @@ def test_a_block_with_a_cache_goes_on_where_it_stopped():
     torch.testing.assert_close(torch.cat(parts, 1), block(h, MaskSpec.causal(T)), **CLOSE)
 
 
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ({}, {"position": torch.arange(3)}),
+        ({"rotary": Rotary(D)}, {"mask": MaskSpec.causal(3)}),
+        ({"logn": 3}, {"mask": MaskSpec.causal(3)}),
+    ],
+)
+def test_a_cache_needs_a_mask_and_positions(options, given):
+    layer, h = SelfAttention(C, D, **options), drawn(B, 3, C)
+    with pytest.raises(ValueError, match="a cache does not say"):
+        layer(h, cache=Growing(), **given)
+
+
 # --- blocks --------------------------------------------------------------------------------------
 
 
@@ -260,8 +275,9 @@ def test_a_block_under_a_condition_starts_as_the_identity():
 
 
 @pytest.mark.parametrize("kind", ["plain", "adaln"])
-def test_dropout_is_for_training(kind):
-    layers = SelfAttention(C, D, dropout=0.5), MLP(C, 2 * C), 0.5
+@pytest.mark.parametrize(("weights", "added"), [(0.5, 0.0), (0.0, 0.5)])
+def test_dropout_is_for_training(kind, weights, added):
+    layers = SelfAttention(C, D, dropout=weights), MLP(C, 2 * C), added
     block = Block(C, *layers) if kind == "plain" else AdaLNBlock(C, E, *layers)
     more = () if kind == "plain" else (drawn(B, E),)
     stirred(block)
@@ -285,11 +301,12 @@ def test_sines_and_cosines_of_rows_and_columns():
                 assert table[token, 6 * axis + 3 + i].item() == pytest.approx(math.cos(angle))
 
 
-def test_learned_positions_from_a_place_on():
+def test_learned_positions_of_places():
     positions = LearnedPositions(T, C)
     assert 0.015 < positions.table.std() < 0.025
-    h = drawn(B, 2, C)
-    assert torch.equal(positions(h, 3), h + positions.table[3:5])
+    h, at = drawn(B, 2, C), torch.tensor([[3, 4], [0, 5]])
+    assert torch.equal(positions(h, at), h + positions.table[at])
+    assert torch.equal(positions(h, at[0]), h + positions.table[3:5])
 
 
 # --- refusals ------------------------------------------------------------------------------------
@@ -301,6 +318,8 @@ def test_learned_positions_from_a_place_on():
         (lambda: SelfAttention(24, 7), "7 does not"),
         (lambda: SelfAttention(24, 8, kv_heads=2), "kv_heads that divides"),
         (lambda: SelfAttention(24, 8, logn=1), "2 or more, not 1"),
+        (lambda: SelfAttention(24, 8, dropout=1.0), "below 1, and not 1.0"),
+        (lambda: MLP(24, round(0.001 * 24)), "use a larger mlp"),
         (lambda: sincos(grid(2, 2), 6), "multiple of 4, not 6"),
     ],
 )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from genlab.contract import Spec
+from genlab.nn.attention import SelfAttention
 from genlab.nn.embed import Condition
 from genlab.nn.norm import LayerNorm
 from genlab.nn.position import LearnedPositions, grid, sincos
 from genlab.nn.rotary import Rotary
-from genlab.nn.transformer import MLP, AdaLNBlock, SelfAttention
+from genlab.nn.transformer import MLP, AdaLNBlock
 from genlab.registry import register
 from genlab.schema import Count, Fraction, Positive
 
@@ -108,11 +110,19 @@ class DiT(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """Starting weights: Glorot's for what makes tokens of tokens, zero for what must be."""
+        """Starting weights: Glorot's for what makes tokens of tokens, zero for what must be.
+
+        Times and labels as in the paper's code, github.com/facebookresearch/DiT.
+        """
         inner = (part for block in self.blocks for part in (block.attention, block.mlp))
         for layer in (m for part in (self.stem, *inner) for m in part.modules()):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        for layer in self.condition.modules():
+            if isinstance(layer, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(layer.weight, std=0.02)
+            if isinstance(layer, nn.Linear):
                 nn.init.zeros_(layer.bias)
         for layer in (self.modulation, self.head):
             nn.init.zeros_(layer.weight)
@@ -127,7 +137,7 @@ class DiT(nn.Module):
         e = self.condition(t, y)
         h = self.stem(patchify(x, self.patch))
         if self.learned is not None:
-            h = self.learned(h)
+            h = self.learned(h, torch.arange(h.shape[1], device=h.device))
         if self.fixed is not None:
             h = h + self.fixed.to(h.dtype)
         for block in self.blocks:

@@ -12,19 +12,21 @@ from torch import Tensor, nn
 
 from genlab.contract import Noise, Spec
 from genlab.kernel.mask import MaskSpec
+from genlab.nn.attention import SelfAttention
 from genlab.nn.cache import KVCache
 from genlab.nn.choice import choose, narrow
 from genlab.nn.extrapolate import ReRoPE
 from genlab.nn.norm import LayerNorm
 from genlab.nn.position import LearnedPositions, sincos
 from genlab.nn.rotary import Rotary
-from genlab.nn.transformer import MLP, Block, SelfAttention
+from genlab.nn.transformer import MLP, Block
 from genlab.registry import register
 from genlab.schema import Count, Fraction, Positive
 
 __all__ = ["GPT"]
 
 START = 0.02  # deviation of the starting weights, that of GPT-2
+BASE = 10000  # of the angles, in the YAML
 
 
 @register("gpt")
@@ -74,14 +76,32 @@ class GPT(nn.Module):
                 f"gpt takes tokens, and the data are numbers of shape {list(spec.shape)}; use "
                 "network=unet for images, or network=mlp and codec=points for points"
             )
-        if position != "rope" and (stretch != "none" or reach is not None):
+        turned = stretch != "none" or reach is not None or factor != 1 or base != BASE
+        if position != "rope" and turned:
             raise ValueError(
-                f"stretch and reach are of positions by rotation, and position={position}; "
-                "use position=rope, or stretch=none and reach=null"
+                f"base, stretch, factor and reach are of positions by rotation, and "
+                f"position={position}; use position=rope, or base={BASE}, stretch=none, factor=1 "
+                "and reach=null"
+            )
+        if stretch == "none" and factor != 1:
+            raise ValueError(
+                f"factor={factor} is how much further a stretch reads, and stretch=none; use "
+                "stretch=mixed, or factor=1"
+            )
+        if position == "rope" and head_width % 2:
+            raise ValueError(
+                f"position=rope turns pairs of numbers, which needs an even head_width, and "
+                f"{head_width} is not; use another or position=sincos"
+            )
+        if position == "sincos" and width % 2:
+            raise ValueError(
+                f"position=sincos has sines and cosines, which needs an even width, and {width} "
+                "is not; use another or position=learned"
             )
         self.length = math.prod(spec.shape)
         self.vocabulary = self.mask_token = spec.vocabulary
         self.width, self.position = width, position
+        self.bounded = reach is not None
         self.embed = nn.Embedding(spec.vocabulary + 1, width)
         self.query = nn.Parameter(torch.empty(width))
         self.learned = LearnedPositions(self.length, width) if position == "learned" else None
@@ -131,11 +151,22 @@ class GPT(nn.Module):
 
         mask: for T tokens, or for T and T queries over T; None is causal. Tokens stand at its
         positions. cache: of the tokens before, which takes these up; the mask is one of its own.
-        Raises ValueError for more tokens than there are learned positions.
+        Raises ValueError for a mask of other lengths, and for positions or a cache beyond those
+        that are learned; the positions of a mask that lies on a GPU are not looked at.
         """
         length = tokens.shape[1]
         if mask is None:
             mask = MaskSpec.causal(length) if cache is None else cache.mask(length)
+        keys = length if cache is None else cache.length
+        if mask.queries not in (length, 2 * length) or mask.keys != keys:
+            raise ValueError(
+                f"the mask is for {mask.queries} queries and {mask.keys} keys, and there are "
+                f"{length} tokens and {keys} keys"
+            )
+        if cache is not None or mask.position_q is None:
+            self._reach(keys)
+        if mask.position_q is not None:
+            self._stand(mask.position_q)
         mask = mask.to(tokens.device)
         h = self.embed(tokens)
         streams = mask.queries == 2 * length
@@ -150,7 +181,8 @@ class GPT(nn.Module):
         h = self._placed(h, at)
         for i, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layers[i]
-            h = block(h, mask, at, length if streams else None, layer)
+            own = None if self.bounded else at
+            h = block(h, mask, own, length if streams else None, layer)
         if cache is not None:
             cache.advance(length)
         h = self.norm(h[:, length:] if streams else h)
@@ -161,21 +193,34 @@ class GPT(nn.Module):
         """Positions of the queries of a mask, [T] or [R, T]."""
         if mask.position_q is not None:
             return mask.position_q
-        if self.learned is not None:
-            self._reach(mask.keys)
         return torch.arange(mask.keys - mask.queries, mask.keys, device=device)
 
     def _reach(self, tokens: int) -> None:
-        if tokens > self.length:
+        if self.learned is not None and tokens > self.length:
             raise ValueError(
                 f"position=learned has {self.length} places, and {tokens} tokens are asked for; "
                 "use position=rope to read further than was trained"
             )
 
+    def _stand(self, at: Tensor) -> None:
+        """Raises ValueError for positions without a learned place.
+
+        On a GPU it would have to wait for them, and in a compiled step it could not.
+        """
+        if self.learned is None or at.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        first, last = at.min().item(), at.max().item()
+        if first < 0:
+            raise ValueError(
+                f"position=learned has places from 0 on, and the mask has a token at {first}; "
+                "use position=rope"
+            )
+        self._reach(int(last) + 1)
+
     def _placed(self, h: Tensor, at: Tensor) -> Tensor:
         """h [B, T, C] with what says where its tokens stand added."""
         if self.learned is not None:
-            return h + F.embedding(at, self.learned.table).to(h.dtype)
+            return self.learned(h, at)
         if self.position == "sincos":
             waves = sincos(at.reshape(-1, 1), self.width).unflatten(0, at.shape)
             # as large as the tokens start: whole waves would drown them
@@ -184,8 +229,7 @@ class GPT(nn.Module):
 
     def cache(self, batch: int, length: int) -> KVCache:
         """An empty cache for texts of up to `length` tokens, in the type keys come in."""
-        if self.learned is not None:
-            self._reach(length)
+        self._reach(length)
         attention = self.blocks[0].attention
         weight = attention.qkv.weight
         kind = weight.device.type
@@ -218,10 +262,33 @@ class GPT(nn.Module):
 
         temperature, top_k, top_p: as of `choice.narrow`. whole: the tokens of the prompt see each
         other, as under a prefix mask. adapt: what the masks of training had besides, e.g.
-        `lambda mask: mask.sloped(slopes)`. noise: of as many rows as the prompt.
+        `lambda mask: mask.sloped(slopes)`. noise: of as many rows as the prompt. Without dropout,
+        whatever mode the network is in. Raises ValueError for other prompts and noise.
         """
-        if not prompt.shape[1]:
-            raise ValueError("a prompt has at least one token")
+        if prompt.dim() != 2 or not prompt.shape[1]:
+            raise ValueError(
+                f"a prompt is [B, P] with at least one token a text, not {list(prompt.shape)}"
+            )
+        if noise.n != len(prompt):
+            raise ValueError(f"the noise is for {noise.n} texts, and there are {len(prompt)}")
+        training = self.training
+        self.eval()
+        try:
+            return self._written(prompt, n, noise, temperature, top_k, top_p, whole, adapt)
+        finally:
+            self.train(training)
+
+    def _written(
+        self,
+        prompt: Tensor,
+        n: int,
+        noise: Noise,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+        whole: bool,
+        adapt: Callable[[MaskSpec], MaskSpec],
+    ) -> Tensor:
         cache = self.cache(len(prompt), prompt.shape[1] + n)
         mask = cache.mask(prompt.shape[1], whole=whole)
         text, new = [prompt], prompt

@@ -1,14 +1,20 @@
-"""Layers with attention: what knows its backend, and attention over a feature map."""
+"""Layers with attention: what knows its backend, and self-attention of tokens and of pixels."""
 
 from __future__ import annotations
 
+import math
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.kernel.dispatch import Backend, attention
 from genlab.kernel.mask import MaskSpec
-from genlab.nn.norm import GroupNorm
+from genlab.nn.norm import GroupNorm, RMSNorm
+from genlab.nn.rotary import Rotary, rotate
 
-__all__ = ["Attends", "SelfAttention2d", "attention"]
+__all__ = ["Attends", "Cache", "SelfAttention", "SelfAttention2d", "attention"]
 
 
 class Attends(nn.Module):
@@ -37,7 +43,132 @@ class Attends(nn.Module):
         )
 
 
-class SelfAttention2d(Attends):
+class Cache(Protocol):
+    """Keys and values of the tokens before, of one layer."""
+
+    def put(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """k, v [B, Hkv, T, D] of new tokens -> those of all tokens the mask is for."""
+        ...
+
+
+class SelfAttention(Attends):
+    """Self-attention over tokens.
+
+    W_o softmax(q k^T / sqrt(D)) v,  (q, k, v) = W h, a head of D numbers at a time
+
+    qk_norm: q and k of a head are normalized, RMSNorm with weights of their own, before they are
+    rotated. rotary: turns q and k by their positions. logn: L, the length of training; q at
+    position t is multiplied by max(1, ln(t + 1) / ln L).
+
+    Reference: shared keys: Ainslie et al. 2023, arXiv 2305.13245; normalized q and k: Henry et al.
+    2020, arXiv 2010.04245, and Dehghani et al. 2023, arXiv 2302.05442, section 2.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        head_width: int,
+        *,
+        kv_heads: int | None = None,
+        qk_norm: bool = False,
+        rotary: Rotary | None = None,
+        logn: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        """width: C; head_width: D, has to divide C; kv_heads: Hkv, None for one a query head.
+
+        dropout: of the attention weights, in [0, 1). Raises ValueError for others, and for widths
+        and heads that do not fit.
+        """
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(
+                f"dropout of attention weights is at least 0 and below 1, and not {dropout}: "
+                "it would leave none; use a smaller one"
+            )
+        if width % head_width:
+            raise ValueError(
+                f"tokens of {width} numbers need a head_width that divides them, "
+                f"and {head_width} does not"
+            )
+        self.heads = width // head_width
+        self.kv_heads = self.heads if kv_heads is None else kv_heads
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"{self.heads} heads cannot share {self.kv_heads} key heads evenly; "
+                "use a kv_heads that divides them"
+            )
+        if logn is not None and logn < 2:
+            raise ValueError(f"LogN scaling needs a length of training of 2 or more, not {logn}")
+        self.head_width, self.logn, self.dropout = head_width, logn, dropout
+        self.qkv = nn.Linear(width, (self.heads + 2 * self.kv_heads) * head_width)
+        self.norm_q = RMSNorm(head_width) if qk_norm else None
+        self.norm_k = RMSNorm(head_width) if qk_norm else None
+        self.rotary = rotary
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self,
+        h: Tensor,
+        mask: MaskSpec | None = None,
+        position: Tensor | None = None,
+        sources: int | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """h [B, T, C] -> [B, T, C].
+
+        mask: None is bidirectional. position: [T] or [B, T], or [T, 2] of rows and columns for a
+        rotary of the plane; 0 .. T - 1 by default. sources: how many tokens, the first ones, give
+        keys and values; all by default. cache: where those of earlier tokens are, to which the
+        new ones are added; with it mask and position have to be given, the mask for all of them.
+        Raises ValueError where they are not.
+        """
+        turned = self.rotary is not None or self.logn is not None
+        if cache is not None and (mask is None or (turned and position is None)):
+            raise ValueError(
+                "a cache does not say which of its places are filled, nor where new tokens stand; "
+                "give the mask, and the positions for rotary and logn"
+            )
+        q, k, v = self._projected(h, sources)
+        if self.norm_q is not None and self.norm_k is not None:
+            q, k = self.norm_q(q), self.norm_k(k)
+        if turned and position is None:
+            position = torch.arange(h.shape[1], device=h.device)
+        if self.rotary is not None:
+            wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+            cos, sin = self.rotary.table(position, wide)
+            keys = k.shape[2]
+            q, k = rotate(q, cos, sin), rotate(k, cos[..., :keys, :], sin[..., :keys, :])
+        if self.logn is not None:
+            q = q * self._stretch(position).to(q.dtype)
+        if cache is not None:
+            k, v = cache.put(k, v)
+        mixed = self.attend(q, k, v, mask, self.dropout)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def _projected(self, h: Tensor, sources: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(q [B, H, T, D], k, v [B, Hkv, sources, D]), views of one product or two."""
+        groups = [self.heads, self.kv_heads, self.kv_heads]
+        if sources is None:
+            return self._heads(self.qkv(h)).split(groups, 1)
+        at = self.heads * self.head_width
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = self._heads(F.linear(h, weight[:at], bias[:at]))
+        kv = self._heads(F.linear(h[:, :sources], weight[at:], bias[at:]))
+        return q, *kv.split(groups[1:], 1)
+
+    def _heads(self, t: Tensor) -> Tensor:
+        """[B, T, H D] -> [B, H, T, D]."""
+        return t.unflatten(2, (-1, self.head_width)).transpose(1, 2)
+
+    def _stretch(self, position: Tensor) -> Tensor:
+        """max(1, ln(t + 1) / ln L), [T, 1] or [B, 1, T, 1] float32."""
+        stretch = (position.float() + 1).log() / math.log(self.logn)
+        stretch = stretch.clamp_min(1)[..., None]
+        return stretch if position.dim() == 1 else stretch[:, None]
+
+
+class SelfAttention2d(SelfAttention):
     """Residual self-attention, every pixel a token.
 
     x + W_o softmax(q k^T / sqrt(D)) v,  (q, k, v) = W norm(x)
@@ -50,25 +181,15 @@ class SelfAttention2d(Attends):
 
     def __init__(self, channels: int, head_width: int) -> None:
         """channels: C; head_width: D, has to divide C."""
-        super().__init__()
-        if channels % head_width:
-            raise ValueError(
-                f"attention over {channels} channels needs a head_width that divides them, "
-                f"and {head_width} does not"
-            )
-        self.heads, self.head_width = channels // head_width, head_width
-        self.norm = GroupNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.out = nn.Linear(channels, channels)
+        super().__init__(channels, head_width)
+        qkv, out = self.qkv, self.out
+        del self.qkv, self.out  # optimizers of checkpoints know parameters by their order
+        self.norm, self.qkv, self.out = GroupNorm(channels), qkv, out
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W] -> [B, C, H, W]."""
-        b, c, height, width = x.shape
         tokens = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # [B, T, C]
-        qkv = self.qkv(tokens).view(b, height * width, 3, self.heads, c // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, T, D]
-        mixed = self.attend(q, k, v).transpose(1, 2).flatten(2)
-        out = self.out(mixed).view(b, height, width, c)
-        return x + out.permute(0, 3, 1, 2)
+        mixed = super().forward(tokens).unflatten(1, x.shape[2:])
+        return x + mixed.permute(0, 3, 1, 2)

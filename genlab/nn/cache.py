@@ -57,6 +57,7 @@ class KVCache:
             self.places,
             position_q=at,
             position_k=self.places,
+            window=(-1, -1 if whole else 0),  # says in time what the ranks say: nothing lies after
         )
 
     def advance(self, tokens: int) -> None:

@@ -8,6 +8,8 @@ from genlab.contract import Noise
 
 __all__ = ["choose", "narrow"]
 
+WHOLE = 2**32
+
 
 def narrow(
     logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
@@ -34,7 +36,8 @@ def narrow(
         logits = logits.masked_fill(logits < least, float("-inf"))
     if top_p is not None:
         p, order = logits.softmax(1).sort(dim=1, descending=True, stable=True)
-        spare = p.cumsum(1) - p >= top_p  # what comes before is enough
+        p, up_to = _added(p)
+        spare = up_to - p >= top_p * up_to[:, -1:].double()  # what comes before is enough
         logits = logits.masked_fill(spare.scatter(1, order, spare), float("-inf"))
     return logits
 
@@ -42,8 +45,18 @@ def narrow(
 def choose(logits: Tensor, noise: Noise) -> Tensor:
     """Logits [B, K] -> int64 [B], a draw from their softmax for each row.
 
-    The first of K clocks to ring, clock i after a time -ln(u_i) / p_i: i is first with
-    probability p_i, and a token with p_i = 0 never is.
+    The first token up to which the probabilities add up to more than u, one uniform number a row.
+    u has 24 bits, so what is less likely than that is drawn too seldom or too often, or never.
     """
-    late = -noise.uniform(logits.shape[1]).log()
-    return (logits.float() - late.log()).argmax(1)
+    _, up_to = _added(logits.float().softmax(1))
+    u = noise.uniform(1)
+    return (up_to <= u.double() * up_to[:, -1:]).sum(1)
+
+
+def _added(p: Tensor) -> tuple[Tensor, Tensor]:
+    """p [B, K] in whole numbers of 2^-32, int64, and their sums up to each.
+
+    Sums of floats depend on their order, and on CUDA that of cumsum is another every time.
+    """
+    p = (p.double() * WHOLE).round().long()
+    return p, p.cumsum(1)

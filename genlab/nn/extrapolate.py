@@ -10,8 +10,8 @@ from torch import Tensor
 from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.merge import merge
+from genlab.nn.attention import Cache, SelfAttention
 from genlab.nn.rotary import Rotary
-from genlab.nn.transformer import SelfAttention
 
 __all__ = ["ReRoPE", "rerope"]
 
@@ -55,9 +55,14 @@ def _split(mask: MaskSpec, reach: int) -> list[tuple[int, MaskSpec]]:
     """
     if mask.slopes is not None:
         raise ValueError("ReRoPE bounds distances and ALiBi does not; use one of them")
+    _checked(reach)
+    return mask.once(("rerope", reach), lambda: _parts(mask, reach))
+
+
+def _checked(reach: int) -> int:
     if reach < 1:
         raise ValueError(f"the reach of ReRoPE is 1 or more, not {reach}")
-    return mask.once(("rerope", reach), lambda: _parts(mask, reach))
+    return reach
 
 
 def _parts(mask: MaskSpec, reach: int) -> list[tuple[int, MaskSpec]]:
@@ -81,9 +86,29 @@ class ReRoPE(SelfAttention):
     def __init__(
         self, width: int, head_width: int, *, rotary: Rotary, reach: int, **rest: Any
     ) -> None:
-        """reach: w >= 1; the rest as for `SelfAttention`."""
+        """reach: w >= 1; the rest as for `SelfAttention`. Raises ValueError for other reaches."""
         super().__init__(width, head_width, rotary=None, **rest)
-        self.bounded, self.reach = rotary, reach
+        self.bounded, self.reach = rotary, _checked(reach)
+
+    def forward(
+        self,
+        h: Tensor,
+        mask: MaskSpec | None = None,
+        position: Tensor | None = None,
+        sources: int | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """As for `SelfAttention`, where positions are those of the mask.
+
+        Raises ValueError where others are given.
+        """
+        if position is not None:
+            raise ValueError(
+                "ReRoPE takes the positions of its mask; give them there, as its position_q"
+            )
+        if self.logn is not None and mask is not None:
+            position = mask.sides(h.device).q[:, 2]
+        return super().forward(h, mask, position, sources, cache)
 
     def attend(
         self,

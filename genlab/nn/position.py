@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["LearnedPositions", "alibi_slopes", "grid", "sincos"]
@@ -22,9 +23,9 @@ class LearnedPositions(nn.Module):
         self.table = nn.Parameter(torch.empty(tokens, width))
         nn.init.trunc_normal_(self.table, std=0.02)
 
-    def forward(self, h: Tensor, start: int = 0) -> Tensor:
-        """h [B, T, C] at the places from `start` on -> the same, told where they are."""
-        return h + self.table[start : start + h.shape[1]].to(h.dtype)
+    def forward(self, h: Tensor, at: Tensor) -> Tensor:
+        """h [B, T, C] at places [T] or [B, T] -> the same, told where they are."""
+        return h + F.embedding(at, self.table).to(h.dtype)
 
 
 def sincos(places: Tensor, width: int) -> Tensor:

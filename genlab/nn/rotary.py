@@ -75,7 +75,7 @@ class Rotary(nn.Module):
         return w / self.factor if self.stretch == "interpolate" else w
 
     def table(self, position: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """(cos, sin) of the angles, [T, d/2] or [B, 1, T, d/2] each; one serves all layers.
+        """(cos, sin) of the angles, [T, d/2] or [B, 1, T, d/2] each.
 
         position: as of `forward`.
         """

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.nn.attention import Attends
+from genlab.nn.attention import SelfAttention
 from genlab.nn.weights import another, fit
 
 __all__ = ["GELUS", "ViT"]
@@ -138,19 +138,16 @@ class ViT(nn.Module):
         self.grid = grid
 
 
-class Block(Attends):
-    """One layer of a transformer, normalized first."""
-
-    head_width = HEAD
+class Block(SelfAttention):
+    """One layer of a transformer, normalized first; its names are those of files of weights."""
 
     backend = "sdpa"  # not what a run is set to: features are compared between runs
 
     def __init__(
         self, width: int, hidden: int, scaled: bool, gelu: Callable[[Tensor], Tensor], eps: float
     ) -> None:
-        super().__init__()
+        super().__init__(width, HEAD)
         self.norm1, self.norm2 = nn.LayerNorm(width, eps), nn.LayerNorm(width, eps)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.gelu = gelu
         self.scale1 = nn.Parameter(torch.ones(width)) if scaled else None
@@ -158,8 +155,7 @@ class Block(Attends):
 
     def forward(self, h: Tensor) -> Tensor:
         """h [n, T, D] -> [n, T, D]."""
-        q, k, v = self.qkv(self.norm1(h)).unflatten(2, (3, -1, HEAD)).permute(2, 0, 3, 1, 4)
-        mixed = self.out(self.attend(q, k, v).transpose(1, 2).flatten(2))
+        mixed = super().forward(self.norm1(h))
         h = h + (mixed if self.scale1 is None else self.scale1 * mixed)
         more = self.down(self.gelu(self.up(self.norm2(h))))
         return h + (more if self.scale2 is None else self.scale2 * more)

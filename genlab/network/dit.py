@@ -135,7 +135,8 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x [B, C, H, W], t [B] in [0, 1], y [B] or None -> [B, C, H, W] float32."""
         e = self.condition(t, y)
-        h = self.stem(patchify(x, self.patch))
+        # the sum that the blocks add to stays in the type of x: in bf16 every addition rounds it
+        h = self.stem(patchify(x, self.patch)).to(x.dtype)
         if self.learned is not None:
             h = self.learned(h, torch.arange(h.shape[1], device=h.device))
         if self.fixed is not None:

@@ -181,6 +181,7 @@ def test_what_auto_means_on_a_cpu(monkeypatch):
     monkeypatch.setattr(dispatch, "LONG", 8)
     assert chosen(MaskSpec.prefix(2, 9)) == "blocked"
     assert chosen(MaskSpec.bidirectional(9)) == chosen(MaskSpec.causal(9)) == "sdpa"
+    assert chosen(MaskSpec.causal(4, 9)) == "blocked", "torch's causal flag is for squares"
     assert chosen(MaskSpec.causal(9), lse=True) == "blocked"
 
 
@@ -211,6 +212,9 @@ WRONG = {
     "lie on cpu, meta and cpu": (Q, Q.to("meta"), Q),
     "for 6 queries and 5 keys, and q and k have 6 and 6": (Q, Q, Q, MaskSpec.causal(6, 5)),
     "a batch of 3, and q has 2": (Q, Q, Q, MaskSpec.prefix(torch.tensor([1, 2, 3]), 6)),
+    "have no heads or no width": (Q[..., :0], Q[..., :0], Q[..., :0]),
+    "[2, 0, 6, 8] have no heads": (Q, Q[:, :0], Q[:, :0]),
+    "a mask is a MaskSpec, not a Tensor": (Q, Q, Q, torch.ones(6, 6)),
     "2 ALiBi slopes for 4 heads": (Q, Q, Q, sloped(MaskSpec.causal(6), 2)),
 }
 
@@ -220,6 +224,11 @@ def test_errors_are_one_sentence(sentence):
     with pytest.raises(ValueError) as e:
         attention(*WRONG[sentence])
     assert sentence in str(e.value) and "\n" not in str(e.value)
+
+
+def test_a_backend_that_is_none():
+    with pytest.raises(ValueError, match="by auto, triton, flex, sdpa, plain, not by 'cudnn'"):
+        attention(Q, Q, Q, backend="cudnn")
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])

@@ -152,6 +152,23 @@ def test_auto_falls_back_with_one_line(triton, said):
     assert check.settle("sdpa", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa"), "not tried"
 
 
+def test_heads_too_wide_are_known_before_the_first_step(triton, said):
+    triton("")
+    found = check.settle("auto", GPU, torch.bfloat16, False, [64, 512])
+    assert found == ("auto", "triton, sdpa for heads of more than 256")
+    assert len(said) == 1 and "heads of 512 numbers" in said[0]
+    with pytest.raises(DeviceError, match="no tiles for heads of 512"):
+        check.settle("triton", GPU, torch.bfloat16, False, [64, 512])
+
+
+def test_what_drops_weights_is_recorded(said):
+    words = "sdpa, plain while weights are dropped"
+    assert check.settle("auto", CPU, torch.float32, False, [64], True) == ("auto", words)
+    assert not said, "auto chooses; it does not fall back"
+    assert check.settle("sdpa", CPU, torch.float32, False, [64], True) == ("sdpa", words)
+    assert len(said) == 1 and "no dropout" in said[0]
+
+
 def test_auto_without_triton_says_so(monkeypatch, said):
     monkeypatch.setattr(dispatch, "TRITON", False)
     assert check.settle("auto", GPU, torch.bfloat16, False, [64]) == ("auto", "sdpa")

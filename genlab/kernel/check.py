@@ -66,7 +66,8 @@ def settle(
             too_wide(width, dtype, asked)
             words = f"triton, sdpa for heads of more than {WIDEST[dtype]}"
     elif dropout and name != "plain":
-        no_dropout(name)
+        if asked != "auto":
+            no_dropout(name)
         words = f"{name}, plain while weights are dropped"
     if asked == "auto" and device.type == "cpu" and dtype == torch.bfloat16:
         words += f", plain up to {SHORT} tokens"

@@ -25,7 +25,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 WIDEST = {torch.float32: 128, torch.bfloat16: 256, torch.float16: 256}
 """Numbers of a head up to which the Triton kernel has tiles that a GPU's registers hold."""
 SHORT = 256  # tokens up to which the products written out are quicker in bf16 on a CPU
-LONG = 8192  # keys from which a mask written out on a CPU costs more than it saves
+LONG = 2048  # keys from which blocks of queries pay under a mask on a CPU
 
 TRITON = find_spec("triton") is not None
 
@@ -207,7 +207,8 @@ def _chosen(
     if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)):
         no_training(name, q.device)
     if name in ("sdpa", "flex") and dropout:
-        no_dropout(name)
+        if backend != "auto":
+            no_dropout(name)
         return "plain"
     square = mask.kind == "causal" and mask.queries == mask.keys  # what torch knows by name
     written = not (square or mask.kind == "full") or mask.slopes is not None

@@ -1,41 +1,12 @@
-"""Attention by its definition in float64, and what to try it on."""
+"""What a backend of attention is tried on."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from masks import KINDS
 from torch import Tensor
 
 from genlab.kernel.mask import MaskSpec
-
-
-def by_definition(
-    q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec, scale: float
-) -> tuple[Tensor, Tensor]:
-    """(out, log-sum-exp) in float64, one query at a time over the keys it sees."""
-    q, k, v = (t.double() for t in (q, k, v))
-    allowed = mask.dense().expand(len(q), -1, -1)
-    at_q, at_k = (t.double().expand(len(q), -1) for t in mask.positions())
-    outs, sums = [], []
-    for b in range(len(q)):
-        for h in range(q.shape[1]):
-            g = h * k.shape[1] // q.shape[1]
-            for i in range(q.shape[2]):
-                seen = allowed[b, i]
-                if not seen.any():
-                    outs.append(torch.zeros_like(v[b, g, 0]))
-                    sums.append(torch.tensor(-math.inf, dtype=torch.float64))
-                    continue
-                s = scale * (k[b, g, seen] * q[b, h, i]).sum(1)
-                if mask.slopes is not None:
-                    s = s - mask.slopes[h].double() * (at_q[b, i] - at_k[b, seen]).abs()
-                total = s.exp().sum()
-                outs.append((s.exp()[:, None] * v[b, g, seen]).sum(0) / total)
-                sums.append(total.log())
-    shape = q.shape[:3]
-    return torch.stack(outs).view(*shape, -1), torch.stack(sums).view(shape)
 
 
 def _more() -> dict[str, MaskSpec]:

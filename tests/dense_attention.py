@@ -35,7 +35,7 @@ def masks(length, keys=None):
     }
 
 
-def dense(q, k, v, mask, slopes=None):
+def dense(q, k, v, mask):
     """(out, lse) of q [B, Hq, Sq, D] and k, v [B, Hkv, Sk, D] in float64, head by head.
 
     lse is 0 for queries that see no key, as out is.

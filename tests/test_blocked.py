@@ -6,8 +6,8 @@ import random
 
 import pytest
 import torch
-from attended import BATCH, HEADS, MASKS, by_definition, drawn
-from masks import random_mask
+from attended import BATCH, HEADS, MASKS, drawn
+from masks import by_hand, random_mask
 
 from genlab.kernel import blocked, dispatch, plain
 from genlab.kernel.mask import MaskSpec
@@ -42,7 +42,7 @@ def both_ways(mask, shared, dtype, lse, compute=blocked.attend):
     assert (sums is not None) == lse
     assert out.dtype == dtype
     found = []
-    for leaves, results in ((mine, (out, sums)), (theirs, by_definition(*theirs, mask, SCALE))):
+    for leaves, results in ((mine, (out, sums)), (theirs(*theirs, mask, SCALE))):
         results = [results[0], *([results[1]] if lse else [])]
         grads = [d.to(r.dtype) for d, r in zip((d_out, d_sums), results, strict=False)]
         if seen.any() or leaves is mine:
@@ -90,7 +90,7 @@ def test_a_gradient_of_the_sums_alone(form):
     found = []
     for compute in (
         lambda: blocked.attend(q, k, v, mask, SCALE, 0.0, None, True),
-        lambda: by_definition(q, k, v, mask, SCALE),
+        lambda: by_hand(q, k, v, mask, SCALE),
     ):
         _, sums = compute()
         total = (weight * sums.masked_fill(weight == 0, 0.0)).sum()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import interpreter
 import pytest
 import torch
 
@@ -21,14 +21,9 @@ SCRIPTS = Path(bench_fused.__file__).parent
 
 def test_every_candidate_is_its_reference():
     """In a process of its own: Triton reads TRITON_INTERPRET when a kernel is defined."""
-    words = [sys.executable, "-m", "candidates.check"]
-    paths = {"PYTHONPATH": str(SCRIPTS.parent), "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        words, cwd=SCRIPTS, env={**os.environ, **paths}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    said = interpreter.run("-m", "candidates.check", cwd=SCRIPTS)
     for name in ("group_norm_silu", "adaln", "rms_norm", "nearest_code"):
-        assert f"| {name} [" in done.stdout
+        assert f"| {name} [" in said
 
 
 @pytest.mark.gpu

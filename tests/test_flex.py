@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attended import MASKS, by_definition, drawn
+from attended import MASKS, drawn
+from masks import by_hand
 from torch.nn.attention.flex_attention import create_block_mask
 
 from genlab.errors import DeviceError
@@ -30,7 +31,7 @@ def test_results(mask):
         q, k, v, _ = drawn(mask, shared, 8, torch.float32)
         out, sums = flex.attend(q, k, v, mask, SCALE, 0.0, None, lse)
         assert (sums is not None) == lse
-        theirs = by_definition(q, k, v, mask, SCALE)
+        theirs = by_hand(q, k, v, mask, SCALE)
         torch.testing.assert_close(out.double(), theirs[0], rtol=1e-5, atol=1e-5)
         if sums is not None:
             torch.testing.assert_close(sums.double(), theirs[1], rtol=1e-5, atol=1e-5)
@@ -93,7 +94,7 @@ def test_masks_of_one_kind_share_a_graph():
         q, k, v, _ = drawn(mask, 2, 16, torch.float32)
         with torch._dynamo.config.patch(error_on_recompile=True):
             out, _ = flex.attend(q, k, v, mask, SCALE, 0.0, None, False)
-        theirs, _ = by_definition(q, k, v, mask, SCALE)
+        theirs, _ = by_hand(q, k, v, mask, SCALE)
         torch.testing.assert_close(out.double(), theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -101,7 +102,7 @@ def test_half_precision_and_the_way_through_the_dispatcher():
     mask = MASKS["query stream"]
     q, k, v, _ = drawn(mask, 2, 16, torch.bfloat16)
     out, sums = attention(q, k, v, mask, lse=True, backend="flex")
-    theirs = by_definition(q, k, v, mask, 0.25)
+    theirs = by_hand(q, k, v, mask, 0.25)
     assert (out.dtype, sums.dtype) == (torch.bfloat16, torch.float32)
     torch.testing.assert_close(out.double(), theirs[0], rtol=2e-2, atol=2e-2)
     torch.testing.assert_close(sums.double(), theirs[1], rtol=2e-2, atol=2e-2)

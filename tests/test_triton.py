@@ -1,33 +1,20 @@
 """The Triton kernels in Triton's interpreter, which has to be on before they are read."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import interpreter
 import pytest
 
 pytest.importorskip("triton")
 HERE = Path(__file__).parent
 
 
-def interpreted(cases):
-    """Runs a file of cases in a process of its own."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", cases]
-    done = subprocess.run(
-        command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "passed" in done.stdout
-
-
-def test_the_kernels_in_the_interpreter():
-    interpreted("interpreted_kernels.py")
-
-
-def test_the_operator_in_the_interpreter():
-    interpreted("interpreted_operator.py")
+@pytest.mark.parametrize("cases", ["interpreted_kernels.py", "interpreted_operator.py"])
+def test_in_the_interpreter(cases):
+    words = ["-m", "pytest", "-x", "-p", "no:cacheprovider", cases]
+    assert "passed" in interpreter.run(*words, cwd=HERE)
 
 
 @pytest.mark.slow

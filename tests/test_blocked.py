@@ -42,7 +42,7 @@ def both_ways(mask, shared, dtype, lse, compute=blocked.attend):
     assert (sums is not None) == lse
     assert out.dtype == dtype
     found = []
-    for leaves, results in ((mine, (out, sums)), (theirs(*theirs, mask, SCALE))):
+    for leaves, results in ((mine, (out, sums)), (theirs, by_hand(*theirs, mask, SCALE))):
         results = [results[0], *([results[1]] if lse else [])]
         grads = [d.to(r.dtype) for d, r in zip((d_out, d_sums), results, strict=False)]
         if seen.any() or leaves is mine:

@@ -55,6 +55,8 @@ def test_copies_see_the_same():
     for mask in KINDS.values():
         for other in (copy.deepcopy(mask), pickle.loads(pickle.dumps(mask)), mask.to("cpu")):
             same(other, mask.dense())
+    mask.once("code", lambda: lambda: None)
+    assert not pickle.loads(pickle.dumps(mask)).cache and not copy.deepcopy(mask).cache
 
 
 MADE = {

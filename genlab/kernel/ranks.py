@@ -95,6 +95,10 @@ class RankMask:
         if len(sizes) > 1:
             raise ValueError(f"the tensors of a mask are for batches of {sorted(sizes)}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a file takes along: nothing made of the mask, which may hold code."""
+        return {**self.__dict__, "cache": {}}
+
     @property
     def batch(self) -> int:
         """R: 1, or the batch this mask is for."""

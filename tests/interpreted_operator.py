@@ -42,6 +42,14 @@ def test_opcheck():
     torch.library.opcheck(operator._attention, arguments(MaskSpec.prefix(4, 20)))
 
 
+def test_opcheck_of_the_way_back():
+    q, k, v, *rest = arguments(MaskSpec.prefix(4, 9))
+    q, k, v = (t.detach() for t in (q, k, v))
+    out, lse = operator._attention(q, k, v, *rest)
+    given = (q, k, v, out, lse, torch.randn_like(out), torch.randn_like(lse), *rest)
+    torch.library.opcheck(operator._backward, given)
+
+
 @pytest.mark.parametrize("kind", ["full", "causal", "prefix", "alibi"])
 def test_compiled_whole(kind):
     mask = masks(20)[kind]

@@ -56,7 +56,7 @@ def both_ways(mask, shared, dtype, lse, compute=blocked.attend):
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("lse", [False, True])
 def test_results_and_gradients(name, lse, form):
-    for shared in (4, 2, 1):
+    for shared in (4, 2, 1) if name in ("full", "permuted") else (2,):
         for mine, theirs in zip(*both_ways(MASKS[name], shared, torch.float32, lse), strict=True):
             torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-5)
 

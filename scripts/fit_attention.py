@@ -75,7 +75,7 @@ def fitted(fit: Fit, features: bool) -> Fit:
     found = [
         compiled(fit, features, even) for even in ([True, False][: 1 + (fit.kernel == "keys")])
     ]
-    return max(found, key=lambda f: (bool(f.error), f.spills, f.registers))
+    return max(found, key=lambda f: (not f.fits, f.spills, f.shared, f.registers))
 
 
 def compiled(fit: Fit, features: bool, even: bool) -> Fit:

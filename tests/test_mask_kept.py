@@ -51,6 +51,16 @@ def test_nothing_of_a_transform_is_kept():
     copy.deepcopy(mask)
 
 
+def test_what_is_moved_in_inference_can_be_trained_with():
+    mask = MaskSpec.permuted(torch.arange(4), stream="both").sloped(torch.ones(2))
+    with torch.inference_mode():
+        mask.to("meta")
+    moved = mask.to("meta")
+    assert moved is mask.to("meta"), "once"
+    for t in (moved.position_q, moved.slopes, moved.steepness(torch.device("meta"))):
+        assert not t.is_inference()
+
+
 def test_copies_see_the_same():
     for mask in KINDS.values():
         for other in (copy.deepcopy(mask), pickle.loads(pickle.dumps(mask)), mask.to("cpu")):

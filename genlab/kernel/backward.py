@@ -85,8 +85,8 @@ def keys_gradient(
 ):  # fmt: skip
     """dk and dv of one tile of BN keys, over the `groups` query heads that share it.
 
-    natural: the scale of the scores; scale: log2(e) times it. EVEN: BM divides the queries. The
-    rest as in `forward`.
+    natural: the scale of the scores; scale: log2(e) times it. EVEN: no tile ends
+    behind the last query. The rest as in `forward`.
     """
     tiles = tl.cdiv(keys, BN)
     program = tl.program_id(0)

@@ -43,7 +43,7 @@ def settle(
 
     Raises DeviceError where it was asked for by name, and for a backend that is not there.
     """
-    name = available(asked, device)
+    name, fallen = available(asked, device), False
     if twice:
         say_once(
             "attention: this model takes second derivatives, which no fused kernel has, so the "
@@ -59,19 +59,20 @@ def settle(
         say_once(
             f"attention: Triton does not work here, so torch's own kernels are used: {reason}"
         )
-        asked = name = "sdpa"
+        fallen, name = True, "sdpa"
     words = name
     if name == "triton":
         for width in (w for w in widths if w > WIDEST[dtype]):
             too_wide(width, dtype, asked)
-            words = f"triton, sdpa for heads of more than {WIDEST[dtype]}"
+            other = "plain" if dropout else "sdpa"
+            words = f"triton, {other} for heads of more than {WIDEST[dtype]}"
     elif dropout and name != "plain":
         if asked != "auto":
             no_dropout(name)
         words = f"{name}, plain while weights are dropped"
     if asked == "auto" and device.type == "cpu" and dtype == torch.bfloat16:
         words += f", plain up to {SHORT} tokens"
-    return asked, words
+    return "sdpa" if fallen else asked, words
 
 
 def works(device: torch.device, dtype: torch.dtype, widths: Sequence[int]) -> str:

@@ -25,7 +25,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 WIDEST = {torch.float32: 128, torch.bfloat16: 256, torch.float16: 256}
 """Numbers of a head up to which the Triton kernel has tiles that a GPU's registers hold."""
 SHORT = 256  # tokens up to which the products written out are quicker in bf16 on a CPU
-LONG = 2048  # keys from which blocks of queries pay under a mask on a CPU
+LONG = 2048  # keys beyond which blocks of queries pay under a mask on a CPU
 
 TRITON = find_spec("triton") is not None
 

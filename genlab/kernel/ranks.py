@@ -135,15 +135,16 @@ class RankMask:
 
     def to(self, device: torch.device | str) -> Self:
         """The same mask on another device, moved once; the same object when it is there."""
-        key = ("on", str(device))
-        if key in self.cache:
-            return self.cache[key]
-        moved = {name: t.to(device) for name, t in self._tensors().items()}
+        given = [*self._tensors().values(), *([] if self.slopes is None else [self.slopes])]
+        if all(t.device == torch.device(device) for t in given):
+            return self  # and not kept: a mask that holds itself is freed late
+        return self.once(("on", str(device)), lambda: self._moved(device))
+
+    def _moved(self, device: torch.device | str) -> Self:
+        moved: dict[str, Any] = {name: t.to(device) for name, t in self._tensors().items()}
         if self.slopes is not None:
             moved["slopes"] = self.slopes.to(device)
-        if all(t is getattr(self, name) for name, t in moved.items()):
-            return self  # and not kept: a mask that holds itself is freed late
-        return self.once(key, lambda: replace(self, cache={}, **moved))
+        return replace(self, cache={}, **moved)
 
     def sides(self, device: torch.device) -> Sides:
         """The mask as a kernel on this device reads it, made once."""

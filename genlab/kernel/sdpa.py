@@ -39,7 +39,8 @@ def attend(
     if allowed is not None and q.device.type == "cuda":
         # cuDNN, torch's first choice on newer GPUs, gives NaN slopes under a mask that is written
         # out at some lengths (pytorch issue 196678); the others share no keys between heads
-        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
+        if grouped:
+            k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
         with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
             return F.scaled_dot_product_attention(q, k, v, **more), None
     return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped, **more), None

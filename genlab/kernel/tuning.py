@@ -29,7 +29,7 @@ FEATURES = ("SEGMENTED", "WINDOWED", "SLOPED", "DROPOUT")
 
 Kernel = Literal["forward", "keys", "queries"]
 INTERPRETED = interpreted()
-WORTH = 512  # tokens from which tiles are timed; below, launching takes as long as computing
+WORTH = 512  # tokens, to the next power of two, from which tiles are timed; launching rules below
 ROUNDS = 5  # timings of a candidate, of which the median counts
 
 
@@ -240,14 +240,16 @@ def _keep(name: str, config: Config, fit: tuple[Config, ...]) -> Config:
     try:
         folder = _folder()
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-            json.dump(asdict(config), file)
-        try:
-            if (other := _kept(name)) in fit:
-                return other
-            os.replace(file.name, folder / f"{name}.json")
-        finally:
-            Path(file.name).unlink(missing_ok=True)
+        path = folder / f"{name}.json"
+        with tempfile.TemporaryDirectory(dir=folder) as aside:
+            whole = Path(aside) / path.name
+            whole.write_text(json.dumps(asdict(config)), encoding="utf-8")
+            try:
+                os.link(whole, path)  # fails where there is one, so that the first decides
+            except FileExistsError:
+                if (other := _kept(name)) in fit:
+                    return other
+                os.replace(whole, path)
     except (OSError, RuntimeError) as e:
         say_once(f"attention: the tiles chosen cannot be kept: {e}")
     return config

@@ -27,8 +27,8 @@ from genlab.kernel.score import (
     fetch,
     kept,
     keys_at,
+    masked,
     queries_at,
-    visible,
 )
 
 __all__ = ["delta", "keys_gradient", "queries_gradient"]
@@ -85,8 +85,8 @@ def keys_gradient(
 ):  # fmt: skip
     """dk and dv of one tile of BN keys, over the `groups` query heads that share it.
 
-    natural: the scale of the scores; scale: log2(e) times it. EVEN: no tile ends
-    behind the last query. The rest as in `forward`.
+    natural: the scale of the scores; scale: log2(e) times it. EVEN: no tile ends behind
+    the last query. The rest as in `forward`.
     """
     tiles = tl.cdiv(keys, BN)
     program = tl.program_id(0)
@@ -153,15 +153,11 @@ def keys_gradient(
                     rank_q, segment_q, at_q = queries_at(
                         side_q, start + rows, queries, offset, MASK
                     )
-                    if SLOPED:
-                        s -= slope * tl.abs(at_q[None, :] - at_k[:, None]).to(tl.float32)
-                    if part == 1:
-                        seen = visible(
-                            rank_q[None, :], segment_q[None, :], at_q[None, :],
-                            rank_k[:, None], segment_k[:, None], at_k[:, None],
-                            left, right, SEGMENTED, WINDOWED,
-                        )  # fmt: skip
-                        s = tl.where(seen, s, float("-inf"))
+                    s = masked(
+                        s, rank_q[None, :], segment_q[None, :], at_q[None, :],
+                        rank_k[:, None], segment_k[:, None], at_k[:, None],
+                        slope, left, right, part == 1, SLOPED, SEGMENTED, WINDOWED,
+                    )  # fmt: skip
                 inside = start + rows < queries
                 p = tl.exp2(s - lse_at(lse_row + start, rows, inside)[None, :])
                 if DESCRIPTORS:
@@ -250,15 +246,11 @@ def queries_gradient(
             s = dot(q, tl.trans(k), INTERPRETED) * scale
             if part == 1 or SLOPED:
                 rank_k, segment_k, at_k = keys_at(side_k, start + steps, keys, MASK)
-                if SLOPED:
-                    s -= slope * tl.abs(at_q[:, None] - at_k[None, :]).to(tl.float32)
-                if part == 1:
-                    seen = visible(
-                        rank_q[:, None], segment_q[:, None], at_q[:, None],
-                        rank_k[None, :], segment_k[None, :], at_k[None, :],
-                        left, right, SEGMENTED, WINDOWED,
-                    )  # fmt: skip
-                    s = tl.where(seen, s, float("-inf"))
+                s = masked(
+                    s, rank_q[:, None], segment_q[:, None], at_q[:, None],
+                    rank_k[None, :], segment_k[None, :], at_k[None, :],
+                    slope, left, right, part == 1, SLOPED, SEGMENTED, WINDOWED,
+                )  # fmt: skip
             p = tl.exp2(s - lse[:, None])
             if DESCRIPTORS:
                 v = v_tiles.load([start, 0])

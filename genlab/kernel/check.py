@@ -79,8 +79,8 @@ def works(device: torch.device, dtype: torch.dtype, widths: Sequence[int]) -> st
     """Compiles and runs the Triton kernel forward and backward: "", or why it cannot be used.
 
     For every width of a head, with shared key heads, two tiles and a bit, under the full mask and
-    one by ranks. Results and slopes are compared with
-    those of the plain products in float32. Widths it has no tiles for are left out.
+    one by ranks. Results and slopes are compared with those of the plain products in float32.
+    Widths it has no tiles for are left out.
     """
     masks = MaskSpec.bidirectional(160), MaskSpec.prefix(50, 160)
     tried = [(w, m) for w in widths if w <= WIDEST[dtype] for m in masks]

@@ -26,8 +26,8 @@ from genlab.kernel.score import (
     fetch,
     kept,
     keys_at,
+    masked,
     queries_at,
-    visible,
 )
 
 __all__ = ["forward"]
@@ -141,15 +141,11 @@ def forward(
             s = dot(q, tl.trans(k), INTERPRETED) * scale
             if part == 1 or SLOPED:
                 rank_k, segment_k, at_k = keys_at(side_k, start + steps, keys, MASK)
-                if SLOPED:
-                    s -= slope * tl.abs(at_q[:, None] - at_k[None, :]).to(tl.float32)
-                if part == 1:
-                    seen = visible(
-                        rank_q[:, None], segment_q[:, None], at_q[:, None],
-                        rank_k[None, :], segment_k[None, :], at_k[None, :],
-                        left, right, SEGMENTED, WINDOWED,
-                    )  # fmt: skip
-                    s = tl.where(seen, s, float("-inf"))
+                s = masked(
+                    s, rank_q[:, None], segment_q[:, None], at_q[:, None],
+                    rank_k[None, :], segment_k[None, :], at_k[None, :],
+                    slope, left, right, part == 1, SLOPED, SEGMENTED, WINDOWED,
+                )  # fmt: skip
             higher = tl.maximum(top, tl.max(s, 1))
             level = higher
             if part == 1:

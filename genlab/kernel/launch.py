@@ -14,6 +14,7 @@ from genlab.kernel import tuning
 from genlab.kernel.backward import delta as delta_kernel
 from genlab.kernel.backward import keys_gradient, queries_gradient
 from genlab.kernel.forward import forward
+from genlab.kernel.triton import room
 from genlab.kernel.tuning import Config, Key
 
 __all__ = ["Call", "attention", "gradients"]
@@ -141,12 +142,6 @@ def gradients(
     run_keys(tuning.best("keys", key, run_keys, _describable(q, do)))
     run_queries(tuning.best("queries", key, run_queries, _describable(k, v)))
     return dq, dk, dv
-
-
-def room(x: Tensor) -> Tensor:
-    """Memory for a result [B, H, S, D] that lies as [B, S, H, D], so that heads join for free."""
-    b, heads, length, width = x.shape
-    return x.new_empty(b, length, heads, width).transpose(1, 2)
 
 
 def _constants(width: int, config: Config) -> dict[str, Any]:

@@ -16,8 +16,8 @@ __all__ = [
     "fetch",
     "kept",
     "keys_at",
+    "masked",
     "queries_at",
-    "visible",
 ]
 
 FULL = tl.constexpr(0)
@@ -106,26 +106,25 @@ def keys_at(side, rows, count, MASK: tl.constexpr):
 
 
 @triton.jit
-def visible(
-    rank_q,
-    segment_q,
-    at_q,
-    rank_k,
-    segment_k,
-    at_k,
-    left,
-    right,
-    SEGMENTED: tl.constexpr,
-    WINDOWED: tl.constexpr,
-):
-    """Whether a query sees a key; the arguments are shaped to broadcast against each other."""
-    seen = rank_k <= rank_q
-    if SEGMENTED:
-        seen = seen & (segment_k == segment_q)
-    if WINDOWED:
-        apart = at_q - at_k
-        seen = seen & (apart <= left) & (apart >= -right)
-    return seen
+def masked(
+    s, rank_q, segment_q, at_q, rank_k, segment_k, at_k, slope, left, right,
+    PARTLY: tl.constexpr, SLOPED: tl.constexpr, SEGMENTED: tl.constexpr, WINDOWED: tl.constexpr,
+):  # fmt: skip
+    """Scores with ALiBi, and -inf where a query does not see a key; PARTLY: some may not.
+
+    What is known of queries and keys is shaped to broadcast against the scores.
+    """
+    if SLOPED:
+        s -= slope * tl.abs(at_q - at_k).to(tl.float32)
+    if PARTLY:
+        seen = rank_k <= rank_q
+        if SEGMENTED:
+            seen = seen & (segment_k == segment_q)
+        if WINDOWED:
+            apart = at_q - at_k
+            seen = seen & (apart <= left) & (apart >= -right)
+        s = tl.where(seen, s, float("-inf"))
+    return s
 
 
 @triton.jit

@@ -18,7 +18,7 @@ from genlab.kernel.dispatch import interpreted
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.tiles import BLOCK, tiles
 
-__all__ = ["attend"]
+__all__ = ["attend", "room"]
 
 MASKS = {"full": 0, "causal": 1, "ranks": 2}
 LISTED = 64 if interpreted() else BLOCK  # smaller, so that small tests have several
@@ -89,7 +89,7 @@ def _attention(
 
 @_attention.register_fake
 def _(q: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return _room(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+    return room(q), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
 @torch.library.custom_op("genlab::attention_backward", mutates_args=())
@@ -125,7 +125,7 @@ def _backward(
 
 @_backward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _room(q), _room(k), _room(v)
+    return room(q), room(k), room(v)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -151,7 +151,7 @@ def _on(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def _room(x: Tensor) -> Tensor:
-    """As `launch.room`, which cannot be imported where Triton is not installed."""
+def room(x: Tensor) -> Tensor:
+    """Memory for a result [B, H, S, D] that lies as [B, S, H, D], so that heads join for free."""
     b, heads, length, width = x.shape
     return x.new_empty(b, length, heads, width).transpose(1, 2)

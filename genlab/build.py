@@ -8,23 +8,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from genlab import config as cfg
 from genlab import dist, registry
 from genlab.contract import (
     Codec,
     Dataset,
     Denoises,
-    Field,
     Generates,
-    Guidance,
     HasLikelihood,
     Model,
-    Noise,
     Process,
     Reconstructs,
-    Sampler,
     Schedule,
     Spec,
 )
@@ -32,44 +30,13 @@ from genlab.errors import ConfigError
 from genlab.hardware.auto import Hardware
 from genlab.noise import SampleNoise, hash64
 from genlab.run.sink import Track
+from genlab.solver import PathSolver
 from genlab.stream import Stream
 from genlab.trainer import Trainer
 
-__all__ = ["Built", "PathSolver", "build", "make_optimizers", "make_track", "make_trainer"]
+__all__ = ["Built", "build", "make_optimizers", "make_track", "make_trainer"]
 
 INIT = 4  # keeps the seed of the starting weights apart from those of the stream
-
-
-class PathSolver:
-    """A sampler with its guidance and process bound: what a model calls to draw samples.
-
-    temperature: of the starting noise; samplers without the key leave it at 1.
-    evaluations: network evaluations a sample has cost so far (a guided one counts twice).
-    watch: called with every state x_t [B, *S] of the path, for an animation.
-    """
-
-    def __init__(
-        self, sampler: Sampler, guidance: Guidance | None, process: Process | None
-    ) -> None:
-        self.sampler, self.guidance, self.process = sampler, guidance, process
-        self.temperature: float = getattr(sampler, "temperature", 1.0)
-        self.evaluations = 0
-        self.watch: Callable[[Tensor], None] | None = None
-
-    def __call__(self, field: Field, z: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-        """z [B, *S] -> sample [B, *S]."""
-        assert self.process is not None
-
-        def counted(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-            self.evaluations += len(x) // len(z)
-            return field(x, t, labels)
-
-        bound = self.guidance(counted, y) if self.guidance else lambda x, t: counted(x, t, y)
-        x = z
-        for x in self.sampler(bound, z, self.process, noise):
-            if self.watch is not None:
-                self.watch(x)
-        return x
 
 
 @dataclass
@@ -131,7 +98,7 @@ class Built:
         labels = None if y is None else y.to(self.hardware.device)
         x = self.codec.encode(u.to(self.hardware.device), noise)
         with self.viewed(weights), self.hardware.autocast():
-            nats = self.model.log_prob(x, labels).double()
+            nats = self.model.log_prob(x, labels, noise).double()
         inside = self.codec.logdet(x)
         assert inside is not None
         return ((nats + inside.double()) / (-math.log(2) * x[0].numel())).cpu()
@@ -175,7 +142,6 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     hardware: Hardware = make("hardware", config["hardware"])
     data: Dataset = make("data", config["data"], root=config["data"].get("root"))
     schedule: Schedule = make("schedule", config["schedule"])
-    process = make("process", config["process"])
     sampler, guidance = make("sampler", config["sampler"]), make("guidance", config["guidance"])
     codec = make("codec", config["codec"], spec=data.spec) if data else None
     if problems or codec is None:
@@ -191,6 +157,8 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         problems.append(str(e))
     classes = _classes(config["model"]["classes"], data, problems)
     spec = replace(codec.spec, classes=classes)
+    process = make("process", config["process"], spec=spec)
+    through = _through(config["sampler"], make, spec)
     torch.default_generator.manual_seed(hash64(config["seed"], INIT))
     with torch.device("meta" if meta else "cpu"):
         networks = {
@@ -210,7 +178,7 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
             problems.extend(e.problems)
     if problems:
         raise ConfigError(*problems)
-    solver = PathSolver(sampler, guidance, process)
+    solver = PathSolver(sampler, guidance, getattr(model, "process", None), through)
     if meta:
         hardware.check_training(model)
     else:
@@ -231,6 +199,20 @@ def _classes(asked: int | str, data: Dataset, problems: list[str]) -> int | None
     elif int(asked) < have:
         problems.append(f"model.classes={asked}, but the data have {have} classes; use auto")
     return int(asked)
+
+
+def _through(
+    sampler: Mapping[str, Any], make: Callable[..., Process | None], spec: Spec
+) -> Process | None:
+    """The path a sampler follows instead of the one of training."""
+    name = sampler.get("through")
+    if name is None:
+        return None
+    try:
+        node = OmegaConf.to_container(cfg.member("process", name))
+    except ConfigError as e:
+        raise ConfigError(*(f"sampler.through: {p}" for p in e.problems)) from None
+    return make("process", node, "sampler.through", spec=spec)
 
 
 def _misfits(config: Mapping[str, Any], model: Model) -> list[str]:

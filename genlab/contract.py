@@ -174,7 +174,13 @@ class Generates(Protocol):
 
 @runtime_checkable
 class Denoises(Protocol):
-    """A model of a Gaussian path: estimates the datum behind a noisy one."""
+    """A model of a Gaussian path: estimates the datum behind a noisy one.
+
+    process: the path its times are of, which may be a part of the one it was given. Its prior is
+    standard normal, of the shape of x: samplers scale it to the noise their first time has.
+    """
+
+    process: Process
 
     def field(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x [B, *S], t [B] in [0, 1], y [B] or None -> estimate of x0 [B, *S]."""
@@ -183,10 +189,15 @@ class Denoises(Protocol):
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """A model with an exact or bounded density."""
+    """A model with an exact, estimated or bounded density.
 
-    def log_prob(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """x [B, *S] -> [B] nats."""
+    mass: True where log_prob is of the stored bytes themselves, not a density of model space.
+    """
+
+    mass: bool
+
+    def log_prob(self, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """x [B, *S], y [B] or None, noise of an estimate -> [B] nats."""
         ...
 
 
@@ -210,28 +221,55 @@ Field = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class Process(Protocol):
-    """A Gaussian path x_t = a(t) x0 + b(t) eps, with t = 0 data and t = 1 noise."""
+    """A Gaussian path x_t = a(t) x0 + b(t) eps, with t = 0 data and t = 1 noise.
+
+    The noise level sigma = b / a rises with t. All of it is float64. `genlab.gaussian.Path` has
+    the defaults, and the algebra of such paths is beside it.
+    """
+
+    steps: int | None  # T of a discrete path, learned at the times i / T alone; None: at all
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """t [B] -> (a, b, da/dt, db/dt), each [B] float64."""
+        """t [B] -> (a, b, da/dt, db/dt), each [B]."""
+        ...
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """t [B] -> b / a [B], inf where a = 0."""
+        ...
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """sigma [B] -> t [B], the inverse; what lies outside the path gives its nearer end."""
+        ...
+
+    def told(self, t: Tensor) -> Tensor:
+        """t [B] -> [B], the number that tells a network the time; networks embed 1000 times it."""
+        ...
+
+    def seen(self, t: Tensor) -> Tensor:
+        """t [B] -> [B], what x_t is multiplied by before a network sees it."""
         ...
 
 
 class Sampler(Protocol):
-    """Integrates a path from noise to data."""
+    """Carries noise along a path to data, whatever the path and whatever was learned.
+
+    z is standard normal; the path starts at b(t) z, t the first time of the sampler.
+    """
 
     def __call__(
         self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
     ) -> Iterator[Tensor]:
-        """Yields the states x_t [B, *S] from z to the sample (the last one)."""
+        """Yields the states x_t [B, *S] from b(t) z to the sample (the last one)."""
         ...
 
 
 class Guidance(Protocol):
     """Wraps the field a sampler sees."""
 
-    def __call__(self, field: Field, y: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
-        """(x, t, y) -> x0 with labels y bound: (x, t) -> x0."""
+    def __call__(
+        self, field: Field, y: Tensor | None, process: Process
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """(x, t, y) -> x0, times on `process`, with labels y bound: (x, t) -> x0."""
         ...
 
 

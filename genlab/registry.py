@@ -65,6 +65,7 @@ COMMON: dict[str, dict[str, str]] = {
     "model": {"classes": "int | Literal['auto', 'none']"},
     "data": {"root": "str"},
     "optimizer": {"players": "dict[str, dict]"},
+    "sampler": {"through": "str | None"},
 }
 """Keys that every member of a room has; handed to a constructor that names them positionally."""
 

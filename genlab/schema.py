@@ -8,17 +8,31 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from genlab.errors import ConfigError
 
-__all__ = ["Count", "Fraction", "Natural", "NonNegative", "Positive", "coerce"]
+__all__ = [
+    "Count",
+    "Density",
+    "Fraction",
+    "Natural",
+    "NonNegative",
+    "Positive",
+    "Predict",
+    "Weight",
+    "coerce",
+]
 
 Positive = Annotated[float, "> 0"]
 NonNegative = Annotated[float, ">= 0"]
 Fraction = Annotated[float, "in [0, 1]"]
 Count = Annotated[int, ">= 1"]
 Natural = Annotated[int, ">= 0"]
+Predict = Literal["eps", "x0", "v", "velocity", "score", "F"]  # see gaussian.py
+Weight = Literal["uniform", "x0", "eps", "velocity", "edm", "min_snr", "likelihood"]
+Density = Literal["uniform", "lognormal", "logit_normal", "u_shape"]  # see model/path.py
+_CHOICES = {"Predict": Predict, "Weight": Weight, "Density": Density}
 _ALIASES: dict[str, tuple[str, str, Callable[[float], bool]]] = {
     "Positive": ("float", "a finite number > 0", lambda v: v > 0),
     "NonNegative": ("float", "a finite number >= 0", lambda v: v >= 0),
@@ -59,10 +73,7 @@ def _coerce(value: Any, node: ast.expr) -> Any:
             raise _Mismatch("null")
         case ast.Subscript(value=ast.Name(id="Literal")):
             inner = node.slice
-            options = [ast.literal_eval(e) for e in getattr(inner, "elts", [inner])]
-            if value in options and type(value) in {type(o) for o in options}:
-                return value
-            raise _Mismatch(" or ".join(map(str, options)))
+            return _choose(value, [ast.literal_eval(e) for e in getattr(inner, "elts", [inner])])
         case ast.Subscript(value=ast.Name(id="list" | "tuple" as kind)):
             if not isinstance(value, (list, tuple)):
                 raise _Mismatch("a list like [1,2]")
@@ -79,7 +90,15 @@ def _coerce(value: Any, node: ast.expr) -> Any:
     raise ConfigError(f"annotation {ast.unparse(node)} is not one a yaml key can have")
 
 
+def _choose(value: Any, options: list[Any]) -> Any:
+    if value in options and type(value) in {type(o) for o in options}:
+        return value
+    raise _Mismatch(" or ".join(map(str, options)))
+
+
 def _coerce_name(value: Any, name: str) -> Any:
+    if name in _CHOICES:
+        return _choose(value, list(get_args(_CHOICES[name])))
     if name in _ALIASES:
         base, words, holds = _ALIASES[name]
         try:

@@ -15,23 +15,40 @@ import torch
 from torch import Tensor
 
 from genlab.errors import ConfigError
+from genlab.gaussian import Path, levels
 from genlab.process.linear import Linear
-from genlab.sampler.euler import Euler
-from genlab.sampler.heun import Heun
-from genlab.sampler.ode import nodes, uniform
+from genlab.sampler.euler import Euler as AnyEuler
+from genlab.sampler.heun import Heun as AnyHeun
 from genlab.sampler.one_step import OneStep
 
-ODE = [Euler, Heun]
 MEAN, SD = 0.7, 0.4
 
 
-class Cosine:
+PLAIN = {"grid": "uniform", "span": None, "rho": 7.0}
+
+
+def Euler(**keys):
+    return AnyEuler(**{**PLAIN, **keys})
+
+
+def Heun(**keys):
+    return AnyHeun(**{**PLAIN, **keys})
+
+
+def uniform(steps):
+    return [1 - i / steps for i in range(steps + 1)]
+
+
+class Cosine(Path):
     """Variance-preserving path x_t = cos(pi t / 2) x0 + sin(pi t / 2) eps."""
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         angle = t.double() * math.pi / 2
         a, b = angle.cos(), angle.sin()
         return a, b, -b * math.pi / 2, a * math.pi / 2
+
+
+ODE = [Euler, Heun]
 
 
 class Gaussian:
@@ -109,9 +126,10 @@ def test_euler_is_ddim_on_the_same_noise_levels():
 def test_the_velocity_of_a_node_is_that_of_the_path():
     """u = a' x0 + b' eps for any x0 and eps, with x_t = a x0 + b eps."""
     x0, eps = 0.37, -1.9
-    for node in nodes(Cosine(), uniform(5))[:-1]:
-        a, b, da, db = (float(c) for c in Cosine().coefficients(torch.tensor(node.t)))
-        velocity = node.p * (a * x0 + b * eps) + node.q * x0
+    for level in levels(Cosine(), uniform(5)[:-1])[:-1]:
+        a, b, da, db = (float(c) for c in Cosine().coefficients(torch.tensor(level.t)))
+        p, q = level.velocity
+        velocity = p * (a * x0 + b * eps) + q * x0
         assert velocity == pytest.approx(da * x0 + db * eps, abs=1e-6)
 
 

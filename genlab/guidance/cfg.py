@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from genlab.contract import Field
+from genlab.contract import Field, Process
 from genlab.registry import register
 from genlab.schema import NonNegative
 
@@ -31,7 +31,9 @@ class ClassifierFree:
         """scale: 1 plain conditional, above 1 more of what the label asks."""
         self.scale = scale
 
-    def __call__(self, field: Field, y: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
+    def __call__(
+        self, field: Field, y: Tensor | None, process: Process
+    ) -> Callable[[Tensor, Tensor], Tensor]:
         """(x, t, y) -> x0 with labels y [B] (None: unconditional) bound: (x, t) -> x0."""
         if y is None or self.scale == 0:
             return lambda x, t: field(x, t, None)

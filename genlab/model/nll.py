@@ -32,6 +32,8 @@ class NLL(Model):
     section 3.1 (bits per dimension).
     """
 
+    mass = False
+
     def __init__(self, net: nn.Module, codec: Codec, spec: Spec, *, ema: NonNegative) -> None:
         """ema: half-life of the averaged weights in images, 0 for none."""
         super().__init__()
@@ -62,11 +64,11 @@ class NLL(Model):
     def loss(self, batch: Batch) -> Tensor:
         """[] bits per dimension of the stored values."""
         x, y = batch.x, batch.y
-        nats = self.log_prob(x, y).mean() + self.codec.logdet(x).mean()
+        nats = self.log_prob(x, y, batch.noise).mean() + self.codec.logdet(x).mean()
         return nats / (-self.size * math.log(2))
 
-    def log_prob(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """x [B, *S], y [B] or None -> [B] nats, the density of model space."""
+    def log_prob(self, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """x [B, *S], y [B] or None -> [B] nats, the density of model space, exactly."""
         z, log_det = self.drawn_from(self.net)(x, y)
         normal = z.square().sum(1) + self.size * math.log(2 * math.pi)
         return log_det - normal / 2

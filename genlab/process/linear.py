@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genlab.gaussian import Path
 from genlab.registry import register
 
 __all__ = ["Linear"]
 
 
 @register
-class Linear:
+class Linear(Path):
     """The straight path between a datum and its noise.
 
     x_t = (1 - t) x0 + t eps, so the velocity dx_t/dt = eps - x0 does not depend on t.
@@ -24,3 +25,7 @@ class Linear:
         t = t.double()
         one = torch.ones_like(t)
         return one - t, t, -one, one
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """sigma [B] in [0, inf] -> sigma / (1 + sigma) [B] float64."""
+        return 1 / (1 + 1 / sigma.double())  # right at 0 and at inf too

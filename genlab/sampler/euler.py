@@ -4,42 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor
 
 from genlab.contract import Noise, Process
 from genlab.registry import register
-from genlab.sampler.ode import nodes, uniform
-from genlab.schema import Count
+from genlab.sampler.grid import grid
+from genlab.schema import Count, Positive
 
 __all__ = ["Euler"]
 
 
 @register
 class Euler:
-    """Euler's method on the probability-flow ODE, uniform in t.
+    """Euler's method on the probability-flow ODE, in the time of the path.
 
     x <- x + h u(x, t),  u = a' x0 + b' eps,  h = t_next - t < 0
 
     Error O(1 / steps); exact where the velocity is constant along the path, which the linear
-    path of a single datum is. `steps` network evaluations. On the linear path this is DDIM on the
-    same noise levels.
+    path of a single datum is. The last step gives the estimate of the datum. On the linear path
+    this is DDIM on the same noise levels; on others it is not.
 
     Reference: Liu et al. 2022, arXiv 2209.03003, section 2.1.
     """
 
-    def __init__(self, *, steps: Count) -> None:
-        """steps: network evaluations."""
-        self.steps = steps
+    def __init__(
+        self,
+        *,
+        steps: Count,
+        grid: Literal["uniform", "quadratic", "karras"] | list[float],
+        span: list[Positive] | None,
+        rho: Positive,
+    ) -> None:
+        """steps: network evaluations; grid, span, rho: see `sampler.grid`."""
+        self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
 
     def __call__(
         self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
     ) -> Iterator[Tensor]:
-        """steps + 1 states [B, *S], from z to the sample."""
-        x, t = z, z.new_empty(len(z))
+        """steps + 1 states [B, *S], from the noise to the sample."""
+        path = grid(process, self.steps, self.grid, self.span, self.rho)
+        x, t = z * path[0].b, z.new_empty(len(z))
         yield x
-        for here, there in pairwise(nodes(process, uniform(self.steps))):
-            h = there.t - here.t
+        for here, there in pairwise(path):
             x0 = field(x, t.fill_(here.t)).to(x.dtype)
-            x = (x * (1 + h * here.p)).add_(x0, alpha=h * here.q)
+            if there.b:
+                h, p, q = there.t - here.t, *here.velocity
+                x = (x * (1 + h * p)).add_(x0, alpha=h * q)
+            else:
+                x = x0
             yield x

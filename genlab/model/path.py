@@ -1,0 +1,151 @@
+"""What the models of Gaussian paths share: one objective, three choices."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from genlab.contract import Batch, Model, Noise, Process, Solver, Spec
+from genlab.gaussian import Cut, aim, read, weigh
+from genlab.nn.shadow import Shadow
+from genlab.schema import Density, Predict, Weight
+
+__all__ = ["PathModel"]
+
+FIRST = 1e-5
+"""The earliest time that is learned: at 0 most weights and predictions have no value."""
+
+LOUDEST = 200.0
+"""Where a path that loses its datum ends for a prediction of noise, as sigma.
+
+The noise alone tells nothing of the datum where a = 0. DDPM's path ends at 157.
+"""
+
+
+class PathModel(Model):
+    """Regression of one quantity along a Gaussian path.
+
+    x_t = a x0 + b eps,  o = p x0 + q eps,  loss = E w(t) |net(s x_t, c, y) - o|^2
+
+    What is predicted (o), how often a time is learned (the density of t) and how much it weighs
+    (w) are chosen apart; s and c are what the path has networks see of x_t and t. Whatever is
+    predicted, the model gives the datum, so every sampler, guidance and likelihood serves it.
+    Labels are dropped with probability `label_dropout`, for a field that guidance starts from.
+    """
+
+    mass = False
+
+    def __init__(
+        self,
+        net: nn.Module,
+        process: Process,
+        spec: Spec,
+        *,
+        predict: Predict,
+        density: Density,
+        location: float,
+        scale: float,
+        weight: Weight,
+        label_dropout: float,
+        ema: float,
+        sd: float = 1.0,
+    ) -> None:
+        """sd: standard deviation of the data, for F and the weight edm."""
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"scale={scale:g}, but the density of the noise needs one above 0")
+        self.net, self.spec, self.sd = net, spec, sd
+        self.process = _usable(process, predict)
+        self.predict, self.weight = predict, weight
+        self.density, self.location, self.scale = density, location, scale
+        self.label_dropout = label_dropout
+        self.ema = Shadow(net, ema) if ema else None
+
+    # --- training ------------------------------------------------------------------------------
+
+    def times(self, noise: Noise) -> Tensor:
+        """[n] times of the chosen density, float64 but for the uniform one.
+
+        uniform       t ~ U[0, 1); on a discrete path one of its T times
+        lognormal     ln sigma ~ N(location, scale^2)
+        logit_normal  logit t ~ N(location, scale^2)
+        u_shape       p(t) ~ e^(scale t) + e^(scale (1 - t))
+        """
+        path = self.process
+        if self.density == "uniform":
+            t = noise.uniform()
+            if path.steps is not None:
+                return (t.double() * path.steps).floor().add(1) / path.steps
+        elif self.density == "u_shape":
+            half = math.sinh(self.scale / 2)
+            t = 0.5 + (noise.uniform().double() * 2 - 1).mul(half).asinh() / self.scale
+        else:
+            normal = noise.normal().double() * self.scale + self.location
+            t = path.time(normal.exp()) if self.density == "lognormal" else normal.sigmoid()
+        if path.steps is not None:  # at the nearest of the times there are
+            return (t * path.steps).round().clamp(min=1) / path.steps
+        return t.clamp(min=FIRST)
+
+    def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The data [B, *S] and the noise [B, *S] each is led to."""
+        return batch.x, batch.noise.normal(*self.spec.shape) if batch.z is None else batch.z
+
+    def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """[] mean weighted squared error of the prediction, per number of x."""
+        t = self.times(batch.noise)
+        x0, eps = self.pair(batch)
+        y = self.dropped(batch)
+        path = self.process.coefficients(t)
+        p, q = aim(self.predict, *path, self.sd)
+        a, b, p, q, seen = self._over(x0, *path[:2], p, q, self.process.seen(t))
+        out = self.net(seen * (a * x0 + b * eps), self._told(t, x0), y)
+        error = (out.float() - (p * x0 + q * eps)).square()
+        if self.weight == "uniform":
+            return error.mean()
+        weight = weigh(self.weight, self.predict, *path, self.sd).to(error.dtype)
+        return (error.flatten(1).mean(1) * weight).mean()
+
+    def dropped(self, batch: Batch) -> Tensor | None:
+        """The labels [B], each hidden (-1) with probability `label_dropout`."""
+        if batch.y is None:
+            return None
+        return batch.y.where(batch.noise.uniform() >= self.label_dropout, -1)
+
+    # --- what was learned ----------------------------------------------------------------------
+
+    def field(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """x [B, *S], t [B], y [B] or None -> x0 [B, *S]."""
+        path = self.process.coefficients(t)
+        alpha, beta = read(self.predict, *path, self.sd)
+        alpha, beta, seen = self._over(x, alpha, beta, self.process.seen(t))
+        out = self.drawn_from(self.net)(seen * x, self._told(t, x), y).to(x.dtype)
+        return alpha * x + beta * out
+
+    def prior(self, noise: Noise) -> Tensor:
+        """[n, *S] standard normal."""
+        return noise.normal(*self.spec.shape)
+
+    def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
+        """z [n, *S] -> [n, *S] along the path."""
+        return solver(self.field, z, y, noise)
+
+    def _told(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.process.told(t).to(x.dtype)
+
+    @staticmethod
+    def _over(x: Tensor, *factors: Tensor) -> tuple[Tensor, ...]:
+        """Factors [B] float64 -> [B, 1, ...] of the type of x [B, *S]."""
+        shape = [len(factors), -1] + [1] * (x.dim() - 1)
+        return torch.stack(factors).to(x.dtype).view(shape).unbind()
+
+
+def _usable(process: Process, predict: Predict) -> Process:
+    """The path, or its part in which a prediction of the noise gives the datum."""
+    if predict not in ("eps", "score"):
+        return process
+    loudest = torch.tensor([LOUDEST], dtype=torch.float64)
+    if math.isfinite(process.sigma(torch.ones(1, dtype=torch.float64)).item()):
+        return process
+    return Cut(process, process.time(loudest).item())

@@ -159,7 +159,7 @@ def aim(
 
     eps       the noise
     x0        the datum
-    v         a eps - b x0
+    v         (a eps - b x0) / sqrt(a^2 + b^2), whose root is 1 where variance is preserved
     velocity  a' x0 + b' eps, the time derivative of x_t
     score     -eps: b times the gradient of log p(x_t), which itself has no scale at b = 0
     F         (b x0 - a sd^2 eps) / (sd sqrt(a^2 sd^2 + b^2)), which has variance 1 (EDM)
@@ -173,7 +173,8 @@ def aim(
         case "x0":
             return one, zero
         case "v":
-            return -b, a
+            root = torch.hypot(a, b)
+            return -b / root, a / root
         case "velocity":
             return da, db
         case "score":
@@ -197,7 +198,7 @@ def read(
             return torch.zeros_like(a), torch.ones_like(a)
         case "v":
             square = a.square() + b.square()
-            return a / square, -b / square
+            return a / square, -b / square.sqrt()
         case "velocity":
             w = a * db - b * da
             return db / w, -b / w

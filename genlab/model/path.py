@@ -145,7 +145,7 @@ def _usable(process: Process, predict: Predict) -> Process:
     """The path, or its part in which a prediction of the noise gives the datum."""
     if predict not in ("eps", "score"):
         return process
-    loudest = torch.tensor([LOUDEST], dtype=torch.float64)
-    if math.isfinite(process.sigma(torch.ones(1, dtype=torch.float64)).item()):
+    end, loudest = torch.tensor([[1.0], [LOUDEST]], dtype=torch.float64, device="cpu")
+    if math.isfinite(process.sigma(end).item()):
         return process
     return Cut(process, process.time(loudest).item())

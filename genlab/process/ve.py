@@ -20,9 +20,9 @@ class VarianceExploding(Path):
 
     x_t = x0 + sigma eps,  sigma = sigma_min (sigma_max / sigma_min)^t
 
-    So uniform times are NCSN's ladder of noise levels. At t = 0 there is still the noise sigma_min;
-    samplers end with the estimate of the datum behind it. A network sees x_t / sqrt(1 + sigma^2)
-    and is told ln(sigma / 2).
+    So uniform times are NCSN's ladder of noise levels. At t = 0 there is still the noise
+    sigma_min; samplers end with the estimate of the datum behind it. A network sees
+    x_t / sqrt(1 + sigma^2) and is told ln(sigma / 2).
 
     Reference: Song and Ermon 2019, arXiv 1907.05600, section 4; Song et al. 2020, arXiv
     2011.13456, section 3.4 and appendix C.

@@ -68,7 +68,8 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
         for node in nodes.values() if room in ("network", "metric") else [nodes]:
             name = node.get("name") if isinstance(node, dict) else None
             if name in registry.members(room):
-                missing = set(registry.signature(room, name).keys) - set(node)
+                known = {*registry.signature(room, name).keys, *registry.COMMON.get(room, {})}
+                missing = known - set(node)
                 if missing:
                     defaults = _defaults(room, name)
                     new = {k: defaults[k] for k in sorted(missing) if k in defaults}

@@ -180,6 +180,8 @@ def test_losses_are_ranked_where_they_mean_the_same(make):
         names
     )
     assert any("differ in model.ema, which may change what it" in note for note in found.notes)
+    aims = [held(make(model__predict=what), loss) for what, loss in (("eps", 0.1), ("x0", 0.2))]
+    assert leading(table(*aims), "heldout/loss") == [], "errors of two predictions"
     two = [held(make(optimizer__lr=lr), lr, ("d", "g")) for lr in (3, 4)]
     assert leading(table(*two), "heldout/loss") == [], "a critic's loss has no order"
 

@@ -39,6 +39,9 @@ MACHINE = ("images_per_second", "memory", "lr/", "grad_norm/")
 LEARNT = ("model", "process", "codec", "data")
 """Rooms that decide what a loss measures."""
 
+OBJECTIVE = ("predict", "density", "location", "scale", "weight", "sd")
+"""Keys of models of a path that do so too."""
+
 Subject = tuple[tuple[str, str], ...]
 """How a run was judged: (dotted key, value as text) without those of APART."""
 
@@ -160,6 +163,8 @@ def _meaning(facts: Facts, rooms: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """The members of some rooms, and the size of the data; the run itself where none is known."""
     nodes = {r: node for r in rooms if isinstance(node := facts.config.get(r), dict)}
     found = {r: plain(node["name"]) for r, node in nodes.items() if node.get("name") is not None}
+    model = nodes.get("model", {})
+    found |= {f"model.{k}": plain(model[k]) for k in OBJECTIVE if k in model}
     if (side := nodes.get("data", {}).get("size")) is not None:
         found["data.size"] = plain(side)
     return tuple(found.items()) or (("run", facts.path.name),)

@@ -66,6 +66,8 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case
         say(
             f"{run.title} is {state}; its checkpoint at image {int(loaded.checkpoint):,} is judged"
         )
+    if (made := built.rebuilt(asked["weights"])) is not None and dist.rank() == 0:
+        say(str(made))
     name = f"{config['data']['name']} {size_of(built.data.spec)}"
     n = _samples(asked["n"], built.hardware)
     subject = of_built(built, name, n, asked["seed"], asked["weights"], asked["of"])
@@ -95,7 +97,7 @@ def told_of(
     config: Mapping[str, Any],
     built: Built,
     subject: Subject,
-    weights: str,
+    weights: str | float,
     seed: int,
     checkpoint: int,
 ) -> dict[str, Any]:
@@ -109,6 +111,8 @@ def told_of(
         "weights": weights if averaged else "raw",
         "seed": seed,
     }
+    if (made := built.rebuilt(weights)) is not None:
+        told |= {"kept": list(made.moments), "residual": made.residual}
     if subject.of == "samples":
         told["sampler"] = config["sampler"]
         if config["guidance"].get("name") is not None:

@@ -109,7 +109,7 @@ def test_a_save_passes_every_fail_point(shelf, monkeypatch):
     passed = []
     monkeypatch.setattr(checkpoint, "point", passed.append)
     shelf.save(16, keep=1)
-    assert set(passed) == set(failpoint.POINTS)
+    assert set(passed) == {p for p in failpoint.POINTS if p.startswith("save.")}
     assert passed.index("save.before_rename") < passed.index("save.after_rename")
 
 

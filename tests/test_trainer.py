@@ -211,7 +211,7 @@ def test_learning_rate_follows_the_schedule():
 def test_shadow_is_the_average_of_its_formula():
     net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     start = net[0].weight.detach().clone()
-    shadow = Shadow(net, halflife=100.0, ramp=0.0)
+    shadow = Shadow(net, {"halflife": 100.0, "ramp": 0.0})
     with torch.no_grad():
         net[0].weight += 1
         net[1].running_mean += 5
@@ -228,7 +228,7 @@ def test_shadow_is_the_average_of_its_formula():
 
 def test_a_young_shadow_forgets_its_start():
     net = nn.Linear(1, 1, bias=False)
-    shadow = Shadow(net, halflife=1e6, ramp=0.05)
+    shadow = Shadow(net, 1e6)
     with torch.no_grad():
         net.weight.fill_(7.0)
     shadow.update(images=0, drawn=64)

@@ -22,6 +22,8 @@ POINTS = (
     "save.after_rename",
     "save.before_pointer",
     "save.mid_delete",
+    "average.before_fsync",
+    "average.after_rename",
 )
 
 _name, _, _what = os.environ.get("GENLAB_FAIL", "").partition(":")

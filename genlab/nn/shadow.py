@@ -11,7 +11,7 @@ and a model's key `ema` says what beta is:
     {std: [s, ...]}             beta = (1 - n / t)^(gamma + 1),  s = sigma_rel(gamma)
 
 Half-life: in images, so batch size and accumulation do not change its meaning; early in training
-it is `ramp` times the images seen, so that the random start is forgotten (ramp 0: never shortened).
+it is `ramp` times the images seen, so that the random start is forgotten (ramp 0: not shortened).
 Karras et al. 2022, arXiv 2206.00364, appendix F. A plain 0 is no average.
 
 Decay: of every optimizer step, whatever its batch, as DDPM counts: the half-life is

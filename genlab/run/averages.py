@@ -129,7 +129,7 @@ class Averages:
                 sums[path][name] = sums[path][name] + part if name in sums[path] else part
         for path, shadow in powers.items():
             shadow.rebuild(std, sums[path])
-        return Rebuilt(std, worst, tuple(moments))
+        return Rebuilt(std, float(f"{worst:.3g}"), tuple(moments))
 
     def _is_of(self, images: int, own: Mapping[str, Tensor]) -> bool:
         """Whether a file is whole and of these averages; one loud line where it is not."""

@@ -148,21 +148,16 @@ class Model(nn.Module):
             shadow.update(self.clock.images, self.clock.drawn)
 
     def drawn_from(self, network: nn.Module) -> nn.Module:
-        """The network to draw samples with: itself for "raw" weights, else its average if any.
+        """The network to draw samples with: unless weights == "raw" its Shadow, if it has one.
 
-        Of two averages of one network the one that is no target of a loss. Raises RuntimeError
-        where that leaves two.
+        Raises RuntimeError for two Shadows of one network, of which none is a target of a loss.
         """
         if self.weights == "raw":
             return network
-        mine = [s for s in self.averages() if s.follows(network)]
+        mine = [m for m in self.modules() if isinstance(m, Shadow) and m.draws(network)]
         if len(mine) > 1:
             raise RuntimeError("two averages of one network: make one of them a target")
         return mine[0].shown(self.weights) if mine else network
-
-    def averages(self) -> list[Shadow]:
-        """The averages that samples can be drawn from."""
-        return [m for m in self.modules() if isinstance(m, Shadow) and not m.target]
 
 
 # --- capabilities: asked with isinstance, never flags ----------------------------------------

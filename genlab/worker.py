@@ -226,9 +226,7 @@ class Worker:
 
     def _kept(self) -> str:
         names = self.checkpoints.names()
-        kept = (
-            f"the checkpoint at image {int(names[-1]):,} is kept" if names else "nothing is saved"
-        )
+        kept = f"that at image {int(names[-1]):,} is kept" if names else "nothing is saved"
         clip = self.config["optimizer"].get("clip")
         fix = "lower optimizer.lr" if clip else "lower optimizer.lr or set optimizer.clip=1"
         return f"of checkpoints {kept}: {fix}, then train with fresh=true"

@@ -220,7 +220,7 @@ def test_shadow_is_the_average_of_its_formula():
     assert torch.equal(shadow.copy[1].running_mean, net[1].running_mean), "buffers are copied"
     shadow.update(images=100, drawn=200)
     torch.testing.assert_close(shadow.copy[0].weight, start + 1 - 0.5 * 0.25)
-    assert shadow.follows(net)
+    assert shadow.draws(net)
     assert not shadow.train().training
     assert not any(p.requires_grad for p in shadow.parameters())
     assert "_network" not in str(shadow.state_dict().keys())

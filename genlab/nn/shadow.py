@@ -82,9 +82,9 @@ class Shadow(nn.Module):
         """The averages, in the order of the config."""
         return [self.copy, *self.others]
 
-    def follows(self, network: nn.Module) -> bool:
-        """Whether this is the average of `network`."""
-        return self._network[0] is network
+    def draws(self, network: nn.Module) -> bool:
+        """Whether samples of `network` are drawn from this average of it."""
+        return self._network[0] is network and not self.target
 
     def shown(self, weights: str | float) -> nn.Module:
         """The average for "ema", or the one that was rebuilt for a relative std."""

@@ -34,7 +34,6 @@ from genlab.run.checkpoint import (
 from genlab.worker import work
 
 CONFIG = {"seed": 0}
-SAVING = [p for p in failpoint.POINTS if p.startswith("save.")]
 
 
 def tensors(images: int) -> dict[str, Tensor]:
@@ -110,7 +109,7 @@ def test_a_save_passes_every_fail_point(shelf, monkeypatch):
     passed = []
     monkeypatch.setattr(checkpoint, "point", passed.append)
     shelf.save(16, keep=1)
-    assert set(passed) == set(SAVING)
+    assert set(passed) == set(failpoint.POINTS)
     assert passed.index("save.before_rename") < passed.index("save.after_rename")
 
 
@@ -129,7 +128,7 @@ def test_fail_points_are_read_from_the_environment(monkeypatch):
 
 
 @pytest.mark.parametrize("keep", [1, 2])
-@pytest.mark.parametrize("point", SAVING)
+@pytest.mark.parametrize("point", failpoint.POINTS)
 def test_killed_inside_a_save(shelf, point, keep):
     shelf.save(8, keep=keep)
     shelf.save(16, keep=keep)
@@ -139,7 +138,7 @@ def test_killed_inside_a_save(shelf, point, keep):
         shelf.save(24, keep=keep)
 
     assert end_of(die) == -signal.SIGKILL
-    renamed = SAVING.index(point) >= SAVING.index("save.after_rename")
+    renamed = failpoint.POINTS.index(point) >= failpoint.POINTS.index("save.after_rename")
     assert shelf.newest() == (24 if renamed else 16)
     assert shelf.said == []  # nothing of it looks like a damaged checkpoint
     for name in shelf.store.names():
@@ -152,7 +151,7 @@ def test_killed_inside_a_save(shelf, point, keep):
     assert shelf.store.pointer("latest") == f"{again:012d}"
 
 
-@pytest.mark.parametrize("point", SAVING)
+@pytest.mark.parametrize("point", failpoint.POINTS)
 def test_disk_full_inside_a_save(shelf, armed, point):
     shelf.save(8, keep=1)
     before = fingerprint(shelf.folder / f"{8:012d}")

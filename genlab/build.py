@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab import config as cfg
-from genlab import dist, registry
+from genlab import dist, registry, schema
 from genlab.contract import (
     Codec,
     Dataset,
@@ -29,6 +29,7 @@ from genlab.contract import (
 from genlab.errors import ConfigError
 from genlab.hardware.auto import Hardware
 from genlab.noise import SampleNoise, hash64
+from genlab.run.averages import Rebuilt
 from genlab.run.sink import Track
 from genlab.solver import PathSolver
 from genlab.stream import Stream
@@ -50,6 +51,7 @@ class Built:
     model: Model
     solver: PathSolver
     schedule: Schedule
+    rebuild: Callable[[float], Rebuilt] | None = None  # of a run: makes the average of a std
 
     @torch.inference_mode()
     def draw(
@@ -57,7 +59,7 @@ class Built:
         y: Sequence[int] | None,
         seed: int,
         indices: Sequence[int],
-        weights: str = "ema",
+        weights: str | float = "ema",
     ) -> Tensor:
         """Samples as stored data, on the CPU: uint8 [n, C, H, W] or float points [n, 2].
 
@@ -72,7 +74,7 @@ class Built:
         return self.codec.decode(x.float()).cpu()
 
     @torch.inference_mode()
-    def reconstruct(self, u: Tensor, weights: str = "ema") -> tuple[Tensor, Tensor]:
+    def reconstruct(self, u: Tensor, weights: str | float = "ema") -> tuple[Tensor, Tensor]:
         """u uint8 [n, C, H, W] -> (codes [n, ...], uint8 [n, C, H, W] decoded), on the CPU."""
         assert isinstance(self.model, Reconstructs)
         with self.viewed(weights), self.hardware.autocast():
@@ -87,7 +89,7 @@ class Built:
         y: Tensor | None,
         seed: int,
         indices: Sequence[int],
-        weights: str = "ema",
+        weights: str | float = "ema",
     ) -> Tensor:
         """u [n, *S] stored data -> [n] float64 bits per dimension of them, on the CPU.
 
@@ -103,13 +105,33 @@ class Built:
         assert inside is not None
         return ((nats + inside.double()) / (-math.log(2) * x[0].numel())).cpu()
 
-    def viewed(self, weights: str) -> _Viewed:
-        """The model in evaluation mode with "ema" or "raw" weights, and as it was afterwards."""
+    def viewed(self, weights: str | float) -> _Viewed:
+        """The model in evaluation mode with these weights, and as it was afterwards.
+
+        weights: "ema", "raw", or the relative std of an average that is made of kept ones.
+        """
+        self.rebuilt(weights)
         return _Viewed(self.model, weights)
+
+    def rebuilt(self, weights: str | float) -> Rebuilt | None:
+        """What the average of a relative std is made of; None for "ema" and "raw".
+
+        Raises ConfigError for other weights and where there is no such average, CheckpointError
+        where those that were kept do not make it.
+        """
+        try:
+            weights = schema.coerce(weights, schema.WEIGHTS)
+        except ValueError as e:
+            raise ConfigError(f"weights must be {e}, not {weights!r}") from None
+        if isinstance(weights, str):
+            return None
+        if self.rebuild is None:
+            raise ConfigError(f"weights={weights:g} is of a trained run, not of a fresh model")
+        return self.rebuild(weights)
 
 
 class _Viewed:
-    def __init__(self, model: Model, weights: str) -> None:
+    def __init__(self, model: Model, weights: str | float) -> None:
         self.model, self.weights = model, weights
 
     def __enter__(self) -> None:

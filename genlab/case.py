@@ -66,6 +66,9 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case
         say(
             f"{run.title} is {state}; its checkpoint at image {int(loaded.checkpoint):,} is judged"
         )
+    made = built.rebuilt(asked["weights"])
+    if made is not None and dist.rank() == 0:
+        say(str(made))
     name = f"{config['data']['name']} {size_of(built.data.spec)}"
     n = _samples(asked["n"], built.hardware)
     subject = of_built(built, name, n, asked["seed"], asked["weights"], asked["of"])
@@ -76,6 +79,7 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case
     env = environment(built.hardware, built.data)
     machine = [built.hardware.precision, built.hardware.device.type]
     machine += [env[key] for key in ("attention", "genlab", "git")]
+    kept = made.moments if made else ()  # those at hand may change, and the average with them
     return Case(
         title=f"{run.title} at image {int(loaded.checkpoint):,}",
         subject=subject,
@@ -84,7 +88,7 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case
         spec=built.data.spec,
         hardware=built.hardware,
         home=run.path / "eval",
-        key=" ".join([loaded.saved, subject.held_out_set, *map(str, machine)]),
+        key=" ".join([loaded.saved, subject.held_out_set, *map(str, [*machine, *kept])]),
         run=run.path,
         environment=env,
     )
@@ -95,7 +99,7 @@ def told_of(
     config: Mapping[str, Any],
     built: Built,
     subject: Subject,
-    weights: str,
+    weights: str | float,
     seed: int,
     checkpoint: int,
 ) -> dict[str, Any]:
@@ -109,6 +113,8 @@ def told_of(
         "weights": weights if averaged else "raw",
         "seed": seed,
     }
+    if (made := built.rebuilt(weights)) is not None:
+        told["residual"] = made.residual
     if subject.of == "samples":
         told["sampler"] = config["sampler"]
         if config["guidance"].get("name") is not None:

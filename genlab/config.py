@@ -103,7 +103,7 @@ def compose(
     In the second, the key of a room itself ("network") says who chose its members. Raises
     ConfigError with every problem found, Refused for a `_target_`.
     """
-    typed = [_open_players(word) for word in words]
+    typed = [w for word in words for w in _replaced(_open_players(word))]
     _refuse_typed(typed)
     search = [f"hydra.searchpath=[{','.join(_folder(d) for d in config_dirs)}]"]
     asked = [*typed, *(search if config_dirs else [])]
@@ -212,6 +212,11 @@ def digest(config: Mapping[str, Any]) -> str:
 def _open_players(word: str) -> str:
     """optimizer.players is an open mapping; Hydra's struct mode needs to be told."""
     return f"++{word}" if word.startswith("optimizer.players") else word
+
+
+def _replaced(word: str) -> list[str]:
+    """A mapping typed for model.ema takes the place of another; Hydra would merge the two."""
+    return ["model.ema=null", word] if word.startswith("model.ema={") else [word]
 
 
 def _refuse_typed(words: Iterable[str]) -> None:

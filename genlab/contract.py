@@ -115,7 +115,7 @@ class Model(nn.Module):
     """
 
     clock: Clock
-    weights: str = "raw"  # "ema" while samples are drawn from the Shadows
+    weights: str | float = "raw"  # "ema" or a relative std while samples are drawn from Shadows
     second_order: bool = False  # True: needs double backward, so its networks stay uncompiled
 
     def start(self, data: Iterator[Batch]) -> None:
@@ -148,12 +148,16 @@ class Model(nn.Module):
             shadow.update(self.clock.images, self.clock.drawn)
 
     def drawn_from(self, network: nn.Module) -> nn.Module:
-        """The network to draw samples with: its Shadow when weights == "ema" and it has one."""
-        if self.weights == "ema":
-            for module in self.modules():
-                if isinstance(module, Shadow) and module.follows(network):
-                    return module.copy
-        return network
+        """The network to draw samples with: unless weights == "raw" its Shadow, if it has one.
+
+        Raises RuntimeError for two Shadows of one network, of which none is a target of a loss.
+        """
+        if self.weights == "raw":
+            return network
+        mine = [m for m in self.modules() if isinstance(m, Shadow) and m.draws(network)]
+        if len(mine) > 1:
+            raise RuntimeError("two averages of one network: make one of them a target")
+        return mine[0].shown(self.weights) if mine else network
 
 
 # --- capabilities: asked with isinstance, never flags ----------------------------------------

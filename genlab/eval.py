@@ -32,7 +32,7 @@ SCHEMA = {
     "n_real": "Count | Literal['auto', 'all']",
     "batch": "Count",
     "seed": "Natural",
-    "weights": "Literal['ema', 'raw']",
+    "weights": schema.WEIGHTS,
     "name": "str | None",
 }
 OF_RUNS_ALONE = ("run", "checkpoint", "weights", "batch")

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from genlab.errors import CheckpointError, ConfigError
 from genlab.noise import SampleNoise
 from genlab.reconstruct import write_reconstructions
 from genlab.run import pictures
+from genlab.run.averages import Averages
 from genlab.run.checkpoint import Checkpoints, load_model
 from genlab.run.directory import Run, find_run
 from genlab.run.files import disk, write_text
@@ -35,7 +37,7 @@ SCHEMA = {
     "batch": "Count",
     "seed": "Natural",
     "labels": "int | list[int] | None",
-    "weights": "Literal['ema', 'raw']",
+    "weights": schema.WEIGHTS,
     "save": "Literal['png', 'npy', 'none']",
     "interpolate": "bool",
     "animate": "bool",
@@ -84,6 +86,8 @@ class Loaded:
         self.built = build(self.config, trust=trust)
         self.built.hardware.start()
         load_model(self.built.model, folder / "model.safetensors")
+        kept = partial(Averages(run.path, print).rebuild, self.built.model, int(folder.name))
+        self.built.rebuild = lru_cache(maxsize=1)(kept)  # a model holds one of them at a time
         self.saved = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:12]
 
     @property
@@ -114,7 +118,7 @@ class Loaded:
         labels: int | Sequence[int] | None = None,
         seed: int = 0,
         batch: int = 64,
-        weights: str = "ema",
+        weights: str | float = "ema",
         progress: Callable[[int], None] | None = None,
     ) -> NDArray[Any]:
         """uint8 [n, C, H, W] images (or float32 [n, 2] points).
@@ -134,7 +138,7 @@ class Loaded:
         return np.concatenate(parts)
 
     def reconstruct(
-        self, images: NDArray[np.uint8], *, batch: int = 64, weights: str = "ema"
+        self, images: NDArray[np.uint8], *, batch: int = 64, weights: str | float = "ema"
     ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """uint8 [n, C, H, W] -> (their codes, int64 [n, h, w] of a VQ-VAE; uint8 [n, C, H, W]).
 
@@ -166,7 +170,9 @@ class Loaded:
             f"genlab sample run={self.run.id} from=<folder or .zip of images>"
         )
 
-    def interpolate(self, *, seed: int = 0, weights: str = "ema", label: int | None = None) -> Any:
+    def interpolate(
+        self, *, seed: int = 0, weights: str | float = "ema", label: int | None = None
+    ) -> Any:
         """[PAIRS * STEPS, ...] samples along great circles between pairs of starting points.
 
         A spherical path keeps the norm a Gaussian prior expects; a straight one would pass
@@ -195,7 +201,7 @@ class Loaded:
         return built.codec.decode(x.float()).cpu().numpy()
 
     def trajectory(
-        self, n: int, *, labels: Any = None, seed: int = 0, weights: str = "ema"
+        self, n: int, *, labels: Any = None, seed: int = 0, weights: str | float = "ema"
     ) -> list[NDArray[Any]]:
         """The decoded states from noise to n samples; ConfigError for a model without a path."""
         if not isinstance(self.built.model, Denoises):
@@ -265,6 +271,8 @@ def main(words: Sequence[str]) -> int:
     if asked["animate"] and not isinstance(loaded.built.model, Denoises):
         loaded.trajectory(1)  # raises before anything is drawn
     loaded.labels(asked["n"], asked["labels"])  # wrong ones make no folder
+    if (made := loaded.built.rebuilt(asked["weights"])) is not None:
+        print(made)
     folder = loaded.run.path / "samples" / _slug(asked["name"])
     with disk("write samples to", folder):
         if asked["from"] is not None:
@@ -297,8 +305,10 @@ def _write(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
         pick = sorted({round(i * (len(states) - 1) / (FRAMES - 1)) for i in range(FRAMES)})
         frames = [pictures.sheet(states[i]) for i in pick]
         pictures.animation(frames, folder / "trajectory.png")
+    made = loaded.built.rebuilt(weights)
     record = {
         **{k: asked[k] for k in ("n", "batch", "seed", "labels", "weights")},
+        **({"residual": made.residual} if made else {}),
         "checkpoint": loaded.checkpoint,
         "sampler": loaded.config["sampler"],
         "guidance": loaded.config["guidance"],

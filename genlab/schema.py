@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, get_args
 from genlab.errors import ConfigError
 
 __all__ = [
+    "WEIGHTS",
+    "Average",
     "Count",
     "Density",
     "Fraction",
@@ -20,6 +22,7 @@ __all__ = [
     "NonNegative",
     "Positive",
     "Predict",
+    "Spread",
     "Weight",
     "coerce",
 ]
@@ -29,9 +32,12 @@ NonNegative = Annotated[float, ">= 0"]
 Fraction = Annotated[float, "in [0, 1]"]
 Count = Annotated[int, ">= 1"]
 Natural = Annotated[int, ">= 0"]
+Spread = Annotated[float, "in (0, 0.288]"]  # relative standard deviation, see nn/posthoc.py
+Average = float | dict[str, Any]  # what `ema` may be, see nn/shadow.py
 Predict = Literal["eps", "x0", "v", "velocity", "score", "F"]  # see gaussian.py
 Weight = Literal["uniform", "x0", "eps", "velocity", "edm", "min_snr", "likelihood"]
 Density = Literal["uniform", "lognormal", "logit_normal", "u_shape"]  # see model/path.py
+WEIGHTS = "Literal['ema', 'raw'] | Spread"  # of a run: which samples are drawn with
 _CHOICES = {"Predict": Predict, "Weight": Weight, "Density": Density}
 _ALIASES: dict[str, tuple[str, str, Callable[[float], bool]]] = {
     "Positive": ("float", "a finite number > 0", lambda v: v > 0),
@@ -39,7 +45,21 @@ _ALIASES: dict[str, tuple[str, str, Callable[[float], bool]]] = {
     "Fraction": ("float", "a number in [0, 1]", lambda v: 0 <= v <= 1),
     "Count": ("int", "a whole number >= 1", lambda v: v >= 1),
     "Natural": ("int", "a whole number >= 0", lambda v: v >= 0),
+    "Spread": (
+        "float",
+        "a relative standard deviation above 0 and at most 0.288",
+        lambda v: 0 < v <= 0.288,
+    ),
+    "Decay": ("float", "a number >= 0 and below 1", lambda v: 0 <= v < 1),  # of an Average alone
 }
+_AVERAGES = {
+    "halflife": {"halflife": "Positive", "ramp": "NonNegative"},
+    "decay": {"decay": "Decay"},
+    "std": {"std": "list[Spread]"},
+}
+"""Mappings an Average may be, by the key that tells them apart."""
+_OPTIONAL = {"ramp": 0.05}
+_STDS = "{std: [...]} with relative standard deviations above 0 and at most 0.288, none twice"
 
 
 class _Mismatch(Exception):
@@ -96,7 +116,34 @@ def _choose(value: Any, options: list[Any]) -> Any:
     raise _Mismatch(" or ".join(map(str, options)))
 
 
+def _average(value: Any) -> float | dict[str, Any]:
+    """A half-life, or a mapping with every key it may have."""
+    if not isinstance(value, Mapping):
+        try:
+            return _coerce_name(value, "NonNegative")
+        except _Mismatch:
+            value = {}
+    kind = _AVERAGES.get(next((k for k in _AVERAGES if k in value), ""))
+    if kind is None or not set(value) <= set(kind):
+        raise _Mismatch(
+            "a half-life in images >= 0, {halflife: 500_000, ramp: 0.05}, {decay: 0.9999} "
+            "or {std: [0.05,0.1]}"
+        )
+    found = {}
+    for key, annotation in kind.items():
+        try:
+            found[key] = coerce(value.get(key, _OPTIONAL.get(key)), annotation)
+        except ValueError as e:
+            raise _Mismatch(_STDS if key == "std" else f"{{{key}: ...}} with {e}") from None
+    stds = found.get("std")
+    if stds is not None and (not stds or len(set(stds)) < len(stds)):
+        raise _Mismatch(_STDS)
+    return found
+
+
 def _coerce_name(value: Any, name: str) -> Any:
+    if name == "Average":
+        return _average(value)
     if name in _CHOICES:
         return _choose(value, list(get_args(_CHOICES[name])))
     if name in _ALIASES:

@@ -126,6 +126,7 @@ _TYPES = {
     "Fraction": "float 0..1",
     "Count": "int >= 1",
     "Natural": "int >= 0",
+    "Average": "float >= 0 | {halflife: ..., ramp: ...} | {decay: ...} | {std: [...]}",
     "None": "null",
 }
 

@@ -28,7 +28,7 @@ def of_built(
     name: str,
     n: int,
     seed: int,
-    weights: str = "ema",
+    weights: str | float = "ema",
     of: Literal["auto", "samples", "reconstructions"] = "auto",
 ) -> Subject:
     """A model as it stands. name: of its data, in words; n: samples, and held-out images at most.

@@ -32,6 +32,7 @@ from genlab.nn.shadow import Shadow
 from genlab.referee import Referee
 from genlab.registry import suggest
 from genlab.run import checkpoint as ckpt
+from genlab.run.averages import Averages
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run, find_run
 from genlab.run.files import write_text
@@ -90,6 +91,7 @@ class Worker:
         self.panel = Panel(run.title, self.total, None if self.main else open(os.devnull, "w"))
         self.journal = Journal(run.path)
         self.checkpoints = Checkpoints(run.path / "checkpoints", self.panel.note, self.main)
+        self.averages = Averages(run.path, self.panel.note)
         self.sink = Sink(make_track(self.config, trust) if self.main else None, run, self.say)
         self._prepare(allow)
 
@@ -117,6 +119,8 @@ class Worker:
         if not self.main:
             found = self.checkpoints.newest()
         now = environment(self.built.hardware, self.built.data)
+        if self.main:
+            self.averages.cut(int(found[0].name) if found else -1)
         if found:
             folder, state = found
             self._check_world(state, allow)
@@ -222,9 +226,7 @@ class Worker:
 
     def _kept(self) -> str:
         names = self.checkpoints.names()
-        kept = (
-            f"the checkpoint at image {int(names[-1]):,} is kept" if names else "nothing is saved"
-        )
+        kept = f"that at image {int(names[-1]):,} is kept" if names else "nothing is saved"
         clip = self.config["optimizer"].get("clip")
         fix = "lower optimizer.lr" if clip else "lower optimizer.lr or set optimizer.clip=1"
         return f"of checkpoints {kept}: {fix}, then train with fresh=true"
@@ -275,6 +277,8 @@ class Worker:
                 self.sink.picture(*grid, self.clock.images)
         # saved now, since the best is what was measured; a broken value is never the best
         better = self.best.beaten_by(self.measured)
+        if self._is_due("checkpoint"):  # first, since a resume removes what is later than it
+            self.averages.save(self.clock.images, self.model)
         if save or better:
             self._save(better)
         self._pause += time.monotonic() - max(self._began, self._last[0])

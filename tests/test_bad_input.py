@@ -60,6 +60,10 @@ TRAIN: list[tuple[list[str], int, list[str]]] = [
     (["optimizer.lrr=1"], 2, ["optimizer.lr"]),
     (["shedule.images=1"], 2, ["schedule.images"]),
     (["model.emma=1"], 2, ["model.ema"]),
+    (["model.ema=-1"], 2, ["model.ema must be a half-life in images >= 0", "not -1"]),
+    (["model.ema={decay: 1}"], 2, ["model.ema must be {decay: ...} with a number", "below 1"]),
+    (["model.ema={std: [0.5]}"], 2, ["model.ema must be {std: [...]}", "at most 0.288"]),
+    (["model.ema={half_life: 5}"], 2, ["{halflife: 500_000, ramp: 0.05}"]),
     (["+model.emma=1"], 2, ["drop the +"]),
     (["+nonsense=1"], 2, ["no key 'nonsense'"]),
     (["++model.emma=1"], 2, ["drop the +"]),
@@ -202,6 +206,7 @@ COMMANDS: list[tuple[list[str], int, list[str]]] = [
     (["sample", "n=0"], 2, ["n must be a whole number >= 1"]),
     (["sample", "n=-3", "batch=0", "seed=-1"], 2, ["n must", "batch must", "seed must"]),
     (["sample", "weights=best"], 2, ["ema or raw"]),
+    (["sample", "weights=0.5"], 2, ["weights must be", "at most 0.288", "not 0.5"]),
     (["sample", "save=jpg"], 2, ["png or npy or none"]),
     (["sample", "labels=cat"], 2, ["labels must be"]),
     (["sample", "nn=3"], 2, ["'n'"]),
@@ -252,6 +257,7 @@ SAMPLE: list[tuple[list[str], int, list[str]]] = [
     (["sampler=huen"], 2, ["'heun'"]),
     (["sampler=[heun"], 2, ["sampler"]),
     (["model.ema=0"], 2, ["belongs to the run"]),
+    (["weights=0.07"], 2, ["keeps power-function averages", "model.ema={std: [0.05,0.1]}"]),
     (["hardware.threads=many"], 2, ["hardware.threads must be"]),
 ]
 

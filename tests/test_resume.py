@@ -115,6 +115,8 @@ VARIANTS: dict[str, tuple[str, str, dict[str, object]]] = {
     "flips": ("gan", "digits", {"data.flip": True}),
     "own rates": ("gan", "digits", {"optimizer.players": {"d": {"lr": 1e-3}}}),
     "no average": ("gan", "digits", {"model.ema": 0, "model.classes": "none"}),
+    "constant decay": ("gan", "digits", {"model.ema": {"decay": 0.9}}),
+    "power averages": ("flow_matching", "digits", {"model.ema": {"std": [0.05, 0.1]}}),
     "contiguous": ("flow_matching", "digits", {"hardware.channels_last": False}),
     "cosine": ("flow_matching", "digits", {"schedule": "cosine", "schedule.warmup": 24}),
     "momentum": ("gan", "digits", {"optimizer": "sgd", "optimizer.lr": 0.01}),

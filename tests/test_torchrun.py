@@ -38,6 +38,22 @@ def test_torchrun_and_devices_are_one_rank(tmp_path):
         assert max(float((alone[k] - other[k]).abs().max()) for k in alone) < 1e-6
 
 
+def test_ranks_keep_the_averages_of_one(tmp_path):
+    kept = []
+    for devices in (1, 2):
+        words = [*WORDS, "model.ema={std: [0.05,0.1]}", f"hardware.devices={devices}"]
+        words += ["every.checkpoint=32", f"outputs={tmp_path}/{devices}"]
+        command = [sys.executable, "-m", "genlab", "train", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        files = sorted((tmp_path / str(devices)).glob("*/*/averages/*"))
+        assert [f.name for f in files] == ["000000000032.safetensors", "000000000064.safetensors"]
+        kept.append([load_file(f) for f in files])
+    for alone, two in zip(*kept, strict=True):
+        assert alone.keys() == two.keys()
+        assert max(float((alone[k] - two[k]).abs().max()) for k in alone) < 1e-6
+
+
 def test_ranks_end_with_the_code_of_what_happened(tmp_path):
     words = [w for w in WORDS if "optimizer.lr" not in w]
     words += ["optimizer.lr=1e20", "optimizer.clip=null", "hardware.devices=2"]

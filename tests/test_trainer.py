@@ -211,7 +211,7 @@ def test_learning_rate_follows_the_schedule():
 def test_shadow_is_the_average_of_its_formula():
     net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     start = net[0].weight.detach().clone()
-    shadow = Shadow(net, halflife=100.0, ramp=0.0)
+    shadow = Shadow(net, {"halflife": 100.0, "ramp": 0.0})
     with torch.no_grad():
         net[0].weight += 1
         net[1].running_mean += 5
@@ -220,7 +220,7 @@ def test_shadow_is_the_average_of_its_formula():
     assert torch.equal(shadow.copy[1].running_mean, net[1].running_mean), "buffers are copied"
     shadow.update(images=100, drawn=200)
     torch.testing.assert_close(shadow.copy[0].weight, start + 1 - 0.5 * 0.25)
-    assert shadow.follows(net)
+    assert shadow.draws(net)
     assert not shadow.train().training
     assert not any(p.requires_grad for p in shadow.parameters())
     assert "_network" not in str(shadow.state_dict().keys())
@@ -228,7 +228,7 @@ def test_shadow_is_the_average_of_its_formula():
 
 def test_a_young_shadow_forgets_its_start():
     net = nn.Linear(1, 1, bias=False)
-    shadow = Shadow(net, halflife=1e6, ramp=0.05)
+    shadow = Shadow(net, 1e6)
     with torch.no_grad():
         net.weight.fill_(7.0)
     shadow.update(images=0, drawn=64)

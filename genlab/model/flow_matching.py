@@ -7,7 +7,7 @@ from torch import nn
 from genlab.contract import Process, Spec
 from genlab.model.path import PathModel
 from genlab.registry import register
-from genlab.schema import Density, Fraction, NonNegative, Positive, Predict, Weight
+from genlab.schema import Average, Density, Fraction, Positive, Predict, Weight
 
 __all__ = ["FlowMatching"]
 
@@ -36,7 +36,7 @@ class FlowMatching(PathModel):
         scale: Positive,
         weight: Weight,
         label_dropout: Fraction,
-        ema: NonNegative,
+        ema: Average,
     ) -> None:
         """The keys as in configs/model/flow_matching.yaml."""
         super().__init__(

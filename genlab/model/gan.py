@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from genlab.contract import Batch, Model, Noise, Solver, Update
-from genlab.nn.shadow import Shadow, frozen
+from genlab.nn.shadow import average, frozen
 from genlab.registry import register
-from genlab.schema import NonNegative
+from genlab.schema import Average, NonNegative
 
 __all__ = ["GAN"]
 
@@ -36,13 +36,13 @@ class GAN(Model):
         discriminator: nn.Module,
         *,
         r1: NonNegative,
-        ema: NonNegative,
+        ema: Average,
     ) -> None:
-        """r1: weight of the penalty, 0 for none; ema: half-life of G in images, 0 for none."""
+        """r1: weight of the penalty, 0: none; ema: average of G, see nn/shadow.py."""
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
         self.r1, self.second_order = r1, r1 > 0
-        self.ema = Shadow(generator, ema) if ema else None
+        self.ema = average(generator, ema)
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         """d and g."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from genlab.contract import Batch, Codec, Model, Noise, Solver, Spec
-from genlab.nn.shadow import Shadow
+from genlab.nn.shadow import average
 from genlab.registry import register
-from genlab.schema import NonNegative
+from genlab.schema import Average
 
 __all__ = ["NLL"]
 
@@ -34,8 +34,8 @@ class NLL(Model):
 
     mass = False
 
-    def __init__(self, net: nn.Module, codec: Codec, spec: Spec, *, ema: NonNegative) -> None:
-        """ema: half-life of the averaged weights in images, 0 for none."""
+    def __init__(self, net: nn.Module, codec: Codec, spec: Spec, *, ema: Average) -> None:
+        """ema: of the weights, see nn/shadow.py; 0 for none."""
         super().__init__()
         if not hasattr(net, "inverse"):
             raise ValueError(
@@ -48,7 +48,7 @@ class NLL(Model):
                 "gives them none; use codec=dequantize"
             )
         self.net, self.codec, self.size = net, codec, math.prod(spec.shape)
-        self.ema = Shadow(net, ema) if ema else None
+        self.ema = average(net, ema)
 
     @torch.no_grad()
     def start(self, data: Iterator[Batch]) -> None:

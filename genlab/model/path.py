@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from genlab.contract import Batch, Model, Noise, Process, Solver, Spec
 from genlab.gaussian import Cut, aim, read, weigh
-from genlab.nn.shadow import Shadow
-from genlab.schema import Density, Predict, Weight
+from genlab.nn.shadow import average
+from genlab.schema import Average, Density, Predict, Weight
 
 __all__ = ["PathModel"]
 
@@ -49,7 +49,7 @@ class PathModel(Model):
         scale: float,
         weight: Weight,
         label_dropout: float,
-        ema: float,
+        ema: Average,
         sd: float = 1.0,
     ) -> None:
         """sd: standard deviation of the data, for F and the weight edm."""
@@ -61,7 +61,7 @@ class PathModel(Model):
         self.predict, self.weight = predict, weight
         self.density, self.location, self.scale = density, location, scale
         self.label_dropout = label_dropout
-        self.ema = Shadow(net, ema) if ema else None
+        self.ema = average(net, ema)
 
     # --- training ------------------------------------------------------------------------------
 

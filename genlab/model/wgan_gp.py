@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from genlab.contract import Batch, Model, Noise, Solver, Update
-from genlab.nn.shadow import Shadow, frozen
+from genlab.nn.shadow import average, frozen
 from genlab.registry import register
-from genlab.schema import Count, NonNegative
+from genlab.schema import Average, Count, NonNegative
 
 __all__ = ["WGANGP"]
 
@@ -44,13 +44,13 @@ class WGANGP(Model):
         center: NonNegative,
         one_sided: bool,
         at: Literal["interpolates", "real", "fake"],
-        ema: NonNegative,
+        ema: Average,
     ) -> None:
         """discriminator: the critic, without batch normalization (ValueError otherwise).
 
         n_critic: steps of D for one of G; g_batches: batch of a step of G, in batches of D;
         weight, center: see above; one_sided: only slopes above the center are penalized;
-        at: where they are measured; ema: half-life of G in images, 0 for none.
+        at: where they are measured; ema: average of G, see nn/shadow.py, 0 for none.
         """
         super().__init__()
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in discriminator.modules()):
@@ -62,7 +62,7 @@ class WGANGP(Model):
         self.generator, self.discriminator = generator, discriminator
         self.n_critic, self.g_batches = n_critic, g_batches
         self.weight, self.center, self.one_sided, self.at = weight, center, one_sided, at
-        self.ema = Shadow(generator, ema) if ema else None
+        self.ema = average(generator, ema)
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         """d and g."""

@@ -1,55 +1,124 @@
-"""Averaged copies of networks, and networks held still."""
+"""Averaged copies of networks, and networks held still.
+
+A step of n images that ends at t images moves an average by
+
+    avg <- beta avg + (1 - beta) net
+
+and a model's key `ema` says what beta is:
+
+    h, {halflife: h, ramp: r}   beta = 2^(-n / min(h, r t))    r = 0.05 for a plain number
+    {decay: d}                  beta = d
+    {std: [s, ...]}             beta = (1 - n / t)^(gamma + 1),  s = sigma_rel(gamma)
+
+Half-life: in images, so batch size and accumulation do not change its meaning; early in training
+it is `ramp` times the images seen, so that the random start is forgotten (ramp 0: not shortened).
+Karras et al. 2022, arXiv 2206.00364, appendix F. A plain 0 is no average.
+
+Decay: of every optimizer step, whatever its batch, as DDPM counts: the half-life is
+n ln 2 / -ln d images, 887,000 for d = 0.9999 and n = 128, and twice that for twice the batch. The
+random start is part of it. Ho et al. 2020, arXiv 2006.11239, appendix B.
+
+Power function: an average with weights s^gamma, exactly: net between two steps is what the later
+one made, so (1 - n/t)^(gamma + 1) is no approximation. It always reaches back over the same share
+of the training, and the start has no weight. Several are kept at once; samples are drawn from the
+first, and from any other length afterwards (posthoc.py). Karras et al. 2023, arXiv 2312.02696,
+section 3.1 and eq. 2.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["Shadow", "frozen"]
+from genlab.nn.posthoc import gamma_of
+from genlab.schema import Average
+
+__all__ = ["Shadow", "average", "frozen"]
+
+RAMP = 0.05
+
+Decay = Callable[[int, int], float]
+"""(images before the step, images of the step) -> beta."""
+
+
+def average(network: nn.Module, ema: Average) -> Shadow | None:
+    """The average a model draws its samples from, as its key `ema` says; None for 0."""
+    return Shadow(network, ema) if ema else None
 
 
 class Shadow(nn.Module):
-    """Exponential moving average of a network, kept as state of the model.
+    """Moving average of a network, kept as state of the model; see the formulas above.
 
-    ema <- ema + (1 - decay) (net - ema),  decay = 2^(-drawn / halflife)
+    Buffers (running statistics) are copied, never averaged. A model may hold another one of the
+    same network as a target of its loss, which samples are not drawn from.
 
-    The half-life is counted in images, so batch size and accumulation do not change its meaning.
-    Early in training it is shortened to `ramp` times the images seen, so that the random start is
-    forgotten. Buffers (running statistics) are copied, never averaged.
-
-    Reference: Karras et al. 2022, arXiv 2206.00364, appendix F (half-life and ramp-up).
+    copy: the average (the first of several). stds: relative standard deviations of power-function
+    averages, in order; empty for other kinds.
     """
 
-    def __init__(self, network: nn.Module, halflife: float, ramp: float = 0.05) -> None:
-        """halflife: images after which a weight counts half (0: plain copy); ramp: see above."""
-        super().__init__()
-        if halflife < 0:
-            raise ValueError(f"the half-life of an average is at least 0 images, not {halflife}")
-        self.halflife, self.ramp = halflife, ramp
-        self.copy = copy.deepcopy(network).requires_grad_(False).eval()
-        self._network = (network,)  # a tuple hides it from state_dict: it is not ours to save
-        self._pairs: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
-        self._buffers_pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+    def __init__(self, network: nn.Module, ema: Average, *, target: bool = False) -> None:
+        """ema: as in a config; target: of a loss, not what samples are drawn from.
 
-    def follows(self, network: nn.Module) -> bool:
-        """Whether this is the average of `network`."""
-        return self._network[0] is network
+        Raises ValueError for a negative half-life.
+        """
+        super().__init__()
+        self.target, self.stds = target, _stds(ema)
+        self._decays = _decays(ema)
+        copies = [copy.deepcopy(network).requires_grad_(False).eval() for _ in self._decays]
+        self.copy, self.others = copies[0], nn.ModuleList(copies[1:])
+        # tuples hide modules from state_dict: they are not ours to save
+        self._network = (network,)
+        self._rebuilt: tuple[float, nn.Module] | None = None
+        self._moved: list[list[Tensor]] | None = None
+        self._sources: list[Tensor] = []
+        self._copied: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def copies(self) -> list[nn.Module]:
+        """The averages, in the order of the config."""
+        return [self.copy, *self.others]
+
+    def draws(self, network: nn.Module) -> bool:
+        """Whether samples of `network` are drawn from this average of it."""
+        return self._network[0] is network and not self.target
+
+    def shown(self, weights: str | float) -> nn.Module:
+        """The average for "ema", or the one that was rebuilt for a relative std."""
+        if isinstance(weights, str) or not self.stds:
+            return self.copy
+        assert self._rebuilt is not None and self._rebuilt[0] == weights, "rebuild comes first"
+        return self._rebuilt[1]
+
+    def rebuild(self, std: float, parameters: Mapping[str, Tensor]) -> None:
+        """Keeps another average to draw from, until the next: its buffers are the newest.
+
+        parameters: name in the network -> value.
+        """
+        made = copy.deepcopy(self.copy)
+        with torch.no_grad():
+            for name, p in made.named_parameters():
+                p.copy_(parameters[name])
+        self._rebuilt = (std, made)
 
     @torch.no_grad()
     def update(self, images: int, drawn: int) -> None:
-        """Moves the average after a step that drew `drawn` images, `images` before it."""
-        if self._pairs is None:
-            source, target = self._network[0], self.copy
-            self._pairs = (list(target.parameters()), list(source.parameters()))
-            self._buffers_pairs = list(zip(target.buffers(), source.buffers(), strict=True))
-        halflife = min(self.halflife, self.ramp * (images + drawn)) if self.ramp else self.halflife
-        decay = 0.5 ** (drawn / halflife) if halflife > 0 else 0.0
-        torch._foreach_lerp_(self._pairs[0], self._pairs[1], 1 - decay)
-        for target, source in self._buffers_pairs:
+        """Moves the averages after a step that drew `drawn` images, `images` before it."""
+        if self._moved is None:
+            network = self._network[0]
+            self._sources = list(network.parameters())
+            self._moved = [list(c.parameters()) for c in self.copies]
+            self._copied = [
+                pair
+                for c in self.copies
+                for pair in zip(c.buffers(), network.buffers(), strict=True)
+            ]
+        for decay, moved in zip(self._decays, self._moved, strict=True):
+            torch._foreach_lerp_(moved, self._sources, 1 - decay(images, drawn))
+        for target, source in self._copied:
             target.copy_(source)
 
     def train(self, mode: bool = True) -> Shadow:
@@ -57,8 +126,38 @@ class Shadow(nn.Module):
         return super().train(False)
 
     def _apply(self, fn, recurse: bool = True) -> Shadow:  # noqa: ANN001 - torch's signature
-        self._pairs = None  # moving a module may replace its tensors
+        self._moved = self._rebuilt = None  # moving a module may replace its tensors
         return super()._apply(fn, recurse)
+
+
+def _stds(ema: Average) -> tuple[float, ...]:
+    return tuple(ema.get("std", ())) if isinstance(ema, Mapping) else ()
+
+
+def _decays(ema: Average) -> list[Decay]:
+    """beta of each average a config names."""
+    if not isinstance(ema, Mapping):
+        ema = {"halflife": ema, "ramp": RAMP}
+    if stds := _stds(ema):
+        return [_power(gamma_of(std)) for std in stds]
+    if "decay" in ema:
+        return [lambda images, drawn: ema["decay"]]
+    return [_halflife(ema["halflife"], ema.get("ramp", RAMP))]
+
+
+def _power(gamma: float) -> Decay:
+    return lambda images, drawn: (images / (images + drawn)) ** (gamma + 1)
+
+
+def _halflife(length: float, ramp: float) -> Decay:
+    if length < 0:
+        raise ValueError(f"the half-life of an average is at least 0 images, not {length}")
+
+    def decay(images: int, drawn: int) -> float:
+        halflife = min(length, ramp * (images + drawn)) if ramp else length
+        return 0.5 ** (drawn / halflife) if halflife > 0 else 0.0
+
+    return decay
 
 
 @contextmanager

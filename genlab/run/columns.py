@@ -24,7 +24,7 @@ __all__ = [
     "wanted",
 ]
 
-APART = {"run", "id", "seed", "batch"}
+APART = {"run", "id", "seed", "batch", "residual"}
 """Keys of a subject in which two numbers of one row may differ."""
 
 USUAL = ("loss/*", "heldout/loss")

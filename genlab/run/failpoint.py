@@ -11,7 +11,7 @@ import os
 import signal
 import time
 
-__all__ = ["POINTS", "point"]
+__all__ = ["KEEPING", "POINTS", "point"]
 
 POINTS = (
     "save.before_temp",
@@ -23,6 +23,10 @@ POINTS = (
     "save.before_pointer",
     "save.mid_delete",
 )
+"""Passed by every save."""
+
+KEEPING = ("average.before_fsync", "average.after_rename")
+"""Passed where averages are kept, which few models do."""
 
 _name, _, _what = os.environ.get("GENLAB_FAIL", "").partition(":")
 _kind, _, _nth = _what.partition("@")
@@ -32,7 +36,7 @@ _left = int(_nth or 1)
 def point(name: str) -> None:
     """Fails here if the environment asks for it."""
     global _left
-    assert name in POINTS, name
+    assert name in POINTS + KEEPING, name
     if name != _name:
         return
     _left -= 1

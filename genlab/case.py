@@ -109,6 +109,8 @@ def told_of(
         "weights": weights if averaged else "raw",
         "seed": seed,
     }
+    if subject.likelihood:
+        told["likelihood"] = subject.likelihood
     if subject.of == "samples":
         told["sampler"] = config["sampler"]
         if config["guidance"].get("name") is not None:

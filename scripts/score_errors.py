@@ -92,7 +92,9 @@ def table(images: int) -> None:
     rows = [(PathModel, p, "uniform") for p in ("eps", "x0", "v", "velocity", "score", "F")]
     rows += [(PathModel, "eps", w) for w in ("x0", "edm", "likelihood")] + [(Raw, "eps", "raw")]
     grid = torch.logspace(-2, 1, 61, dtype=torch.float64)
-    print(f"\nEight Gaussians, {images:,} points each; E |score error|^2 at sigma, and the bound's")
+    print(
+        f"\nEight Gaussians, {images:,} points each; E |score error|^2 at sigma, and the bound's"
+    )
     print("integral of sigma sqrt(E |score error|^2) from .01 to 10 with I = 1")
     print(f"  {'predict':10} {'weight':10} " + " ".join(f"{s:>9g}" for s in SIGMAS), "  integral")
     for kind, predict, weight in rows:

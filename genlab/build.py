@@ -93,7 +93,8 @@ class Built:
     ) -> Tensor:
         """u [n, *S] stored data -> [n] float64 bits per dimension of them, on the CPU.
 
-        -(log p(x) + log |dx/du|) / (D ln 2), with noise of the codec from (seed, index).
+        -(log p(x) + log |dx/du|) / (D ln 2), with noise of the codec from (seed, index). Where
+        the model is of the bytes themselves there is no log |dx/du|.
         """
         assert isinstance(self.model, HasLikelihood)
         noise = SampleNoise(seed, indices, self.hardware.device)
@@ -101,9 +102,11 @@ class Built:
         x = self.codec.encode(u.to(self.hardware.device), noise)
         with self.viewed(weights), self.hardware.autocast():
             nats = self.model.log_prob(x, labels, noise).double()
-        inside = self.codec.logdet(x)
-        assert inside is not None
-        return ((nats + inside.double()) / (-math.log(2) * x[0].numel())).cpu()
+        if not self.model.mass:
+            inside = self.codec.logdet(x)
+            assert inside is not None
+            nats += inside.double()
+        return (nats / (-math.log(2) * x[0].numel())).cpu()
 
     def viewed(self, weights: str | float) -> _Viewed:
         """The model in evaluation mode with these weights, and as it was afterwards.

@@ -115,6 +115,8 @@ def told_of(
     }
     if (made := built.rebuilt(weights)) is not None:
         told["residual"] = made.residual
+    if subject.likelihood:
+        told["likelihood"] = subject.likelihood
     if subject.of == "samples":
         told["sampler"] = config["sampler"]
         if config["guidance"].get("name") is not None:

@@ -204,6 +204,10 @@ class HasLikelihood(Protocol):
         """x [B, *S], y [B] or None, noise of an estimate -> [B] nats."""
         ...
 
+    def likelihood(self) -> str:
+        """How log_prob is found, for the record; DeviceError without a package it takes."""
+        ...
+
 
 @runtime_checkable
 class Reconstructs(Protocol):

@@ -68,6 +68,8 @@ class Subject:
     held_out_set: str = ""  # set, split and digest, in words
     data: str = ""  # what it was trained on, in words
     density: str = ""  # what its likelihoods are of
+    likelihood: str = ""  # how they are found, "" without bits
+    silent: str = ""  # why there are no bits, where more can be said than that
     given: Tensor | None = None  # images that need not be drawn
     of: Literal["samples", "reconstructions", "images"] = "samples"
 

@@ -148,6 +148,8 @@ def lacks(needs: Collection[str], subject: Subject, spec: Spec) -> str:
     """Which streams a subject cannot give, in words; "" if it has all of them."""
     streams = {name for name, has in _has(subject, spec).items() if has} | PASSED
     absent = [STREAMS[need] for need in needs if need not in streams]
+    if absent and "bits" in needs and subject.silent:
+        return subject.silent
     return f"it needs {' and '.join(absent)}" if absent else ""
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from genlab import dist, registry
 from genlab.build import Built
 from genlab.contract import Dataset, Generates, HasLikelihood, Reconstructs
-from genlab.errors import ConfigError, DataError
+from genlab.errors import ConfigError, DataError, DeviceError
 from genlab.evidence import Pairs
 from genlab.extract import digest
 from genlab.gather import Reference, Subject, choose
@@ -61,25 +61,45 @@ def of_built(
         y = None if labels is None else labels[part.start : part.stop]
         return built.bits(held[part.start : part.stop], y, seed, part, weights)
 
-    zeros = torch.zeros(1, *built.codec.spec.shape)
-    dense = isinstance(model, HasLikelihood) and built.codec.logdet(zeros) is not None
+    likelihood, silent = _likelihood(built)
     return Subject(
         n=n if samples else len(held),
         held_out=len(held),
         draw=draw if samples else None,
         pairs=pairs if copies else None,
-        bits=bits if dense else None,
+        bits=bits if likelihood else None,
         training=lambda: data.load("train")[0],
         codes=getattr(model, "codes", None) if copies else None,
         of="samples" if samples else "reconstructions",
         held_out_set=f"{name} test {whole}, {len(held)} of {total}",
         data=name,
         density=_density(built),
+        likelihood=likelihood,
+        silent=silent,
     )
 
 
+def _likelihood(built: Built) -> tuple[str, str]:
+    """How the likelihood of a model is found, and why there is none; one of them is empty."""
+    model, codec = built.model, built.codec
+    if not isinstance(model, HasLikelihood):
+        return "", ""
+    if not model.mass and codec.logdet(torch.zeros(1, *codec.spec.shape)) is None:
+        name = type(codec).__name__.lower()
+        return "", f"codec={name} gives images no density; train with codec=dequantize"
+    try:
+        return model.likelihood(), ""
+    except DeviceError as e:
+        return "", str(e)
+
+
 def _density(built: Built) -> str:
-    """Of which numbers a likelihood is: fewer bits are easier to predict."""
+    """Of which numbers a likelihood is: fewer bits are easier to predict.
+
+    A bound of the bytes themselves is not ranked with densities of dequantized ones.
+    """
+    if getattr(built.model, "mass", False):
+        return "bytes"
     bits = getattr(built.codec, "bits", None)
     return type(built.codec).__name__.lower() + (f" {bits} bits" if bits else "")
 

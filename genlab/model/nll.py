@@ -73,6 +73,10 @@ class NLL(Model):
         normal = z.square().sum(1) + self.size * math.log(2 * math.pi)
         return log_det - normal / 2
 
+    def likelihood(self) -> str:
+        """How log_prob is found."""
+        return "exact"
+
     def prior(self, noise: Noise) -> Tensor:
         """[n, D] standard normal."""
         return noise.normal(self.size)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genlab.contract import Batch, Model, Noise, Process, Solver, Spec
 from genlab.gaussian import Cut, aim, read, weigh
+from genlab.model.likelihood import TOLERANCE, log_density, solver
 from genlab.nn.shadow import average
 from genlab.schema import Average, Density, Predict, Weight
 
@@ -130,6 +131,16 @@ class PathModel(Model):
     def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
         """z [n, *S] -> [n, *S] along the path."""
         return solver(self.field, z, y, noise)
+
+    def log_prob(self, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """x [B, *S], y [B] or None -> [B] nats; see `model/likelihood.py`."""
+        net = self.drawn_from(self.net)
+        return log_density(self.field, self.process, x, y, noise, first=FIRST, net=net)
+
+    def likelihood(self) -> str:
+        """How log_prob is found; DeviceError where its solver is not installed."""
+        solver()
+        return f"probability flow, one probe, tolerance {TOLERANCE:g}"
 
     def _told(self, t: Tensor, x: Tensor) -> Tensor:
         return self.process.told(t).to(x.dtype)

@@ -30,6 +30,7 @@ SUBJECT = {
     "evaluations": "NFE",
     "guidance": "guidance",
     "temperature": "temperature",
+    "likelihood": "likelihood",
     "seed": "seed",
 }
 """Keys of a subject that stand in front, as a page calls them."""

@@ -72,7 +72,8 @@ class Loaded:
     ) -> None:
         """checkpoint: latest, best, or the images it had seen."""
         self.run = run
-        self.config = _with(run.config, overrides)
+        outputs = {"outputs": str(run.path.parent.parent)}  # where it lies now
+        self.config = _with(run.config, overrides) | outputs
         if problems := cfg.validate(self.config):
             raise ConfigError(*problems)
         folder = Checkpoints(run.path / "checkpoints", print).find(checkpoint)
@@ -175,7 +176,7 @@ class Loaded:
         self.require(Generates)
         built = self.built
         with torch.inference_mode(), built.viewed(weights), built.hardware.autocast():
-            ends = built.model.prior(SampleNoise(seed, range(2 * PAIRS), built.hardware.device))
+            ends = built.start(SampleNoise(seed, range(2 * PAIRS), built.hardware.device))
             a, b = ends[0::2].flatten(1), ends[1::2].flatten(1)
             cos = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1)
             angle = cos.acos()[:, None]
@@ -184,7 +185,7 @@ class Loaded:
                 f = i / (STEPS - 1)
                 mixed = (torch.sin((1 - f) * angle) * a + torch.sin(f * angle) * b) / angle.sin()
                 rows.append(mixed.view(PAIRS, *ends.shape[1:]))
-            z = torch.stack(rows, 1).flatten(0, 1) * built.solver.temperature
+            z = torch.stack(rows, 1).flatten(0, 1)
             classes = self.classes
             y = None
             if classes is not None:

@@ -30,14 +30,14 @@ def xty() -> tuple[Tensor, Tensor, Tensor]:
 def test_scale_one_is_the_labelled_field_bit_for_bit_in_one_call(xty):
     x, t, y = xty
     field = Field()
-    assert torch.equal(ClassifierFree(scale=1)(field, y, None)(x, t), Field()(x, t, y))
+    assert torch.equal(ClassifierFree(scale=1, interval=None)(field, y, None)(x, t), Field()(x, t, y))
     assert field.calls == [(4, [0, 3, 1, 2])]
 
 
 def test_scale_zero_is_the_unlabelled_field_in_one_call(xty):
     x, t, y = xty
     field = Field()
-    assert torch.equal(ClassifierFree(scale=0)(field, y, None)(x, t), Field()(x, t, None))
+    assert torch.equal(ClassifierFree(scale=0, interval=None)(field, y, None)(x, t), Field()(x, t, None))
     assert field.calls == [(4, None)]
 
 
@@ -45,7 +45,7 @@ def test_scale_zero_is_the_unlabelled_field_in_one_call(xty):
 def test_other_scales_extrapolate_in_one_call_of_twice_the_batch(xty, scale):
     x, t, y = xty
     field = Field()
-    guided = ClassifierFree(scale=scale)(field, y, None)(x, t)
+    guided = ClassifierFree(scale=scale, interval=None)(field, y, None)(x, t)
     plain, labelled = Field()(x, t, None), Field()(x, t, y)
     torch.testing.assert_close(guided, plain + scale * (labelled - plain))
     assert field.calls == [(8, [0, 3, 1, 2, -1, -1, -1, -1])]
@@ -55,7 +55,7 @@ def test_other_scales_extrapolate_in_one_call_of_twice_the_batch(xty, scale):
 def test_without_labels_nothing_changes(xty, scale):
     x, t, _ = xty
     field = Field()
-    assert torch.equal(ClassifierFree(scale=scale)(field, None, None)(x, t), Field()(x, t, None))
+    assert torch.equal(ClassifierFree(scale=scale, interval=None)(field, None, None)(x, t), Field()(x, t, None))
     assert field.calls == [(4, None)]
 
 
@@ -66,7 +66,7 @@ def test_guiding_the_velocity_is_guiding_the_datum(xty):
     plain, labelled = ((x - Field()(x, t, label)) / t[:, None] for label in (None, y))
     u = plain + scale * (labelled - plain)
     torch.testing.assert_close(
-        ClassifierFree(scale=scale)(Field(), y, None)(x, t),
+        ClassifierFree(scale=scale, interval=None)(Field(), y, None)(x, t),
         x - t[:, None] * u,
         rtol=1e-4,
         atol=1e-5,

@@ -30,14 +30,18 @@ def xty() -> tuple[Tensor, Tensor, Tensor]:
 def test_scale_one_is_the_labelled_field_bit_for_bit_in_one_call(xty):
     x, t, y = xty
     field = Field()
-    assert torch.equal(ClassifierFree(scale=1, interval=None)(field, y, None)(x, t), Field()(x, t, y))
+    assert torch.equal(
+        ClassifierFree(scale=1, interval=None)(field, y, None)(x, t), Field()(x, t, y)
+    )
     assert field.calls == [(4, [0, 3, 1, 2])]
 
 
 def test_scale_zero_is_the_unlabelled_field_in_one_call(xty):
     x, t, y = xty
     field = Field()
-    assert torch.equal(ClassifierFree(scale=0, interval=None)(field, y, None)(x, t), Field()(x, t, None))
+    assert torch.equal(
+        ClassifierFree(scale=0, interval=None)(field, y, None)(x, t), Field()(x, t, None)
+    )
     assert field.calls == [(4, None)]
 
 
@@ -55,7 +59,9 @@ def test_other_scales_extrapolate_in_one_call_of_twice_the_batch(xty, scale):
 def test_without_labels_nothing_changes(xty, scale):
     x, t, _ = xty
     field = Field()
-    assert torch.equal(ClassifierFree(scale=scale, interval=None)(field, None, None)(x, t), Field()(x, t, None))
+    assert torch.equal(
+        ClassifierFree(scale=scale, interval=None)(field, None, None)(x, t), Field()(x, t, None)
+    )
     assert field.calls == [(4, None)]
 
 

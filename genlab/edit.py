@@ -5,11 +5,12 @@ grey. Every estimate of the datum on the way is moved to the nearest image with 
 
     x0 <- x0 - A+ (A x0 - y)
 
-so that every sampler on every path ends at one (Wang et al. 2022, arXiv 2212.00490). The score SDE
-(Song et al. 2020, arXiv 2011.13456, appendix I) replaces the known part of x_t by a y + b z instead,
-with a new z at every step, which would be the business of each sampler. On the ODE it comes to the
-same: where the estimate is y, the noise (x_t - a y) / b stays what it was at the start, so the known
-part of x_t is a y + b z with one z all along. Samplers that renew their noise renew it here too.
+so that every sampler on every path ends at one (Wang et al. 2022, arXiv 2212.00490). The score
+SDE (Song et al. 2020, arXiv 2011.13456, appendix I) replaces the known part of x_t by a y + b z
+instead, with a new z at every step, which would be the business of each sampler. On the ODE it
+comes to the same: where the estimate is y, the noise (x_t - a y) / b stays what it was at the
+start, so the known part of x_t is a y + b z with one z all along. Samplers that renew their noise
+renew it here too.
 """
 
 from __future__ import annotations

@@ -21,12 +21,14 @@ from genlab.contract import (
     Generates,
     HasLikelihood,
     Model,
+    Noise,
     Process,
     Reconstructs,
     Schedule,
     Spec,
 )
 from genlab.errors import ConfigError
+from genlab.guided import Reference, unguided
 from genlab.hardware.auto import Hardware
 from genlab.noise import SampleNoise, hash64
 from genlab.run.averages import Rebuilt
@@ -52,6 +54,20 @@ class Built:
     solver: PathSolver
     schedule: Schedule
     rebuild: Callable[[float], Rebuilt] | None = None  # of a run: makes the average of a std
+    reference: Reference | None = None  # a run that guidance compares the model with
+
+    @property
+    def canvas(self) -> tuple[int, ...]:
+        """Shape of what is drawn: that of the data unless guidance draws at another size."""
+        resize = getattr(self.solver.guidance, "canvas", lambda shape: shape)
+        return resize(self.spec.shape)
+
+    def start(self, noise: Noise) -> Tensor:
+        """[n, *Z] where sampling starts."""
+        assert isinstance(self.model, Generates)
+        resized = self.canvas != self.spec.shape  # the prior of a path is standard normal
+        z = noise.normal(*self.canvas) if resized else self.model.prior(noise)
+        return z * self.solver.temperature
 
     @torch.inference_mode()
     def draw(
@@ -69,8 +85,7 @@ class Built:
         labels = None if y is None else torch.tensor(y, device=self.hardware.device)
         assert isinstance(self.model, Generates)
         with self.viewed(weights), self.hardware.autocast():
-            z = self.model.prior(noise) * self.solver.temperature
-            x = self.model.transport(z, labels, noise, self.solver)
+            x = self.model.transport(self.start(noise), labels, noise, self.solver)
         return self.codec.decode(x.float()).cpu()
 
     @torch.inference_mode()
@@ -167,7 +182,7 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     hardware: Hardware = make("hardware", config["hardware"])
     data: Dataset = make("data", config["data"], root=config["data"].get("root"))
     schedule: Schedule = make("schedule", config["schedule"])
-    sampler, guidance = make("sampler", config["sampler"]), make("guidance", config["guidance"])
+    sampler = make("sampler", config["sampler"])
     codec = make("codec", config["codec"], spec=data.spec) if data else None
     if problems or codec is None:
         raise ConfigError(*problems)
@@ -184,6 +199,13 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     spec = replace(codec.spec, classes=classes)
     process = make("process", config["process"], spec=spec)
     through = _through(config["sampler"], make, spec)
+    references: list[Reference] = []
+
+    def reference(*asked: Any) -> Reference:
+        references.append(Reference(config, data, spec, trust, *asked))
+        return references[0]
+
+    guidance = make("guidance", config["guidance"], reference=reference)
     torch.default_generator.manual_seed(hash64(config["seed"], INIT))
     with torch.device("meta" if meta else "cpu"):
         networks = {
@@ -197,6 +219,7 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         )
     if model is not None:
         problems += _misfits(config, model)
+        problems += unguided(guidance, model, spec, networks)
         try:
             make_optimizers(config, model)  # player names and values, before anything is made
         except ConfigError as e:
@@ -204,13 +227,15 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     if problems:
         raise ConfigError(*problems)
     solver = PathSolver(sampler, guidance, getattr(model, "process", None), through)
+    for other in references:
+        other.count = solver.count
     if meta:
         hardware.check_training(model)
     else:
         hardware.place(model)
         if hardware.compile:
             _compile(model, networks)
-    return Built(hardware, data, codec, spec, model, solver, schedule)
+    return Built(hardware, data, codec, spec, model, solver, schedule, *references)
 
 
 def _classes(asked: int | str, data: Dataset, problems: list[str]) -> int | None:

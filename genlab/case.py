@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from genlab.run.directory import Run, find_run
 from genlab.sample import Loaded
 from genlab.subject import of_built, of_images, read_images, reference
 
-__all__ = ["Case", "of_folder", "of_run", "size_of", "told_of"]
+__all__ = ["Case", "enlarged", "of_folder", "of_run", "size_of", "told_of"]
 
 SAMPLES = {"cpu": 2_000, "cuda": 50_000}
 
@@ -71,6 +71,9 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case
         say(str(made))
     name = f"{config['data']['name']} {size_of(built.data.spec)}"
     n = _samples(asked["n"], built.hardware)
+    if asked["real"] is None and (problem := enlarged(built)):
+        raise DataError(problem)
+    spec = _drawn(built)
     subject = of_built(built, name, n, asked["seed"], asked["weights"], asked["of"])
     told = told_of(
         run, config, built, subject, asked["weights"], asked["seed"], int(loaded.checkpoint)
@@ -84,8 +87,8 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case
         title=f"{run.title} at image {int(loaded.checkpoint):,}",
         subject=subject,
         told=told,
-        real=_reference(asked, built.data, name, built.data.spec, built.hardware, n, subject.of),
-        spec=built.data.spec,
+        real=_reference(asked, built.data, name, spec, built.hardware, n, subject.of),
+        spec=spec,
         hardware=built.hardware,
         home=run.path / "eval",
         key=" ".join([loaded.saved, subject.held_out_set, *map(str, [*machine, *kept])]),
@@ -121,6 +124,8 @@ def told_of(
         told["sampler"] = config["sampler"]
         if config["guidance"].get("name") is not None:
             told["guidance"] = config["guidance"]
+        if built.reference is not None:
+            told["reference"] = built.reference.record()
         told["temperature"] = built.solver.temperature
         told["evaluations"] = _evaluations(built)
     return told
@@ -205,6 +210,24 @@ def _apart(judged: Spec, real: Spec, which: str) -> str:
     return (
         f"what is judged is {size_of(judged)}, the reference {which} is {size_of(real)}; add "
         f"size={side} to resample images that are given"
+    )
+
+
+def _drawn(built: Built) -> Spec:
+    """Of what is judged, as stored: guidance may draw at another size than that of training."""
+    resized = built.canvas != built.spec.shape
+    return replace(built.data.spec, shape=built.canvas) if resized else built.data.spec
+
+
+def enlarged(built: Built) -> str:
+    """The sentence for samples of another size than the data; "" where they are of one."""
+    drawn = _drawn(built)
+    if drawn.shape == built.data.spec.shape:
+        return ""
+    return (
+        f"guidance draws {size_of(drawn)} and the data are {size_of(built.data.spec)}, which no "
+        f"metric compares; use another guidance, or genlab eval with real=<images> "
+        f"size={drawn.shape[1]}"
     )
 
 

@@ -24,7 +24,7 @@ from genlab.run.files import write_text
 if TYPE_CHECKING:
     from genlab.sample import Loaded
 
-__all__ = ["write_reconstructions"]
+__all__ = ["decoded", "save_as", "write_reconstructions"]
 
 PAIRS = 32  # in the grid
 
@@ -43,21 +43,21 @@ def write_reconstructions(loaded: Loaded, asked: Mapping[str, Any], folder: Path
     names: list[str] = []
     done: Counter[str] = Counter()
     corrupt: dict[str, str] = {}
-    images = _decoded(given, names, done, corrupt)
+    images = decoded(given, names, done, corrupt)
     codes, decibels, first, copies = [], [], [], []
     written: set[str] = set()
     while batch := list(islice(images, asked["batch"])):
         u = np.stack(batch)
-        index, decoded = loaded.reconstruct(u, batch=len(u), weights=asked["weights"])
+        index, copied = loaded.reconstruct(u, batch=len(u), weights=asked["weights"])
         codes.append(index.astype(np.int32) if index.dtype == np.int64 else index)
-        decibels.append(psnr(torch.from_numpy(u), torch.from_numpy(decoded)).numpy())
+        decibels.append(psnr(torch.from_numpy(u), torch.from_numpy(copied)).numpy())
         if sum(map(len, first)) < PAIRS:
             first.append(u)
         if asked["save"] == "npy" or len(first) > len(copies):
-            copies.append(decoded)
+            copies.append(copied)
         if asked["save"] == "png":
-            for name, copy in zip(names[-len(u) :], decoded, strict=True):
-                _save(copy, folder / "images", name, written)
+            for name, copy in zip(names[-len(u) :], copied, strict=True):
+                save_as(copy, folder / "images", name, written)
     if not codes:
         name, reason = next(iter(corrupt.items()))
         raise DataError(f"{place}: no image can be decoded ({name}: {reason})")
@@ -82,7 +82,7 @@ def write_reconstructions(loaded: Loaded, asked: Mapping[str, Any], folder: Path
     _say(loaded, record, folder)
 
 
-def _decoded(
+def decoded(
     given: Iterator[tuple[str, Any, set[str]]],
     names: list[str],
     done: Counter[str],
@@ -99,7 +99,7 @@ def _decoded(
         yield pixels.numpy()
 
 
-def _save(pixels: NDArray[np.uint8], folder: Path, name: str, written: set[str]) -> None:
+def save_as(pixels: NDArray[np.uint8], folder: Path, name: str, written: set[str]) -> None:
     """Writes an image under its own name as PNG; a.jpg beside a.png becomes a.jpg.png."""
     path = PurePosixPath(name)
     target = path.with_suffix(".png")

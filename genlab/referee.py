@@ -12,7 +12,7 @@ from typing import Any
 
 from genlab import dist
 from genlab.build import Built
-from genlab.case import size_of, told_of
+from genlab.case import enlarged, size_of, told_of
 from genlab.environment import environment
 from genlab.errors import ConfigError
 from genlab.gather import Gathered
@@ -48,6 +48,8 @@ class Referee:
         self.metrics = make_metrics(self.nodes, trust)
         if not self.metrics:
             return
+        if problem := enlarged(built):
+            raise ConfigError(f"metric=: {problem}")
         kind, asked = built.hardware.device.type, config["eval"]["n"]
         self.n = SAMPLES.get(kind, SAMPLES["cuda"]) if asked == "auto" else int(asked)
         spec = built.data.spec

@@ -21,6 +21,7 @@ from genlab import config as cfg
 from genlab import registry, schema
 from genlab.build import build
 from genlab.contract import Denoises, Generates, Reconstructs
+from genlab.edit import write_edits
 from genlab.errors import CheckpointError, ConfigError
 from genlab.noise import SampleNoise
 from genlab.reconstruct import write_reconstructions
@@ -42,6 +43,10 @@ SCHEMA = {
     "interpolate": "bool",
     "animate": "bool",
     "from": "str | None",
+    "task": "Literal['inpaint', 'colourise', 'edit'] | None",
+    "mask": "str | None",
+    "strength": "Fraction | None",
+    "variants": "Count",
     "name": "str | None",
 }
 PAIRS, STEPS = 6, 9  # rows and columns of an interpolation strip
@@ -74,7 +79,8 @@ class Loaded:
     ) -> None:
         """checkpoint: latest, best, or the images it had seen."""
         self.run = run
-        self.config = _with(run.config, overrides)
+        outputs = {"outputs": str(run.path.parent.parent)}  # where it lies now
+        self.config = _with(run.config, overrides) | outputs
         if problems := cfg.validate(self.config):
             raise ConfigError(*problems)
         folder = Checkpoints(run.path / "checkpoints", print).find(checkpoint)
@@ -94,6 +100,16 @@ class Loaded:
     def classes(self) -> int | None:
         """Number of labels the model was trained with; None if it is unconditional."""
         return self.built.spec.classes
+
+    def record(self) -> dict[str, Any]:
+        """How it draws, for a sample.json."""
+        reference = self.built.reference
+        return {
+            "checkpoint": self.checkpoint,
+            "sampler": self.config["sampler"],
+            "guidance": self.config["guidance"],
+            **({} if reference is None else {"reference": reference.record()}),
+        }
 
     def labels(self, n: int, asked: int | Sequence[int] | None = None) -> list[int] | None:
         """n labels: `asked` repeated, or all classes in turn; None without classes."""
@@ -181,7 +197,7 @@ class Loaded:
         self.require(Generates)
         built = self.built
         with torch.inference_mode(), built.viewed(weights), built.hardware.autocast():
-            ends = built.model.prior(SampleNoise(seed, range(2 * PAIRS), built.hardware.device))
+            ends = built.start(SampleNoise(seed, range(2 * PAIRS), built.hardware.device))
             a, b = ends[0::2].flatten(1), ends[1::2].flatten(1)
             cos = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1)
             angle = cos.acos()[:, None]
@@ -190,7 +206,7 @@ class Loaded:
                 f = i / (STEPS - 1)
                 mixed = (torch.sin((1 - f) * angle) * a + torch.sin(f * angle) * b) / angle.sin()
                 rows.append(mixed.view(PAIRS, *ends.shape[1:]))
-            z = torch.stack(rows, 1).flatten(0, 1) * built.solver.temperature
+            z = torch.stack(rows, 1).flatten(0, 1)
             classes = self.classes
             y = None
             if classes is not None:
@@ -246,7 +262,7 @@ def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
 def main(words: Sequence[str]) -> int:
     """Draws samples of a run into <run>/samples/<name>/ and says where; returns 0.
 
-    With from= it reconstructs the images there instead.
+    With from= it reconstructs the images there instead, with task= too it edits them.
     """
     options, rest = cfg.options(words)
     own, others = [], []
@@ -263,11 +279,8 @@ def main(words: Sequence[str]) -> int:
     if problems:
         raise ConfigError(*problems)
     loaded = load(asked["run"], asked["outputs"], bool(options.get("trust")), others)
-    loaded.require(Generates if asked["from"] is None else Reconstructs)
-    if asked["from"] is not None and (asked["animate"] or asked["interpolate"]):
-        raise ConfigError(
-            "from= reconstructs images; it goes with neither animate nor interpolate"
-        )
+    _check_given(asked)
+    loaded.require(Reconstructs if asked["from"] and not asked["task"] else Generates)
     if asked["animate"] and not isinstance(loaded.built.model, Denoises):
         loaded.trajectory(1)  # raises before anything is drawn
     loaded.labels(asked["n"], asked["labels"])  # wrong ones make no folder
@@ -276,11 +289,24 @@ def main(words: Sequence[str]) -> int:
     folder = loaded.run.path / "samples" / _slug(asked["name"])
     with disk("write samples to", folder):
         if asked["from"] is not None:
-            write_reconstructions(loaded, asked, folder)
+            write = write_edits if asked["task"] else write_reconstructions
+            write(loaded, asked, folder)
             return 0
         folder.mkdir(parents=True, exist_ok=True)
         _write(loaded, asked, folder)
     return 0
+
+
+def _check_given(asked: Mapping[str, Any]) -> None:
+    """ConfigError for options of given images that do not go together."""
+    task, given = asked["task"], asked["from"]
+    if given is not None and (asked["animate"] or asked["interpolate"]):
+        does = "edits" if task else "reconstructs"
+        raise ConfigError(f"from= {does} images; it goes with neither animate nor interpolate")
+    if task is not None and given is None:
+        raise ConfigError(f"task={task} needs from=<image, folder or .zip> of images")
+    if task is None and (stray := [k for k in ("mask", "strength") if asked[k] is not None]):
+        raise ConfigError(f"{stray[0]}= is of task=inpaint or edit; name the task")
 
 
 def _write(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
@@ -309,9 +335,7 @@ def _write(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
     record = {
         **{k: asked[k] for k in ("n", "batch", "seed", "labels", "weights")},
         **({"residual": made.residual} if made else {}),
-        "checkpoint": loaded.checkpoint,
-        "sampler": loaded.config["sampler"],
-        "guidance": loaded.config["guidance"],
+        **loaded.record(),
         "evaluations": evaluations,
     }
     write_text(folder / "sample.json", json.dumps(record, indent=1))

@@ -34,13 +34,17 @@ class PathSolver:
         self.evaluations = 0
         self.watch: Callable[[Tensor], None] | None = None
 
+    def count(self, evaluations: int = 1) -> None:
+        """Adds evaluations, of this field or of another one that guidance asks."""
+        self.evaluations += evaluations
+
     def __call__(self, field: Field, z: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """z [B, *S] -> sample [B, *S]."""
         assert self.process is not None
         path = self.process
 
         def counted(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-            self.evaluations += len(x) // len(z)
+            self.count(len(x) // len(z))
             return field(x, t, labels)
 
         followed: Field = counted

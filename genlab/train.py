@@ -42,7 +42,9 @@ def main(
         print(OmegaConf.to_yaml(OmegaConf.create(config)), end="")
         return 0
     if config["init"]:
-        config["init"] = _init(config)
+        config["init"] = _trained("init", config["init"], config["outputs"])
+    if weaker := config["guidance"].get("run"):
+        config["guidance"]["run"] = _trained("guidance.run", weaker, config["outputs"])
     if (path := config["data"].get("path")) and Path(path).expanduser().exists():
         config["data"]["path"] = str(Path(path).expanduser().resolve())  # the same from anywhere
     from genlab import dist
@@ -75,11 +77,11 @@ def main(
     return launch(Path(folder), config["hardware"]["devices"], True, options.get("allow", []))
 
 
-def _init(config: Mapping[str, Any]) -> str:
-    """init= as the path of a run that has weights; `latest` must not mean the run it starts."""
-    run = find_run(config["init"], config["outputs"])
+def _trained(key: str, ref: str, outputs: str) -> str:
+    """A run that has weights, as a path; `latest` must not mean the run that starts now."""
+    run = find_run(str(ref), outputs)
     if not any((run.path / "checkpoints").glob("[0-9]*/manifest.json")):
-        raise CheckpointError(f"init={config['init']}: {run.path} has no checkpoint yet")
+        raise CheckpointError(f"{key}={ref}: {run.path} has no checkpoint yet")
     return str(run.path.resolve())
 
 

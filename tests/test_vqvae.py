@@ -213,7 +213,7 @@ def test_a_folder_is_encoded_and_decoded(trained, photos, capsys):
         ([], r"'vqvae' draws no images of its own.* from=<folder"),
         (["from={photos}", "animate=true"], "neither animate nor interpolate"),
         (["from={photos}", "interpolate=true"], "neither animate nor interpolate"),
-        (["from={photos}/more/0.bmp"], "is no folder"),
+        ([f"from={__file__}"], "is no folder"),
         (["from=/nowhere"], "is not there"),
     ],
 )

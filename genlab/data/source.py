@@ -40,9 +40,11 @@ class Source(Protocol):
 
 
 def source(path: Path) -> Files | Zip:
-    """The images of a folder or zip file; DataError says what is wrong with others."""
+    """The images of a folder or zip file, or an image alone; DataError says what others lack."""
     if path.is_dir():
         return Files(path)
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return File(path)
     if path.suffix.lower() == ".zip" and path.exists():
         found = path.stat()
         return _zip(path, found.st_size, found.st_mtime_ns)
@@ -117,6 +119,14 @@ class Files:
         for name in names:
             found = self._stats[name]
             yield f"{name} {found.st_size} {found.st_mtime_ns}"
+
+
+class File(Files):
+    """One image file, a folder of one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.names = path.parent, [path.name]
+        self._stats = {path.name: path.stat()}
 
 
 class Zip:

@@ -75,6 +75,9 @@ class UNet(nn.Module):
     Dhariwal and Nichol 2021, arXiv 2105.05233, section 3.
     """
 
+    any_size = True
+    """A multiple of the size of training is taken too; attention stays on the same levels."""
+
     def __init__(
         self,
         spec: Spec,

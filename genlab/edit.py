@@ -1,0 +1,338 @@
+"""`genlab sample run=... task=inpaint from=photo.png mask=mask.png`: edits images that were given.
+
+What is known of an image is a linear measurement of it, y = A u: its pixels outside a mask, or its
+grey. Every estimate of the datum on the way is moved to the nearest image with that measurement,
+
+    x0 <- x0 - A+ (A x0 - y)
+
+so that every sampler on every path ends at one (Wang et al. 2022, arXiv 2212.00490). The score
+SDE (Song et al. 2020, arXiv 2011.13456, appendix I) replaces the known part of x_t by a y + b z
+instead, with a new z at every step, which would be the business of each sampler. On the ODE it
+comes to the same: where the estimate is y, the noise (x_t - a y) / b stays what it was at the
+start, so the known part of x_t is a y + b z with one z all along. Samplers that renew their noise
+renew it here too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genlab import registry
+from genlab.contract import Codec, Denoises, Field, Generates, Guidance, Process
+from genlab.errors import ConfigError, DataError
+from genlab.gaussian import Cut
+from genlab.noise import SampleNoise
+from genlab.reconstruct import decoded, save_as
+from genlab.run import pictures
+from genlab.run.files import write_text
+from genlab.solver import PathSolver
+
+if TYPE_CHECKING:
+    from genlab.sample import Loaded
+
+__all__ = ["Edits", "filled", "held_grey", "write_edits"]
+
+ROWS = 16  # images in the grid
+Task = Literal["inpaint", "colourise", "edit"]
+Projection = Callable[[Tensor], Tensor]
+
+
+# --- what is known ---------------------------------------------------------------------------
+
+
+def filled(x0: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """x0 [B, C, H, W] inside the mask [H, W], where it is True, y [B, C, H, W] outside.
+
+    A picks the known pixels, so A+ puts them back.
+    """
+    return torch.where(mask, x0, y)
+
+
+def held_grey(x0: Tensor, y: Tensor, low: float, high: float) -> Tensor:
+    """x0 [B, 3, H, W] with the grey y [B, 1, H, W], which is in [low, high].
+
+    Grey is the mean of the three channels, so A+ is the same for each of them. Where that leads
+    out of [low, high], where bytes would be cut off and the grey with them, colour is taken away
+    until it does not.
+    """
+    colour = x0 - x0.mean(1, keepdim=True)
+    least = torch.finfo(x0.dtype).tiny
+    above = (high - y) / colour.amax(1, keepdim=True).clamp(min=least)
+    below = (low - y) / colour.amin(1, keepdim=True).clamp(max=-least)
+    return y + colour * torch.minimum(above, below).clamp(max=1)
+
+
+class Held:
+    """Guidance whose estimates are held to what is known."""
+
+    def __init__(self, guidance: Guidance | None, project: Projection) -> None:
+        self.guidance, self.project = guidance, project
+
+    def __call__(
+        self, field: Field, y: Tensor | None, process: Process
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """(x, t, y) -> x0 with labels y [B] bound: (x, t) -> x0 that agrees."""
+        inner = self.guidance(field, y, process) if self.guidance else lambda x, t: field(x, t, y)
+        return lambda x, t: self.project(inner(x, t))
+
+
+# --- drawing ---------------------------------------------------------------------------------
+
+
+class Edits:
+    """Draws edits of images by a run.
+
+    task inpaint draws what lies inside the mask. colourise keeps the grey. edit goes a part of the
+    way to the noise and back (SDEdit, Meng et al. 2021, arXiv 2108.01073): sampling starts at the
+    time `strength` of the path it follows, from a x + b z; the sampler takes as many steps on that
+    part of the path as on all of it. With a mask, edit changes what lies inside alone.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        task: Task,
+        *,
+        mask: NDArray[np.bool_] | None = None,
+        strength: float | None = None,
+    ) -> None:
+        """mask: [H, W], True where the image is not known; strength: of edit, in (0, 1].
+
+        Raises ConfigError for a run that cannot do this, DataError for a mask that does not fit.
+        """
+        _check(loaded, task, mask is not None, strength)
+        self.task, self.strength, self.built = task, strength, loaded.built
+        self.mask = None
+        if mask is not None:
+            size = self.built.canvas[1:]
+            if mask.shape != size:
+                raise DataError(
+                    f"the mask has {_size(mask.shape)} pixels, what is drawn {_size(size)}; "
+                    "make it of that size"
+                )
+            if not mask.any():
+                raise DataError("the mask is black everywhere: white pixels are those to draw")
+            self.mask = torch.from_numpy(mask).to(self.built.hardware.device)
+
+    @property
+    def cut(self) -> Cut | None:
+        """The part of the path that is followed, None for all of it."""
+        solver = self.built.solver
+        path = solver.through or solver.process
+        return None if self.strength is None or path is None else Cut(path, self.strength)
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        images: Tensor,
+        y: Sequence[int] | None,
+        seed: int,
+        indices: Sequence[int],
+        weights: str = "ema",
+    ) -> tuple[Tensor, Tensor]:
+        """images uint8 [n, C, H, W] -> (what is known of them, an edit of each), both uint8.
+
+        y: a label for each; indices: which of the endless edits of `seed`, as for samples.
+        """
+        built, device = self.built, self.built.hardware.device
+        images = images.to(device)
+        x = built.codec.encode(images, None)
+        noise = SampleNoise(seed, indices, device)
+        z = built.start(noise)
+        known, project = self._known(x)
+        if self.cut is not None:
+            a, b = (c.item() for c in self.cut.coefficients(torch.ones(1, device=device))[:2])
+            z = z + x * (a / b)
+            known = project(b * z / math.hypot(a, b))
+        labels = None if y is None else torch.tensor(y, device=device)
+        with (
+            built.viewed(weights),
+            built.hardware.autocast(),
+            _following(built.solver, Held(built.solver.guidance, project), self.cut),
+        ):
+            assert isinstance(built.model, Generates)
+            out = built.model.transport(z, labels, noise, built.solver)
+        drawn = built.codec.decode(project(out.float()))
+        if self.mask is not None:  # a codec of few bits gives back other bytes
+            drawn = torch.where(self.mask, drawn, images)
+        return built.codec.decode(known.float()).cpu(), drawn.cpu()
+
+    def _known(self, x: Tensor) -> tuple[Tensor, Projection]:
+        """What is known of x [B, C, H, W] as a picture, and the projection onto it."""
+        if self.task == "colourise":
+            grey = x.mean(1, keepdim=True)
+            low, high = _range(self.built.codec, x)
+            return grey.expand_as(x), lambda x0: held_grey(x0, grey, low, high)
+        if self.mask is None:
+            return x, lambda x0: x0
+        mask = self.mask
+        return filled(torch.zeros_like(x), x, mask), lambda x0: filled(x0, x, mask)
+
+
+@contextmanager
+def _following(solver: PathSolver, guidance: Guidance, cut: Cut | None) -> Iterator[None]:
+    """The solver with another guidance, and on a part of its path."""
+    before = solver.guidance, solver.through
+    solver.guidance, solver.through = guidance, cut or solver.through
+    try:
+        yield
+    finally:
+        solver.guidance, solver.through = before
+
+
+def _range(codec: Codec, x: Tensor) -> tuple[float, float]:
+    """What bytes 0 and 255 are in model space, of images like x."""
+    ends = (torch.full_like(x[:1], byte, dtype=torch.uint8) for byte in (0, 255))
+    low, high = (codec.encode(u, None).mean().item() for u in ends)
+    return low, high
+
+
+def _check(loaded: Loaded, task: Task, masked: bool, strength: float | None) -> None:
+    """ConfigError where the run, or these options together, allow no such task."""
+    model, shape = loaded.built.model, loaded.built.spec.shape
+    sampler = loaded.config["sampler"]
+    if not isinstance(model, Denoises):
+        raise ConfigError(
+            f"task={task} needs a model with a path; {loaded.config['model']['name']!r} draws its "
+            "samples in one step"
+        )
+    if len(shape) != 3:
+        raise ConfigError(f"task={task} is of images, and this run draws points")
+    if task == "colourise" and shape[0] != 3:
+        raise ConfigError("task=colourise needs a run of colour images; this one's are grey")
+    if task == "inpaint" and not masked:
+        raise ConfigError("task=inpaint needs mask=<image>, white where it should draw")
+    if task == "colourise" and masked:
+        raise ConfigError("mask= is of task=inpaint or edit; task=colourise takes none")
+    if (task == "edit") != (strength is not None):
+        raise ConfigError(
+            "strength= is how far task=edit goes to the noise, in (0, 1]; "
+            + ("add strength=0.5, say" if task == "edit" else f"task={task} goes all the way")
+        )
+    if strength is not None:
+        if not 0 < strength <= 1:
+            raise ConfigError(f"strength={strength:g} must be in (0, 1]; near 0 little changes")
+        if sampler.get("span") is not None or isinstance(sampler.get("grid"), list):
+            raise ConfigError(
+                "strength= says at which noise sampling starts, and so do sampler.span and a list "
+                "as sampler.grid; use sampler.span=null and a named grid"
+            )
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def write_edits(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
+    """Writes images/<name>-<k>.png (or edits.npy, names.json), grid.png and sample.json.
+
+    Of every image of from=, the first n of them, `variants` edits; a row of the grid is an image,
+    what is known of it, and its edits. Images of another size are cropped and resampled as
+    data=folder does, which is said; a mask is not. Raises ConfigError or DataError before anything
+    is written, unless a later image turns out corrupt, which is said and left out.
+    """
+    task, variants, weights = asked["task"], asked["variants"], asked["weights"]
+    mask = None if asked["mask"] is None else _mask(asked["mask"])
+    edits = Edits(loaded, task, mask=mask, strength=asked["strength"])
+    label = _labels(loaded, asked["labels"])
+    channels, height, width = loaded.built.canvas
+    if height != width:
+        raise ConfigError(f"from= takes runs of square images, not {height}x{width}")
+    names: list[str] = []
+    done: Counter[str] = Counter()
+    corrupt: dict[str, str] = {}
+    given = registry.find("data", "folder").each(asked["from"], channels, width)
+    images = islice(decoded(given, names, done, corrupt), asked["n"])
+    solver, calls = loaded.built.solver, 0
+    solver.evaluations = 0
+    rows: list[NDArray[np.uint8]] = []  # of the grid
+    kept: list[NDArray[np.uint8]] = []
+    written: set[str] = set()
+    while batch := list(islice(images, max(1, asked["batch"] // variants))):
+        first = len(names) - len(batch)
+        index = range(first * variants, len(names) * variants)
+        u = torch.from_numpy(np.stack(batch)).repeat_interleave(variants, 0)
+        y = None if label is None else [label[i // variants % len(label)] for i in index]
+        known, drawn = edits.draw(u, y, asked["seed"], index, weights)
+        calls += 1
+        sets = drawn.numpy().reshape(len(batch), variants, *drawn.shape[1:])
+        for name, original, seen, results in zip(
+            names[first:], batch, known.numpy()[::variants], sets, strict=True
+        ):
+            if len(rows) < ROWS:
+                rows.append(np.stack([original, seen, *results]))
+            if asked["save"] == "png":
+                for k, result in enumerate(results):
+                    save_as(result, folder / "images", _numbered(name, k), written)
+        if asked["save"] == "npy":
+            kept.append(sets)
+    if not names:
+        name, reason = next(iter(corrupt.items()))
+        raise DataError(f"{asked['from']}: no image can be decoded ({name}: {reason})")
+    folder.mkdir(parents=True, exist_ok=True)
+    if kept:
+        np.save(folder / "edits.npy", np.concatenate(kept), allow_pickle=False)
+    pictures.save(pictures.grid(np.concatenate(rows), 2 + variants), folder / "grid.png")
+    converted = ", ".join(f"{n:,} {what}" for what, n in sorted(done.items())) or None
+    record = {
+        "shows": "edits",
+        **{k: asked[k] for k in ("task", "from", "mask", "strength", "variants")},
+        "n": len(names),
+        **{k: asked[k] for k in ("batch", "seed", "labels", "weights")},
+        "converted": converted,
+        **loaded.record(),
+        "evaluations": solver.evaluations // calls,
+    }
+    record |= {"corrupt": corrupt} if corrupt else {}
+    write_text(folder / "names.json", json.dumps(names, indent=1))
+    write_text(folder / "sample.json", json.dumps(record, indent=1))
+    if converted:
+        print(f"to the size of the run: {converted}")
+    if next(given, None) is not None:
+        print(f"{asked['from']} holds more than the first {len(names):,} images; n= takes more")
+    print(
+        f"{variants} edits of each of {len(names):,} images by {loaded.run.title} at image "
+        f"{int(loaded.checkpoint):,}: {folder}"
+    )
+
+
+def _labels(loaded: Loaded, asked: int | list[int] | None) -> list[int] | None:
+    """Labels the images take in turn; without any the model is asked for none."""
+    if asked is not None:
+        return loaded.labels(1 if isinstance(asked, int) else len(asked), asked)
+    if loaded.classes is not None and getattr(loaded.built.model, "label_dropout", None) == 0:
+        raise ConfigError(
+            "labels= is needed: this run was trained with model.label_dropout=0, so it has no "
+            "estimates without a label"
+        )
+    return None
+
+
+def _mask(place: str) -> NDArray[np.bool_]:
+    """[H, W], True where the image at `place` is white (128 and above)."""
+    found = list(registry.find("data", "folder").each(place, 1, None))
+    if len(found) != 1 or found[0][1] is None:
+        what = "is corrupt" if len(found) == 1 else f"holds {len(found)} images"
+        raise DataError(f"mask={place} {what}; give one image, white where it should draw")
+    return found[0][1][0].numpy() >= 128
+
+
+def _numbered(name: str, k: int) -> str:
+    """a/b.jpg -> a/b-0.jpg."""
+    path = PurePosixPath(name)
+    return str(path.with_name(f"{path.stem}-{k}{path.suffix}"))
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,70 @@
+"""Guidance by the difference between a model and a weaker version of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor
+
+from genlab.contract import Field, Process
+from genlab.guidance.interval import Interval
+from genlab.registry import register
+from genlab.schema import Natural, NonNegative
+
+__all__ = ["Autoguidance"]
+
+
+@register
+class Autoguidance:
+    """Away from the errors that a weaker model makes more of.
+
+    x0 = x0_weak(x, t, y) + scale (x0(x, t, y) - x0_weak(x, t, y))
+
+    The weaker model is another run, smaller or shorter trained, of the same data and labels; it
+    may be of another path and predict something else. Both are given the label, so unlike
+    classifier-free guidance this does not trade variety for what the label asks, and it works
+    without labels. A run without labels as the weaker one of a labelled run is the guidance of
+    EDM2 (arXiv 2312.02696).
+
+    Reference: Karras et al. 2024, arXiv 2406.02507, eq. 3, whose w is scale.
+    """
+
+    def __init__(
+        self,
+        reference: Callable[..., Callable[[Process], Field]],
+        *,
+        run: str | None,
+        checkpoint: Literal["latest", "best"] | Natural,
+        weights: Literal["ema", "raw"],
+        scale: NonNegative,
+        interval: list[NonNegative | None] | None,
+    ) -> None:
+        """reference: (run, checkpoint, weights) -> its field on any path, read when first asked.
+
+        scale: 1 plain, above 1 away from the weaker run; interval: of sigma.
+        """
+        if run is None:
+            raise ValueError(
+                "run is not set: a weaker run of the same data, as path or id "
+                "(guidance.run=a3f9c1; `genlab list runs` shows all)"
+            )
+        self.weaker = reference(run, checkpoint, weights)
+        self.scale, self.interval = scale, Interval(interval)
+
+    def __call__(
+        self, field: Field, y: Tensor | None, process: Process
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """(x, t, y) -> x0 with labels y [B] (None: unconditional) bound: (x, t) -> x0."""
+
+        def plain(x: Tensor, t: Tensor) -> Tensor:
+            return field(x, t, y)
+
+        if self.scale == 1:
+            return plain
+        weaker = self.weaker(process)
+
+        def guided(x: Tensor, t: Tensor) -> Tensor:
+            return weaker(x, t, y).lerp(field(x, t, y), self.scale)
+
+        return self.interval(guided, plain, process)

@@ -1,0 +1,146 @@
+"""What guidance asks of a model, and of the other run it compares the model with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genlab import registry
+from genlab.contract import Dataset, Denoises, Field, Guidance, Model, Process, Spec
+from genlab.errors import CheckpointError, ConfigError
+from genlab.gaussian import switch
+from genlab.run.checkpoint import Checkpoints, load_model
+from genlab.run.directory import find_run
+
+__all__ = ["Reference", "unguided"]
+
+INDIFFERENT = ("root", "flip", "download", "corrupt")
+"""Keys of data that two runs may differ in and still have learned the same set."""
+
+
+def unguided(
+    guidance: Guidance | None, model: Model, spec: Spec, networks: Mapping[str, nn.Module]
+) -> list[str]:
+    """What guidance asks that a model never learned, as sentences."""
+    problems = []
+    if getattr(guidance, "unlabelled", False):
+        if spec.classes is None:
+            problems.append(
+                "guidance.scale other than 1 is the distance from estimates without a label, and "
+                "this model has no labels; use guidance.scale=1, or guidance=autoguidance"
+            )
+        elif getattr(model, "label_dropout", None) == 0:
+            problems.append(
+                "guidance.scale other than 1 needs estimates without a label, which nothing "
+                "teaches with model.label_dropout=0; use guidance.scale=1, or train with 0.1"
+            )
+    fixed = [n for n in networks.values() if not getattr(n, "any_size", False)]
+    if hasattr(guidance, "canvas") and fixed:
+        problems.append(
+            f"guidance draws at another size than that of training, and {type(fixed[0]).__name__} "
+            "takes no other; use network=unet, which is made of convolutions"
+        )
+    return problems
+
+
+class Reference:
+    """The field of a checkpoint of another run.
+
+    Its config is read at once, its weights when the field is first asked: a training that is
+    guided by it can be checked, and reaches its first sample grid, without them.
+
+    count: called with every evaluation of its network.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        data: Dataset,
+        spec: Spec,
+        trust: bool,
+        run: str,
+        checkpoint: str | int,
+        weights: str,
+    ) -> None:
+        """config, data, spec: of the model that is guided; trust: as in `registry.find`.
+
+        Raises ConfigError where the reference cannot serve it, CheckpointError where it has no
+        such checkpoint.
+        """
+        self.key, self.trust, self.weights = f"guidance.run={run}", trust, weights
+        self.run = find_run(run, config["outputs"])
+        # of the reference itself only the data, the codec, the path and the networks are of use
+        self.config = self.run.config | {"guidance": {"name": None}}
+        self.config |= {room: config[room] for room in ("hardware", "sampler", "schedule")}
+        self.config["data"] = self.config["data"] | {"root": config["data"].get("root")}
+        asked = self.config["model"]["classes"]
+        self.classes = {"auto": data.spec.classes, "none": None}.get(asked, asked)
+        if problems := self._apart(config, spec):
+            raise ConfigError(*(f"{self.key}: {p}" for p in problems))
+        found = Checkpoints(self.run.path / "checkpoints", print).find(checkpoint)
+        if found is None:
+            raise CheckpointError(f"{self.key}: {self.run.path} has no checkpoint yet")
+        self.folder = found
+        self.model: Denoises | None = None
+        self.count: Callable[[], None] = lambda: None
+
+    def _apart(self, config: Mapping[str, Any], spec: Spec) -> list[str]:
+        """What keeps the two from being compared, as sentences."""
+        name = self.config["model"]["name"]
+        if not hasattr(registry.find("model", name, trust=self.trust), "field"):
+            return [f"model {name!r} has no path to guide along; name a run of one that has"]
+        problems = []
+        for room in ("data", "codec"):
+            own, other = config[room], self.config[room]
+            differ = [
+                key
+                for key in sorted((own.keys() | other.keys()) - set(INDIFFERENT))
+                if own.get(key) != other.get(key)
+            ]
+            if differ:
+                there, here = (
+                    ", ".join(f"{room}.{key}={node.get(key)}" for key in differ)
+                    for node in (other, own)
+                )
+                problems.append(f"it was trained with {there}, this model with {here}")
+        if not problems and self.classes not in (None, spec.classes):
+            problems.append(
+                f"it was trained with {self.classes} classes, this model with "
+                f"{'none' if spec.classes is None else spec.classes}"
+            )
+        return problems
+
+    def record(self) -> dict[str, Any]:
+        """What tells this reference from every other one."""
+        digest = hashlib.sha256((self.folder / "manifest.json").read_bytes()).hexdigest()
+        return {
+            "run": self.run.title,
+            "checkpoint": int(self.folder.name),
+            "weights": self.weights,
+            "digest": digest[:12],
+        }
+
+    def __call__(self, process: Process) -> Field:
+        """Its field on `process`, whatever the path it was trained on."""
+        model = self.model = self.model or self._read()
+
+        def field(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+            self.count()
+            return model.field(x, t, y if self.classes else None)
+
+        return switch(field, model.process, process)
+
+    def _read(self) -> Denoises:
+        from genlab.build import build
+
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            built = build(self.config, trust=self.trust)
+        load_model(built.model, self.folder / "model.safetensors")
+        assert isinstance(built.model, Denoises)
+        built.model.eval()
+        built.model.weights = self.weights
+        return built.model

@@ -14,6 +14,9 @@ import torch
 from test_process import NOISY, PATHS, at, make
 from torch import Tensor
 
+from genlab import registry
+from genlab.build import build
+from genlab.config import compose
 from genlab.gaussian import DATUM, Cut, aim, levels, part, read, readable, switch, weigh
 from genlab.sampler.euler import Euler
 from genlab.solver import PathSolver
@@ -269,6 +272,15 @@ def test_noise_is_predicted_where_it_tells_of_the_datum(path, predict):
         assert found.sigma(at(1)).item() == pytest.approx(200, rel=exact)
     else:
         assert found is process
+
+
+@pytest.mark.parametrize("name", sorted(registry.members("process")))
+def test_models_of_every_path_are_checked_without_storage(name):
+    words = ["data=digits", f"process={name}", "model.predict=eps", "hardware=cpu"]
+    built = build(compose([*words, "network=unet_small"])[0], meta=True)
+    process = built.model.process
+    assert all(p.is_meta for p in built.model.parameters())
+    assert process.sigma(at(1)).item() < 231  # of the level next to 200, it has numbers
 
 
 # --- the probability flow ------------------------------------------------------------------------

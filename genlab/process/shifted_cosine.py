@@ -20,7 +20,7 @@ FIRST = math.atan(math.exp(-7.5))
 RANGE = math.pi / 2 - 2 * FIRST
 
 ROUNDS = 8
-"""Of Newton's method: enough for float64 where two references differ by less than 64 times."""
+"""Of Newton's method: 5 are enough for float64 where references differ 64 times, 8 for 1,000."""
 
 
 @register

@@ -17,7 +17,25 @@ from torch import Tensor
 from genlab.contract import Field, Process
 from genlab.schema import Predict, Weight
 
-__all__ = ["Cut", "Level", "Path", "aim", "levels", "part", "read", "switch", "weigh"]
+__all__ = [
+    "Cut",
+    "Level",
+    "Path",
+    "aim",
+    "levels",
+    "part",
+    "read",
+    "readable",
+    "switch",
+    "weigh",
+]
+
+LOUDEST = 200.0
+"""Where a path that loses its datum ends for a prediction of the noise, as sigma.
+
+x0 = (x_t - b eps) / a: the noise tells nothing of the datum where a = 0, and little before. DDPM's
+path ends at 157. One that keeps its datum, a = 1, errs at sigma as x_t does, and is left whole.
+"""
 
 
 class Path:
@@ -129,6 +147,14 @@ def part(path: Process, within: Process) -> Process:
     return path if path.sigma(end) <= last else Cut(path, path.time(last).item())
 
 
+def readable(path: Process, predict: Predict) -> Process:
+    """The path, or its part in which the prediction gives the datum."""
+    end, loudest = torch.tensor([[1.0], [LOUDEST]], dtype=torch.float64, device="cpu")
+    if predict not in ("eps", "score") or path.coefficients(end)[0].item() >= 1 / LOUDEST:
+        return path
+    return Cut(path, path.time(loudest).item())
+
+
 def switch(field: Field, own: Process, other: Process) -> Field:
     """The same field on another path.
 
@@ -200,8 +226,8 @@ def read(
             square = a.square() + b.square()
             return a / square, -b / square.sqrt()
         case "velocity":
-            w = a * db - b * da
-            return db / w, -b / w
+            # alpha = b' / W, also where b' is inf, as at the datum of paths with b = sqrt(1 - a^2)
+            return 1 / (a - b * (da / db)), -b / (a * db - b * da)
         case "score":
             return 1 / a, b / a
         case "F":

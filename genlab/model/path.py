@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.contract import Batch, Model, Noise, Process, Solver, Spec
-from genlab.gaussian import Cut, aim, read, weigh
+from genlab.gaussian import aim, read, readable, weigh
 from genlab.model.likelihood import TOLERANCE, log_density, solver
 from genlab.nn.shadow import average
 from genlab.schema import Average, Density, Predict, Weight
@@ -17,12 +17,6 @@ __all__ = ["PathModel"]
 
 FIRST = 1e-5
 """The earliest time that is learned: at 0 most weights and predictions have no value."""
-
-LOUDEST = 200.0
-"""Where a path that loses its datum ends for a prediction of noise, as sigma.
-
-The noise alone tells nothing of the datum where a = 0. DDPM's path ends at 157.
-"""
 
 
 class PathModel(Model):
@@ -58,7 +52,7 @@ class PathModel(Model):
         if not scale > 0:
             raise ValueError(f"scale={scale:g}, but the density of the noise needs one above 0")
         self.net, self.spec, self.sd = net, spec, sd
-        self.process = _usable(process, predict)
+        self.process = readable(process, predict)
         self.predict, self.weight = predict, weight
         self.density, self.location, self.scale = density, location, scale
         self.label_dropout = label_dropout
@@ -150,13 +144,3 @@ class PathModel(Model):
         """Factors [B] float64 -> [B, 1, ...] of the type of x [B, *S]."""
         shape = [len(factors), -1] + [1] * (x.dim() - 1)
         return torch.stack(factors).to(x.dtype).view(shape).unbind()
-
-
-def _usable(process: Process, predict: Predict) -> Process:
-    """The path, or its part in which a prediction of the noise gives the datum."""
-    if predict not in ("eps", "score"):
-        return process
-    end, loudest = torch.tensor([[1.0], [LOUDEST]], dtype=torch.float64, device="cpu")
-    if math.isfinite(process.sigma(end).item()):
-        return process
-    return Cut(process, process.time(loudest).item())

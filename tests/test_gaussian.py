@@ -1,0 +1,472 @@
+"""The algebra of Gaussian paths against formulas written here, path by path.
+
+The flow is checked where it is known: on normal data, whose sample is a multiple of its noise, and
+on a finite data set, whose density is a mixture of normal ones.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from test_process import NOISY, PATHS, at, make
+from torch import Tensor
+
+from genlab import registry
+from genlab.build import build
+from genlab.config import compose
+from genlab.gaussian import DATUM, Cut, aim, levels, part, read, readable, switch, weigh
+from genlab.sampler.euler import Euler
+from genlab.solver import PathSolver
+
+PREDICTIONS = ["eps", "x0", "v", "velocity", "score", "F"]
+WEIGHTS = ["uniform", "x0", "eps", "velocity", "edm", "min_snr", "likelihood"]
+SD = 0.5
+ALIKE = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def heard(process, n: int = 15) -> Tensor:
+    """[n] times whose sigma goes from 0.02 to 50, which all paths but short ones have."""
+    low, high = process.sigma(at(0, 1)).tolist()
+    ends = math.log(max(0.02, low)), math.log(min(50, high))
+    return process.time(torch.linspace(*ends, n, dtype=torch.float64).exp())
+
+
+def pair(n: int = 15) -> tuple[Tensor, Tensor]:
+    """x0 of deviation SD and eps, [n, 3]."""
+    g = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, n, 3, dtype=torch.float64, generator=g)
+    return SD * x0, eps
+
+
+def column(factors: tuple[Tensor, ...]) -> list[Tensor]:
+    return [f[:, None] for f in factors]
+
+
+# --- predictions ---------------------------------------------------------------------------------
+
+
+def written_out(a, b, da, db, x0, eps) -> dict[str, Tensor]:
+    """Every prediction from its definition."""
+    x, sigma = a * x0 + b * eps, b / a
+    return {
+        "eps": (x - a * x0) / b,
+        "x0": x0,
+        "v": (eps - sigma * x0) / (1 + sigma**2) ** 0.5,
+        "velocity": da * x0 + db * eps,
+        "score": b * (-(x - a * x0) / b**2),  # the gradient of log N(x; a x0, b^2)
+        "F": (sigma * x0 / SD - SD * eps) / (sigma**2 + SD**2) ** 0.5,
+    }
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_prediction_gives_every_other(path):
+    process, (x0, eps) = make(path), pair()
+    c = process.coefficients(heard(process))
+    a, b, da, db = column(c)
+    x, wanted = a * x0 + b * eps, written_out(a, b, da, db, x0, eps)
+    for one in PREDICTIONS:
+        p, q = column(aim(one, *c, SD))
+        torch.testing.assert_close(p * x0 + q * eps, wanted[one], **ALIKE, msg=one)
+        alpha, beta = column(read(one, *c, SD))
+        datum = alpha * x + beta * wanted[one]
+        noise = (x - a * datum) / b
+        for other in PREDICTIONS:
+            p, q = column(aim(other, *c, SD))
+            torch.testing.assert_close(
+                p * datum + q * noise, wanted[other], **ALIKE, msg=f"{one} to {other}"
+            )
+
+
+@pytest.mark.parametrize("path", [p for p in PATHS if p not in ("linear", "edm", "ve", "sub_vp")])
+def test_v_where_variance_is_preserved(path):
+    process, (x0, eps) = make(path), pair()
+    c = process.coefficients(heard(process))
+    a, b, _, _ = column(c)
+    x, v = a * x0 + b * eps, a * eps - b * x0
+    torch.testing.assert_close(a * x - b * v, x0, **ALIKE)
+    torch.testing.assert_close(b * x + a * v, eps, **ALIKE)
+    for found, wanted in zip(read("v", *c, SD), (a, -b), strict=True):
+        torch.testing.assert_close(found[:, None], wanted, **ALIKE)
+    # and on the straight path: at x / (a + b), the velocity eps - x0
+    torch.testing.assert_close((b - a) * x + (a + b) * v, eps - x0, **ALIKE)
+
+
+def test_the_straight_path():
+    process, (x0, eps) = make("linear"), pair()
+    t = heard(process)
+    c, r = process.coefficients(t), t[:, None]
+    x, u = (1 - r) * x0 + r * eps, eps - x0
+    alpha, beta = column(read("velocity", *c, SD))
+    torch.testing.assert_close(alpha, torch.ones_like(r), **ALIKE)
+    torch.testing.assert_close(beta, -r, **ALIKE)
+    torch.testing.assert_close(x - r * u, x0, **ALIKE)
+    torch.testing.assert_close(x + (1 - r) * u, eps, **ALIKE)
+    p, q = column(aim("score", *c, SD))
+    torch.testing.assert_close((p * x0 + q * eps) / r, -(x + (1 - r) * u) / r, **ALIKE)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_velocity_from_the_score(path):
+    process, (x0, eps) = make(path), pair()
+    t = heard(process)
+    a, b, da, db = column(process.coefficients(t))
+    x, w, score = a * x0 + b * eps, a * db - b * da, -eps / b
+    u = da * x0 + db * eps
+    torch.testing.assert_close(da / a * x + w / a * eps, u, **ALIKE)
+    torch.testing.assert_close(da / a * x - b * w / a * score, u, **ALIKE)
+    for row, level in enumerate(levels(process, t.tolist())[:-1]):
+        p, q = level.velocity
+        torch.testing.assert_close(p * x[row] + q * x0[row], u[row], **ALIKE)
+
+
+ONE = lambda sigma: 1 + 0 * sigma  # noqa: E731
+PRECONDITIONING = {  # Karras et al. 2022, table 1, and the two columns it lacks
+    ("vp, continuous", "eps"): (ONE, lambda s: -s, lambda s: (1 + s**2) ** -0.5),
+    ("cosine", "eps"): (ONE, lambda s: -s, lambda s: (1 + s**2) ** -0.5),
+    ("ve", "score"): (ONE, lambda s: s, ONE),
+    ("edm", "F"): (
+        lambda s: SD**2 / (s**2 + SD**2),
+        lambda s: s * SD / (s**2 + SD**2) ** 0.5,
+        lambda s: (s**2 + SD**2) ** -0.5,
+    ),
+    ("linear", "velocity"): (
+        lambda s: 1 / (1 + s),
+        lambda s: -s / (1 + s),
+        lambda s: 1 / (1 + s),
+    ),
+    ("trig", "v"): (
+        lambda s: 1 / (1 + s**2),
+        lambda s: -s / (1 + s**2) ** 0.5,
+        lambda s: (1 + s**2) ** -0.5,
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "predict"), PRECONDITIONING)
+def test_every_model_is_a_preconditioning_of_x0_plus_noise(path, predict):
+    """D = c_skip y + c_out net(c_in y), y = x_t / a."""
+    process = make(path, **({"sd": None} if path == "ve" else {}))
+    t = heard(process)
+    c, sigma = process.coefficients(t), process.sigma(t)
+    skip, out, into = (f(sigma) for f in PRECONDITIONING[path, predict])
+    alpha, beta = read(predict, *c, SD)
+    torch.testing.assert_close(alpha * c[0], skip, **ALIKE)
+    torch.testing.assert_close(beta, out, **ALIKE)
+    torch.testing.assert_close(process.seen(t) * c[0], into, **ALIKE)
+
+
+def test_what_edm_sees_and_predicts_has_variance_one():
+    process = make("edm", sd=SD)
+    t = heard(process)
+    c, sigma = process.coefficients(t), process.sigma(t)
+    one = torch.ones_like(t)
+    torch.testing.assert_close(process.seen(t) ** 2 * (SD**2 + sigma**2), one, **ALIKE)
+    for path in PATHS:
+        c = make(path).coefficients(t)
+        p, q = aim("F", *c, SD)
+        torch.testing.assert_close(p**2 * SD**2 + q**2, one, **ALIKE, msg=path)
+        p, q = aim("v", *c, SD)
+        torch.testing.assert_close(p**2 + q**2, one, **ALIKE, msg=path)
+
+
+@pytest.mark.parametrize("predict", PREDICTIONS)
+@pytest.mark.parametrize("path", PATHS)
+def test_predictions_have_values_at_both_ends(path, predict):
+    process = readable(make(path), predict)
+    c = process.coefficients(at(0, 1e-12, 1e-5, 1 - 1e-12, 1))
+    alpha, beta = read(predict, *c, SD)
+    assert alpha.isfinite().all()
+    assert beta.isfinite().all()
+    if predict != "velocity" or c[3][0].isfinite():  # the slope of sqrt(t) at 0
+        assert all(v.isfinite().all() for v in aim(predict, *c, SD))
+    if path not in NOISY and predict != "x0":  # no noise: what is seen is the datum
+        assert (alpha[0].item(), beta[0].item()) == pytest.approx((1, 0))
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [w for w in WEIGHTS if w != "uniform"])
+@pytest.mark.parametrize("path", PATHS)
+def test_a_weight_is_the_same_whatever_is_predicted(path, weight):
+    """Errors e0 of the datum: each prediction's own error, times its weight, is one number."""
+    process = make(path)
+    t, e0 = heard(process), pair()[0]
+    c = process.coefficients(t)
+    a, b, da, db = c
+    own = {  # of a datum wrong by e0 at the same x_t, the noise is wrong by -a / b e0
+        name: (v.square().sum(1), e0.square().sum(1))
+        for name, v in written_out(*column(c), e0, -(a / b)[:, None] * e0).items()
+    }
+    sigma = b / a
+    wanted = {
+        "x0": torch.ones_like(a),
+        "eps": 1 / sigma**2,
+        "velocity": (da - a * db / b) ** 2,
+        "edm": (sigma**2 + SD**2) / (sigma * SD) ** 2,
+        "min_snr": (1 / sigma**2).clamp(max=5),
+        "likelihood": _half_fall_of_snr(process, t),
+    }[weight]
+    exact = weight != "likelihood"
+    for predict, (error, on_datum) in own.items():
+        found = weigh(weight, predict, *c, SD) * error / on_datum
+        torch.testing.assert_close(
+            found, wanted, rtol=1e-9 if exact else 1e-4, atol=0, msg=predict
+        )
+
+
+def _half_fall_of_snr(process, t: Tensor) -> Tensor:
+    h = t * 1e-6
+    before, after = (process.sigma(v) ** -2 for v in (t - h, t + h))
+    return -(after - before) / (2 * h) / 2
+
+
+@pytest.mark.parametrize(
+    ("path", "predict", "table"),
+    [  # what a plain squared error of the prediction is on the datum
+        ("linear", "velocity", lambda s: (1 + s) ** 2 / s**2),
+        ("vp", "eps", lambda s: 1 / s**2),
+        ("ve", "score", lambda s: 1 / s**2),
+        ("edm", "F", lambda s: (s**2 + SD**2) / (s * SD) ** 2),
+        ("cosine", "v", lambda s: 1 + 1 / s**2),
+        ("trig", "velocity", lambda s: (math.pi / 2) ** 2 * (1 + 1 / s**2)),
+    ],
+)
+def test_the_papers_weights_are_uniform_on_what_they_predict(path, predict, table):
+    process = make(path)
+    t = heard(process)
+    c = process.coefficients(t)
+    assert (weigh("uniform", predict, *c, SD) == 1).all()
+    _, beta = read(predict, *c, SD)
+    torch.testing.assert_close(1 / beta**2, table(process.sigma(t)), **ALIKE)
+
+
+@pytest.mark.parametrize("predict", PREDICTIONS)
+@pytest.mark.parametrize("path", PATHS)
+def test_weights_have_values_wherever_a_model_learns(path, predict):
+    process = readable(make(path), predict)
+    first = 1e-5 if process.steps is None else 1 / process.steps
+    c = process.coefficients(at(first, 0.5, 1 - 1e-12, 1))
+    for weight in WEIGHTS:
+        w = weigh(weight, predict, *c, SD)
+        assert w.isfinite().all(), weight
+        assert (w >= 0).all(), weight
+
+
+# --- where a path may be read --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("predict", PREDICTIONS)
+@pytest.mark.parametrize("path", PATHS)
+def test_noise_is_predicted_where_it_tells_of_the_datum(path, predict):
+    """Paths that lose their datum end at sigma = 200 for it, and no other path or prediction."""
+    process = make(path)
+    found = readable(process, predict)
+    if predict in ("eps", "score") and path.startswith(("linear", "trig", "cos", "shifted")):
+        assert isinstance(found, Cut)
+        # or the nearest level, two of which differ by a tenth there
+        exact = 1e-9 if process.steps is None else 0.15
+        assert found.sigma(at(1)).item() == pytest.approx(200, rel=exact)
+    else:
+        assert found is process
+
+
+@pytest.mark.parametrize("name", sorted(registry.members("process")))
+def test_models_of_every_path_are_checked_without_storage(name):
+    words = ["data=digits", f"process={name}", "model.predict=eps", "hardware=cpu"]
+    built = build(compose([*words, "network=unet_small"])[0], meta=True)
+    process = built.model.process
+    assert all(p.is_meta for p in built.model.parameters())
+    assert process.sigma(at(1)).item() < 231  # of the level next to 200, it has numbers
+
+
+# --- the probability flow ------------------------------------------------------------------------
+
+
+def normal(process, sd: float = SD):
+    """The field of data N(0, sd^2)."""
+
+    def field(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        a, b, _, _ = (c.view(-1, *[1] * (x.dim() - 1)) for c in process.coefficients(t))
+        return a * sd**2 / (a**2 * sd**2 + b**2) * x
+
+    return field
+
+
+POINTS = torch.tensor([[1.0, 0.2], [-0.7, 0.8], [0.1, -1.1]], dtype=torch.float64)
+
+
+def finite(process):
+    """The field of data that are POINTS: their mean under p(point | x_t)."""
+
+    def field(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        a, b, _, _ = process.coefficients(t)
+        off = torch.cdist(x, a[0] * POINTS).square() / (2 * b[0] ** 2)
+        return (-off).softmax(1) @ POINTS
+
+    return field
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_flow_of_normal_data_along_every_path(path):
+    """By Runge and Kutta: x / a ends at its start times sqrt((sd^2 + s0^2) / (sd^2 + sT^2))."""
+    process, sd = make(path), 0.7
+    first, last = max(0.02, process.sigma(at(0)).item()), min(50, process.sigma(at(1)).item())
+    sigma = torch.linspace(math.log(last), math.log(first), 401, dtype=torch.float64).exp()
+    t = process.time(sigma).tolist()
+    field = normal(process, sd)
+
+    def u(x: Tensor, time: float) -> Tensor:
+        a, b, da, db = process.coefficients(at(time))
+        x0 = field(x, at(time))
+        return da * x0 + db * (x - a * x0) / b
+
+    a0, a1 = (process.coefficients(at(v))[0] for v in (t[0], t[-1]))
+    start = torch.linspace(-2, 2, 5, dtype=torch.float64) * last
+    x = a0 * start
+    for here, there in pairwise(t):
+        h = there - here
+        k1 = u(x, here)
+        k2 = u(x + h / 2 * k1, here + h / 2)
+        k3 = u(x + h / 2 * k2, here + h / 2)
+        k4 = u(x + h * k3, there)
+        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    exact = start * math.sqrt((sd**2 + first**2) / (sd**2 + last**2))
+    torch.testing.assert_close(x / a1, exact, rtol=1e-6, atol=1e-6)
+
+
+LONG = [p for p in PATHS if p not in ("vp, 10 steps", "vp, one rate")]
+"""Paths that get to sigma = 50."""
+
+
+@pytest.mark.parametrize("path", LONG)
+def test_switching_the_path_while_sampling_changes_nothing(path):
+    """Euler along edm, of a field that knows another path, is Euler of the field of edm."""
+    own, edm = make(path), make("edm", sigma_max=50)
+    sampler = Euler(steps=12, grid="karras", span=[0.05, 50], rho=7)
+    z = torch.randn(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    wanted, found = [], []
+    straight = PathSolver(sampler, None, edm)
+    straight.watch = wanted.append
+    straight(finite(edm), z, None, None)
+    through = PathSolver(sampler, None, own, edm)
+    through.watch = found.append
+    through(finite(own), z, None, None)
+    assert through.evaluations == 12
+    assert len(found) == 13
+    torch.testing.assert_close(torch.stack(found), torch.stack(wanted), rtol=1e-8, atol=1e-8)
+
+
+def ddim(field, z, process, sigmas):
+    """x / a after every step of DDIM without noise, from sigma z."""
+    path = levels(process, process.time(at(*sigmas)).tolist())
+    x, out = path[0].b * z, []
+    for here, there in pairwise(path):
+        x0 = field(x, torch.full((len(x),), here.t, dtype=torch.float64))
+        x = there.a * x0 + there.b * (x - here.a * x0) / here.b
+        out.append(x / there.a)
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("path", LONG)
+def test_ddim_of_the_same_noise_levels_is_the_same_on_every_path(path):
+    sigmas = [50, 20, 8, 3, 1, 0.4, 0.1, 0.05]
+    z = torch.randn(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    process, edm = make(path), make("edm")
+    found = ddim(finite(process), z, process, sigmas)
+    torch.testing.assert_close(found, ddim(finite(edm), z, edm, sigmas), rtol=1e-8, atol=1e-8)
+    # and of a field that knows another path
+    there = ddim(lambda x, t: switch(finite(edm), edm, process)(x, t, None), z, process, sigmas)
+    torch.testing.assert_close(there, found, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("other", PATHS)
+@pytest.mark.parametrize("own", PATHS)
+def test_a_switched_field_has_values_at_both_ends(own, other):
+    """There sigma may be 0, inf or outside the field's own path."""
+    x = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    asked = {}
+
+    def field(x, t, y):
+        asked.update(x=x, t=t)
+        return x
+
+    switch(field, make(own), make(other))(x, at(0, 1e-6, 1 - 1e-6, 1), None)
+    assert asked["x"].isfinite().all()
+    assert ((asked["t"] >= 0) & (asked["t"] <= 1)).all()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_is_followed_as_far_as_the_field_knows_its_own(path):
+    """To the level next to there, if it has levels."""
+    within = make("edm", sigma_max=3)
+    followed = part(make(path), within)
+    rough = 0.5 if path == "vp, 10 steps" else 0.05 if followed.steps else 1e-9
+    assert followed.sigma(at(1)).item() == pytest.approx(3, rel=rough)
+    assert part(within, make(path)) is within
+
+
+def test_a_grid_ends_at_the_datum():
+    found = levels(make("linear"), [1.0, 0.25])
+    assert found[0][:3] == (1, 0, 1)
+    assert found[0].sigma == math.inf
+    assert found[1].sigma == pytest.approx(1 / 3)
+    assert found[2] is DATUM
+    assert (DATUM.a, DATUM.sigma) == (1, 0)
+
+
+# --- from the flow alone: density of a finite data set -------------------------------------------
+
+
+def log_density(process, x: Tensor, t: float) -> Tensor:
+    """log p_t of POINTS, but for a constant: the mean of normal densities."""
+    a, b, _, _ = process.coefficients(at(t))
+    off = torch.cdist(x, a * POINTS).square() / (2 * b**2)
+    return (-off).logsumexp(1) - 2 * b.log()
+
+
+def derivatives(process, x: Tensor, t: float):
+    """(d/dt log p, gradient, Laplacian of log p) at x [n, 2]."""
+    h = 1e-5 * t
+    after, before = (log_density(process, x, t + d) for d in (h, -h))
+    x = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(log_density(process, x, t).sum(), x, create_graph=True)
+    bend = sum(
+        torch.autograd.grad(slope[:, i].sum(), x, retain_graph=True)[0][:, i] for i in (0, 1)
+    )
+    return (after - before) / (2 * h), slope.detach(), bend
+
+
+def places() -> Tensor:
+    return torch.randn(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("path", ["ve", "edm"])
+def test_added_noise_is_heat_that_spreads(path):
+    """dp/dt = sigma sigma' (Laplacian of p), and the flow is down the gradient of log p."""
+    process = make(path, sigma_max=5)
+    t = process.time(at(0.6)).item()
+    _, b, _, db = process.coefficients(at(t))
+    x = places()
+    change, slope, bend = derivatives(process, x, t)
+    spread = b * db * (bend + slope.square().sum(1))  # of p itself, over p
+    torch.testing.assert_close(change, spread, rtol=1e-6, atol=1e-6)
+    u = db * (x - finite(process)(x, at(t))) / b
+    torch.testing.assert_close(u, -b * db * slope, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_flow_carries_the_density(path):
+    """dp/dt = -div(p u), whatever the path: what makes the flow a sampler."""
+    process = make(path)
+    t = process.time(at(0.6)).item()
+    p, q = levels(process, [t])[0].velocity
+    x = places().requires_grad_()
+    u = p * x + q * finite(process)(x, at(t))
+    div = sum(torch.autograd.grad(u[:, i].sum(), x, retain_graph=True)[0][:, i] for i in (0, 1))
+    change, slope, _ = derivatives(process, x.detach(), t)
+    wanted = -div - (u.detach() * slope).sum(1)
+    torch.testing.assert_close(change, wanted, rtol=1e-5, atol=1e-5)

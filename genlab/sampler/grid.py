@@ -18,6 +18,9 @@ __all__ = ["Gridded", "ends", "grid"]
 USUAL = (0.002, 80.0)
 """Least and largest sigma of grids in sigma where nothing else is asked, as in EDM's paper."""
 
+NEAR = 1e-3
+"""How far outside a path a sigma may lie, in parts: DDPM's quietest is .0100005, written .01."""
+
 
 class Gridded:
     """What the samplers that visit the levels of a grid share; the keys are those of `grid`."""
@@ -129,18 +132,19 @@ def ends(process: Process, span: list[float] | None) -> tuple[float, float]:
 
 
 def _at(process: Process, sigmas: list[float]) -> list[Level]:
-    if any(a <= b for a, b in pairwise(sigmas)) or not sigmas:
+    _inside(process, sigmas)
+    times = process.time(_float64(*sigmas)).tolist()
+    if any(a <= b for a, b in pairwise(times)) or not sigmas:
         raise ConfigError(
             f"sampler.grid={sigmas} must fall from the largest sigma to the least, e.g. [80,5,.1]"
         )
-    _inside(process, sigmas)
-    return levels(process, process.time(_float64(*sigmas)).tolist())
+    return levels(process, times)
 
 
 def _inside(process: Process, sigmas: list[float]) -> None:
     first, last = ends(process, None)
     for sigma in sigmas:
-        if not (sigma > 0 and first * (1 - 1e-9) <= sigma <= last * (1 + 1e-9)):
+        if not (sigma > 0 and first * (1 - NEAR) <= sigma <= last * (1 + NEAR)):
             raise ConfigError(
                 f"sigma={sigma:g} lies outside this path, whose sigma goes from {first:g} to "
                 f"{last:g}; change sampler.span or sampler.grid, or follow another path with "

@@ -33,7 +33,7 @@ def sampler(name: str, **keys):
 
 
 def path(name: str, **keys):
-    """A process with the keys of its yaml but for those given, continuous; or the discrete ddpm."""
+    """A process as its yaml has it but for the keys given, continuous; or DDPM's discrete one."""
     if name == "ddpm":
         return made("process", "vp", keys, spec=SPEC)
     if "steps" in registry.signature("process", name).keys:

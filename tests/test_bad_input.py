@@ -110,7 +110,11 @@ TRAIN: list[tuple[list[str], int, list[str]]] = [
     (["sampler.through=ve", "sampler.grid=[60,1]"], 2, ["sigma=60", "0.01 to 50"]),
     (["sampler.span=[3,1]"], 2, ["sampler.span", "least and the largest"]),
     (["sampler.grid=linear"], 2, ["sampler.grid must be", "uniform", "geometric"]),
-    (["experiment=toy/flow_matching", "sampler=ancestral"], 2, ["sampler.clip=false"]),
+    (
+        ["experiment=toy/flow_matching", "schedule.warmup=0", "sampler=ancestral"],
+        2,
+        ["sampler.clip=false"],
+    ),
     (["codec=points"], 2, ["codec=pixels"]),
     (["data=toy", "model.classes=none"], 2, ["codec=points"]),
     (["model.classes=3"], 2, ["10 classes", "use auto"]),

@@ -20,7 +20,7 @@ __all__ = ["Ancestral", "posterior"]
 
 @register
 class Ancestral(Gridded):
-    """Ancestral sampling: each level is drawn given the one before and the estimated datum.
+    """Each level drawn given the one before and the estimated datum.
 
     x_s ~ q(x_s | x_t, x0)
 

@@ -19,7 +19,7 @@ __all__ = ["DDIM"]
 
 @register
 class DDIM(Gridded):
-    """Denoising diffusion implicit models: the estimated noise is kept, or replaced in part.
+    """The estimated noise kept, or replaced in part.
 
     x_s = a_s x0 + sqrt(b_s^2 - c^2) eps + c z,  eps = (x_t - a_t x0) / b_t,  z ~ N(0, 1)
 

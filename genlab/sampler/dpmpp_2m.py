@@ -18,14 +18,15 @@ __all__ = ["DPMSolverPlusPlus"]
 
 @register
 class DPMSolverPlusPlus(Gridded):
-    """DPM-Solver++(2M): multistep in lambda = ln(a / b), where all but the estimate is exact.
+    """DPM-Solver++(2M): multistep in lambda = ln(a / b).
 
     x_s = b_s / b_t x_t + (a_s - a_t b_s / b_t) D,
     D = x0 + h / (2 h_last) (x0 - x0_last),  h = lambda_s - lambda_t
 
-    x0_last: the estimate of the step before. D = x0, which is DDIM, in the first step and the last
-    and after a level with a = 0, whose lambda is infinite. One evaluation a step, error
-    O(1 / steps^2), on a uniform grid to the datum O(ln(steps) / steps^2).
+    Exact but for the estimate, which is taken as linear from x0_last, that of the step before.
+    D = x0, which is DDIM, in the first step and the last and after a level with a = 0, whose
+    lambda is infinite. One evaluation a step, error O(1 / steps^2), on a uniform grid to the datum
+    O(ln(steps) / steps^2).
 
     Reference: Lu et al. 2022, arXiv 2211.01095, algorithm 2.
     """

@@ -18,7 +18,7 @@ __all__ = ["Langevin"]
 
 @register
 class Langevin(Gridded):
-    """Annealed Langevin dynamics: the noise level falls, and at each a chain forgets the last.
+    """Annealed Langevin dynamics: a Markov chain at every noise level.
 
     y <- y + e s + sqrt(2 e) z,  e = rate sigma^2,  s = (x0 - y) / sigma^2,  y = x / a
 

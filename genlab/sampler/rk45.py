@@ -24,7 +24,7 @@ STATES = 16  # that are yielded before the sample; between its steps the method 
 
 @register
 class RungeKutta45:
-    """The method of Dormand and Prince, with the longest steps that the tolerances allow.
+    """The method of Dormand and Prince with steps that keep to tolerances.
 
     dX/dphi = (cos(phi) X - x0) / sin(phi),  X = x / sqrt(a^2 + b^2),  phi = atan(b / a)
 

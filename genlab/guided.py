@@ -86,7 +86,7 @@ class Reference:
             raise CheckpointError(f"{self.key}: {self.run.path} has no checkpoint yet")
         self.folder = found
         self.model: Denoises | None = None
-        self.count: Callable[[], None] = lambda: None
+        self.count: Callable[[int], None] = lambda rows: None
 
     def _apart(self, config: Mapping[str, Any], spec: Spec) -> list[str]:
         """What keeps the two from being compared, as sentences."""
@@ -129,7 +129,7 @@ class Reference:
         model = self.model = self.model or self._read()
 
         def field(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-            self.count()
+            self.count(len(x))
             return model.field(x, t, y if self.classes else None)
 
         return switch(field, model.process, process)

@@ -53,6 +53,16 @@ def test_grid_images_and_record(path_run):
     assert np.array_equal(again[:, 0], np.stack(images))
 
 
+@pytest.mark.parametrize("word", ["span=[3,1]", "grid=[1,2]", "span=[0.1,1e9]"])
+def test_levels_that_the_path_does_not_have_are_refused_before_anything_is_drawn(
+    path_run, word, capsys
+):
+    before = sorted(path_run.rglob("*"))
+    assert main(["sample", f"run={path_run}", "sampler.through=edm", f"sampler.{word}"]) == 2
+    assert "sampler." in capsys.readouterr().err
+    assert sorted(path_run.rglob("*")) == before
+
+
 def test_three_lines_of_python(path_run):
     images = genlab.load(path_run).sample(16)
     assert images.dtype == np.uint8

@@ -28,6 +28,7 @@ tiny_unet = partial(
     head_width=8,
     embedding=16,
     dropout=0.0,
+    outputs=1,
 )
 tiny_dit = partial(
     DiT,
@@ -40,6 +41,7 @@ tiny_dit = partial(
     qk_norm=False,
     embedding=16,
     dropout=0.0,
+    outputs=1,
 )
 tiny_mlp = partial(MLP, width=16, depth=2, embedding=8)
 FIELDS = [
@@ -76,6 +78,24 @@ def test_a_field_starts_at_zero_and_every_weight_learns(make, shape):
     for name, p in net.named_parameters():
         assert p.grad is not None, name
         assert p.grad.any(), name
+
+
+@pytest.mark.parametrize(("make", "shape"), [(tiny_unet, (3, 8, 8)), (tiny_dit, (3, 8, 12))])
+def test_the_second_outputs_stand_behind_the_first_and_are_their_own(make, shape):
+    one, two = awake(make(Spec(shape, 3))).eval(), make(Spec(shape, 3), outputs=2).eval()
+    x, t, y = inputs(shape)
+    assert two(x, t, y).shape == (len(x), 2 * shape[0], *shape[1:])
+    theirs = one.state_dict()
+    for name, p in two.state_dict().items():  # the head of one output, and zeros behind it
+        same = p.shape == theirs[name].shape
+        if not same and make is tiny_dit:  # of a token: pixel by pixel, each with its channels
+            p, part = p.unflatten(0, (4, 6)), theirs[name].unflatten(0, (4, 3))
+            p[:, :3] = part
+        else:
+            p[: len(theirs[name])] = theirs[name]
+    first, second = two(x, t, y).chunk(2, 1)
+    torch.testing.assert_close(first, one(x, t, y))
+    assert not second.any()
 
 
 @pytest.mark.parametrize(("make", "shape"), FIELDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,6 +89,7 @@ class UNet(nn.Module):
         head_width: Count,
         embedding: Count,
         dropout: Fraction,
+        outputs: Literal[1, 2],
     ) -> None:
         """spec: shape (C, H, W), labels K or None; the keys as in configs/network/unet.yaml."""
         super().__init__()
@@ -143,10 +146,10 @@ class UNet(nn.Module):
                 inside = widths[level - 1]
                 self.grow.append(nn.Conv2d(outside, inside, 3, padding=1))
         self.norm = GroupNorm(inside)
-        self.head = _zero(nn.Conv2d(inside, channels, 3, padding=1))
+        self.head = _zero(nn.Conv2d(inside, outputs * channels, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """x [B, C, H, W], t [B] in [0, 1], y [B] or None -> [B, C, H, W] float32."""
+        """x [B, C, H, W], t [B] in [0, 1], y [B] or None -> [B, outputs C, H, W] float32."""
         e = self.condition(t, y)
         h = self._laid_out(self.stem(x))
         skips: list[Tensor] = []

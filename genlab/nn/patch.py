@@ -57,8 +57,8 @@ class Audit(NamedTuple):
 def audit(weight: Tensor, side: int = 16) -> Audit:
     """Of a linear map [width, p p C], or of a convolution [width, p p C, k, k] with stride 1.
 
-    A convolution is a linear map at each frequency of the image. It is looked at at all of those
-    of a periodic map of `side` x `side` patches, side >= k: the least rank, the worst condition.
+    A convolution of a periodic map of `side` x `side` patches, side >= k, is a linear map at each
+    frequency: rank is the least of them, condition that of the convolution as a whole.
     """
     w = weight.detach().double().cpu()
     width, numbers = w.shape[:2]
@@ -69,7 +69,7 @@ def audit(weight: Tensor, side: int = 16) -> Audit:
     values = torch.linalg.svdvals(maps)  # [maps, min(width, numbers)]
     threshold = values.max() * max(width, numbers) * torch.finfo(weight.dtype).eps
     rank = int((values > threshold).sum(1).min())
-    condition = float((values[:, 0] / values[:, -1]).max()) if rank == numbers else math.inf
+    condition = float(values.max() / values.min()) if rank == numbers else math.inf
     return Audit(numbers, width, rank, condition)
 
 

@@ -147,9 +147,10 @@ class Model(nn.Module):
         if not hasattr(self, "_shadows"):
             # tuples, found once: walking all modules would cost more than the update
             self._shadows = tuple(m for m in self.modules() if isinstance(m, Shadow))
-            self._settling = tuple(m for m in self.children() if hasattr(m, "settle"))
-        for network in self._settling:
-            network.settle()
+            found = (getattr(m, "settle", None) for m in self.children())
+            self._settle: tuple[Callable[[], None], ...] = tuple(s for s in found if s)
+        for settle in self._settle:
+            settle()
         for shadow in self._shadows:
             shadow.update(self.clock.images, self.clock.drawn)
 

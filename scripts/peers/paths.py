@@ -21,7 +21,7 @@ WORDS += ["model.ema=0", f"schedule.batch={BATCH}", "guidance=none", "network=un
 WORDS += [f"network.net.{key}" for key in (*LEVELS, "embedding=128", "dropout=0")]
 WORDS += ["sampler=heun", f"sampler.steps={STEPS}", "sampler.grid=karras", "sampler.rho=7"]
 WORDS += [f"sampler.span=[{LEAST},{MOST}]"]
-LEVELS_OF_K, CHANNELS_OF_D = [64, 128, 192], (64, 128, 192)  # channels of the peers' levels
+LEVELS_OF_K, CHANNELS_OF_D = [64, 192, 288], (64, 128, 192)  # channels of the peers' levels
 
 MODES = {
     "fp32": ["hardware.precision=fp32"],

@@ -254,8 +254,7 @@ def write_edits(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
     corrupt: dict[str, str] = {}
     given = registry.find("data", "folder").each(asked["from"], channels, width)
     images = islice(decoded(given, names, done, corrupt), asked["n"])
-    solver, calls = loaded.built.solver, 0
-    solver.evaluations = 0
+    loaded.built.solver.recount()
     rows: list[NDArray[np.uint8]] = []  # of the grid
     kept: list[NDArray[np.uint8]] = []
     written: set[str] = set()
@@ -265,7 +264,6 @@ def write_edits(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
         u = torch.from_numpy(np.stack(batch)).repeat_interleave(variants, 0)
         y = None if label is None else [label[i // variants % len(label)] for i in index]
         known, drawn = edits.draw(u, y, asked["seed"], index, weights)
-        calls += 1
         sets = drawn.numpy().reshape(len(batch), variants, *drawn.shape[1:])
         for name, original, seen, results in zip(
             names[first:], batch, known.numpy()[::variants], sets, strict=True
@@ -292,7 +290,7 @@ def write_edits(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
         **{k: asked[k] for k in ("batch", "seed", "labels", "weights")},
         "converted": converted,
         **loaded.record(),
-        "evaluations": solver.evaluations // calls,
+        "evaluations": loaded.built.solver.evaluations,
     }
     record |= {"corrupt": corrupt} if corrupt else {}
     write_text(folder / "names.json", json.dumps(names, indent=1))

@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 from genlab import registry
 from genlab.contract import Spec
 from genlab.errors import ConfigError
-from genlab.gaussian import Cut
 
 IMAGES = Spec((3, 128, 128))
 
@@ -328,34 +327,3 @@ def test_keys_that_are_no_path(path, keys, why):
 def test_points_have_no_resolution():
     with pytest.raises(ConfigError, match="use process=cosine or trig"):
         make("shifted_cosine", Spec((2,)))
-
-
-# --- a part of a path ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_a_cut_path_is_the_path_up_to_there(path):
-    process = make(path)
-    cut = Cut(process, 0.7)
-    t, end = torch.linspace(0.01, 1, 34, dtype=torch.float64), cut.end
-    assert end == 0.7
-    a, b, da, db = process.coefficients(0.7 * t)
-    torch.testing.assert_close(cut.coefficients(t), (a, b, da * 0.7, db * 0.7))
-    torch.testing.assert_close(cut.sigma(t), b / a)
-    torch.testing.assert_close(cut.time(b / a), t)
-    torch.testing.assert_close(cut.told(t), process.told(0.7 * t))
-    torch.testing.assert_close(cut.seen(t), process.seen(0.7 * t))
-    assert cut.time(process.sigma(at(0.9))).item() == 1
-    assert cut.steps == (None if process.steps is None else round(0.7 * process.steps))
-
-
-def test_a_discrete_path_is_cut_at_one_of_its_levels():
-    cut = Cut(make("vp"), 0.12345)
-    assert (cut.steps, cut.end) == (123, 0.123)
-    assert Cut(make("vp"), 1e-9).steps == 1
-
-
-@pytest.mark.parametrize("end", [0.0, -0.5, 1.5, math.nan])
-def test_a_path_is_cut_inside(end):
-    with pytest.raises(ValueError, match="cut at a time in"):
-        Cut(make("linear"), end)

@@ -121,7 +121,7 @@ def test_evaluations_are_counted(name, keys, evaluations, scale):
         calls.append(len(x))
         return Gaussian(process)(x, t)
 
-    solver = PathSolver(sampler(name, **keys), ClassifierFree(scale=scale), process)
+    solver = PathSolver(sampler(name, **keys), ClassifierFree(scale=scale, interval=None), process)
     for n in (3, 1):
         noise, y = SampleNoise(0, range(n), "cpu"), torch.zeros(n, dtype=torch.long)
         solver(field, noise.normal(2), y, noise)

@@ -93,7 +93,7 @@ def test_evaluations_are_counted_also_where_batches_differ(ode):
         rows.append(len(x))
         return Gaussian(process)(x, t)
 
-    solver = PathSolver(sampler("rk45"), ClassifierFree(scale=2.0), process)
+    solver = PathSolver(sampler("rk45"), ClassifierFree(scale=2.0, interval=None), process)
     for n in (3, 1):
         noise = SampleNoise(0, range(n), "cpu")
         solver(field, noise.normal(2), torch.zeros(n, dtype=torch.long), noise)

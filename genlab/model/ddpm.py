@@ -81,7 +81,7 @@ class DDPM(PathModel):
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """[] L_simple; with a learned variance L, and L_simple and L_vlb (bits a number) apart."""
         asked = self.ask(batch)
-        simple = asked.error.mean()
+        simple = asked.error
         if self.back is None:
             return simple
         bound = self.bits(asked).mean() * self.back.shape[1]
@@ -91,17 +91,19 @@ class DDPM(PathModel):
         """[B] term of L_vlb of the step back from t, in bits a number of x."""
         i = (asked.t * self.back.shape[1]).round().long()
         alpha, beta = read(self.predict, *asked.path, self.sd)
-        c, d, small, large, alpha, beta = self._over(
-            asked.x0, *self.back.index_select(1, i - 1), alpha, beta
+        x0, eps = asked.x0, asked.eps
+        a, b, c, d, small, large, alpha, beta = self._over(
+            x0, *asked.path[:2], *self.back.index_select(1, i - 1), alpha, beta
         )
-        estimate = alpha * asked.x + beta * self.predicted(asked.out).detach()
+        x = a * x0 + b * eps
+        estimate = alpha * x + beta * asked.guess.detach()
         log = small.lerp(large, self._share(asked.out))
-        mean = c * estimate + d * asked.x
-        step = divergence(c * asked.x0 + d * asked.x, small, mean, log)
-        if self.codec.logdet(asked.x0) is None:
-            last = decoder(asked.x0, mean, log)
+        mean = c * estimate + d * x
+        step = divergence(c * x0 + d * x, small, mean, log)
+        if self.codec.logdet(x0) is None:
+            last = decoder(x0, mean, log)
         else:
-            last = 0.5 * (log + (asked.x0 - mean).square() * (-log).exp() + math.log(2 * math.pi))
+            last = 0.5 * (log + (x0 - mean).square() * (-log).exp() + math.log(2 * math.pi))
         first, kl = (part.flatten(1).mean(1) for part in (last, step))
         return torch.where(i == 1, first, kl) / math.log(2)
 

@@ -74,9 +74,10 @@ class EDM(PathModel):
         """[] mean weighted squared error; with `uncertainty` also that error as `error`."""
         asked = self.ask(batch)
         if self.uncertainty is None:
-            return asked.error.mean()
+            return asked.error
         u = self.uncertainty(asked.path[1] / asked.path[0])
-        return (asked.error * (-u).exp() + u).mean(), {"error": asked.error.detach().mean()}
+        errors = asked.errors
+        return (errors * (-u).exp() + u).mean(), {"error": errors.detach().mean()}
 
 
 class Uncertainty(nn.Module):

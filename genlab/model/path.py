@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.contract import Batch, Model, Noise, Process, Solver, Spec
@@ -26,14 +27,29 @@ The noise alone tells nothing of the datum where a = 0. DDPM's path ends at 157.
 
 
 class Asked(NamedTuple):
-    """What a batch asks of the network, and how far off the answer is."""
+    """What a batch asks of the network, and what it says."""
 
     t: Tensor  # [B]
     path: tuple[Tensor, ...]  # a, b, da/dt, db/dt there, each [B] float64
     x0: Tensor  # [B, *S] the data
-    x: Tensor  # [B, *S] what was made of them at t
+    eps: Tensor  # [B, *S] the noise each is led to
+    target: Tensor  # [B, *S] p x0 + q eps
     out: Tensor  # [B, ...] float32, of the network
-    error: Tensor  # [B] weighted, the mean over the numbers of x
+    guess: Tensor  # [B, *S] the prediction in it
+    weight: Tensor | None  # [B] float32 of the squared errors, None where all are 1
+
+    @property
+    def error(self) -> Tensor:
+        """[] mean weighted squared error, per number of x."""
+        if self.weight is None:
+            return F.mse_loss(self.guess, self.target)
+        return self.errors.mean()
+
+    @property
+    def errors(self) -> Tensor:
+        """[B] of each datum."""
+        each = F.mse_loss(self.guess, self.target, reduction="none").flatten(1).mean(1)
+        return each if self.weight is None else each * self.weight
 
 
 class PathModel(Model):
@@ -112,7 +128,7 @@ class PathModel(Model):
 
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """[] mean weighted squared error of the prediction, per number of x."""
-        return self.ask(batch).error.mean()
+        return self.ask(batch).error
 
     def ask(self, batch: Batch) -> Asked:
         """One evaluation of the network at a time of each datum."""
@@ -122,12 +138,13 @@ class PathModel(Model):
         path = self.process.coefficients(t)
         p, q = aim(self.predict, *path, self.sd)
         a, b, p, q, seen = self._over(x0, *path[:2], p, q, self.seen(t))
-        x = a * x0 + b * eps
-        out = self.net(seen * x, self._told(t, x0), y).float()
-        error = (self.predicted(out) - (p * x0 + q * eps)).square().flatten(1).mean(1)
+        x = torch.addcmul(seen * a * x0, seen * b, eps)
+        out = self.net(x, self._told(t, x0), y).float()
+        target = torch.addcmul(p * x0, q, eps)
+        weight = None
         if self.weight != "uniform":
-            error = error * weigh(self.weight, self.predict, *path, self.sd).to(error.dtype)
-        return Asked(t, path, x0, x, out, error)
+            weight = weigh(self.weight, self.predict, *path, self.sd).to(x0.dtype)
+        return Asked(t, path, x0, eps, target, out, self.predicted(out), weight)
 
     def dropped(self, batch: Batch) -> Tensor | None:
         """The labels [B], each hidden (-1) with probability `label_dropout`."""

@@ -142,10 +142,17 @@ class Model(nn.Module):
         yield Update(loss, log=log)
 
     def end_step(self, optim: Mapping[str, Optimizer]) -> None:
-        """Runs once, without gradients, when all players have stepped; refreshes every Shadow."""
+        """Runs once, without gradients, when all players have stepped; refreshes every Shadow.
+
+        Networks that have a `settle` are asked first: what a step did to their weights ends here.
+        """
         if not hasattr(self, "_shadows"):
-            # a tuple, found once: walking all modules would cost more than the update
+            # tuples, found once: walking all modules would cost more than the update
             self._shadows = tuple(m for m in self.modules() if isinstance(m, Shadow))
+            found = (getattr(m, "settle", None) for m in self.children())
+            self._settle: tuple[Callable[[], None], ...] = tuple(s for s in found if s)
+        for settle in self._settle:
+            settle()
         for shadow in self._shadows:
             shadow.update(self.clock.images, self.clock.drawn)
 

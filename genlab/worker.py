@@ -176,6 +176,9 @@ class Worker:
         """Runs to the end of the schedule; returns 0."""
         self.say(f"{self.run.path}")
         self.say(self.built.hardware.describe())
+        for network in self.model.children():
+            for note in getattr(network, "notes", ()):
+                self.say(note)
         if not any(rate for p in self.trainer.players.values() for rate in p.rates):
             self.say("optimizer.lr=0: nothing will be learned")
         if self.clock.images >= self.total:

@@ -164,7 +164,15 @@ def randomized(net):
 
 @pytest.mark.parametrize("position", ["sincos", "rope"])
 def test_dit_is_the_same(position):
-    sizes = {"patch": 2, "width": 16, "depth": 2, "head_width": 8, "mlp": 2, "embedding": 8}
+    sizes = {
+        "patch": 2,
+        "width": 16,
+        "depth": 2,
+        "head_width": 8,
+        "mlp": 2,
+        "embedding": 8,
+        "outputs": 1,
+    }
     net = DiT(Spec((1, 12, 12), 3), **sizes, position=position, qk_norm=True, dropout=0.0)
     x, t, y = torch.randn(2, 1, 12, 12), torch.rand(2), torch.tensor([0, -1])
     assert_alike(trained(randomized(net), lambda net: net(x, t, y).square().mean()))

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from genlab.build import build
 from genlab.contract import Spec
-from genlab.network.dit import patchify, unpatchify
 from genlab.nn.attention import Attends
+from genlab.nn.patch import patchify, unpatchify
 
 KINDS = [
     {},

@@ -20,14 +20,24 @@ from genlab.nn.norm import GroupNorm
 
 tiny_unet = partial(
     UNet,
+    patch=1,
     width=8,
     mults=[1, 2],
     blocks=1,
     skip_inputs=False,
+    resample="conv",
+    pyramid="none",
     attention=[4],
+    attention_up="all",
     head_width=8,
     embedding=16,
+    frequencies=None,
+    embed="sinusoids",
+    modulation="scale_shift",
+    skip_scale=1.0,
+    init="torch",
     dropout=0.0,
+    outputs=1,
 )
 tiny_dit = partial(
     DiT,
@@ -40,6 +50,7 @@ tiny_dit = partial(
     qk_norm=False,
     embedding=16,
     dropout=0.0,
+    outputs=1,
 )
 tiny_mlp = partial(MLP, width=16, depth=2, embedding=8)
 FIELDS = [
@@ -76,6 +87,24 @@ def test_a_field_starts_at_zero_and_every_weight_learns(make, shape):
     for name, p in net.named_parameters():
         assert p.grad is not None, name
         assert p.grad.any(), name
+
+
+@pytest.mark.parametrize(("make", "shape"), [(tiny_unet, (3, 8, 8)), (tiny_dit, (3, 8, 12))])
+def test_the_second_outputs_stand_behind_the_first_and_are_their_own(make, shape):
+    one, two = awake(make(Spec(shape, 3))).eval(), make(Spec(shape, 3), outputs=2).eval()
+    x, t, y = inputs(shape)
+    assert two(x, t, y).shape == (len(x), 2 * shape[0], *shape[1:])
+    theirs = one.state_dict()
+    for name, p in two.state_dict().items():  # the head of one output, and zeros behind it
+        same = p.shape == theirs[name].shape
+        if not same and make is tiny_dit:  # of a token: pixel by pixel, each with its channels
+            p, part = p.unflatten(0, (4, 6)), theirs[name].unflatten(0, (4, 3))
+            p[:, :3] = part
+        else:
+            p[: len(theirs[name])] = theirs[name]
+    first, second = two(x, t, y).chunk(2, 1)
+    torch.testing.assert_close(first, one(x, t, y))
+    assert not second.any()
 
 
 @pytest.mark.parametrize(("make", "shape"), FIELDS)
@@ -328,6 +357,14 @@ dcgan_d = partial(DCGANDiscriminator, width=2, norm="batch")
         (tiny_unet, (2,), "network=mlp and codec=points"),
         (tiny_unet, (1, 9, 9), "mults at most 1 entries"),
         (partial(tiny_unet, mults=[1, 1, 1, 1]), (1, 28, 28), "mults at most 3 entries"),
+        (partial(tiny_unet, patch=3), (1, 8, 8), "patch may be 1, 2, 4, 8"),
+        (
+            partial(tiny_unet, patch=2, mults=[1, 1, 1, 1]),
+            (1, 8, 8),
+            "4x4 patches can be halved 2",
+        ),
+        (partial(tiny_unet, blocks=[1, 1, 1]), (1, 8, 8), "blocks has 3 entries and mults 2"),
+        (partial(tiny_unet, dropout=[0.1]), (1, 8, 8), "dropout has 1 entries and mults 2"),
         (partial(tiny_unet, head_width=5), (1, 8, 8), "head_width"),
         (partial(tiny_unet, embedding=7), (1, 8, 8), "even"),
         (dcgan_g, (2,), "network=mlp_gan and codec=points"),

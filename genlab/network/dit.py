@@ -11,27 +11,14 @@ from genlab.contract import Spec
 from genlab.nn.attention import SelfAttention
 from genlab.nn.embed import Condition
 from genlab.nn.norm import LayerNorm
+from genlab.nn.patch import narrow, patchify, unpatchify
 from genlab.nn.position import LearnedPositions, grid, sincos
 from genlab.nn.rotary import Rotary
 from genlab.nn.transformer import MLP, AdaLNBlock
 from genlab.registry import register
 from genlab.schema import Count, Fraction, Positive
 
-__all__ = ["DiT", "patchify", "unpatchify"]
-
-
-def patchify(x: Tensor, patch: int) -> Tensor:
-    """x [B, C, H, W] -> [B, (H/p) (W/p), p p C], a token a patch, row by row."""
-    rows, columns = (side // patch for side in x.shape[2:])
-    x = x.permute(0, 2, 3, 1).unflatten(2, (columns, patch)).unflatten(1, (rows, patch))
-    return x.transpose(2, 3).reshape(len(x), rows * columns, -1)
-
-
-def unpatchify(tokens: Tensor, patch: int, height: int, width: int) -> Tensor:
-    """tokens [B, (H/p) (W/p), p p C] -> [B, C, H, W]: the inverse of `patchify`."""
-    rows, columns = height // patch, width // patch
-    x = tokens.view(len(tokens), rows, columns, patch, patch, -1).transpose(2, 3)
-    return x.reshape(len(tokens), height, width, -1).permute(0, 3, 1, 2)
+__all__ = ["DiT"]
 
 
 @register("dit")
@@ -59,7 +46,7 @@ class DiT(nn.Module):
         qk_norm: bool,
         embedding: Count,
         dropout: Fraction,
-        outputs: Count,
+        outputs: Literal[1, 2],
     ) -> None:
         """spec: shape (C, H, W), labels K or None; the keys as in configs/network/dit.yaml."""
         super().__init__()
@@ -86,6 +73,7 @@ class DiT(nn.Module):
                 f"that is a multiple of 4, and {width} is not; use another or position=learned"
             )
         self.patch, self.size = patch, (size[0], size[1])
+        self.notes = narrow(patch, channels, width)
         places = grid(size[0] // patch, size[1] // patch)
         self.stem = nn.Linear(patch**2 * channels, width)
         self.learned = LearnedPositions(len(places), width) if position == "learned" else None
@@ -107,8 +95,7 @@ class DiT(nn.Module):
         )
         self.norm = LayerNorm(width, affine=False)
         self.modulation = nn.Linear(embedding, 2 * width)
-        self.outputs = outputs
-        self.head = nn.Linear(width, patch**2 * channels * outputs)
+        self.head = nn.Linear(width, patch**2 * outputs * channels)
         self._start()
 
     def _start(self) -> None:

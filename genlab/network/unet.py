@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,57 +12,15 @@ from genlab.contract import Spec
 from genlab.nn.attention import SelfAttention2d
 from genlab.nn.embed import Condition
 from genlab.nn.norm import GroupNorm
+from genlab.nn.patch import narrow
+from genlab.nn.resample import FIRDown
+from genlab.nn.residual import Block, Layer, Style, zero
 from genlab.registry import register
-from genlab.schema import Count, Fraction
+from genlab.schema import Count, Fraction, Positive
 
 __all__ = ["UNet"]
 
-
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-class _Block(nn.Module):
-    """Residual block whose second normalization is scaled and shifted by the condition.
-
-    skip(x) + conv(SiLU((1 + s) norm(conv(SiLU(norm(x)))) + b)),  (s, b) = W e
-
-    The second convolution starts at zero, so the block starts as its skip.
-    """
-
-    def __init__(self, inside: int, outside: int, embedding: int, dropout: float) -> None:
-        super().__init__()
-        self.norm1 = GroupNorm(inside)
-        self.conv1 = nn.Conv2d(inside, outside, 3, padding=1)
-        self.affine = nn.Linear(embedding, 2 * outside)
-        self.norm2 = GroupNorm(outside)
-        self.conv2 = _zero(nn.Conv2d(outside, outside, 3, padding=1))
-        self.skip = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
-        self.dropout = dropout
-
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """x [B, inside, H, W], e [B, E] -> [B, outside, H, W]."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = F.silu(self.norm2(h, *self.affine(e).chunk(2, dim=1)))
-        if self.dropout:
-            h = F.dropout(h, self.dropout, self.training)
-        return self.skip(x) + self.conv2(h)
-
-
-class _Layer(nn.Module):
-    """One residual block, and attention after it where asked."""
-
-    def __init__(
-        self, inside: int, outside: int, embedding: int, dropout: float, head_width: int | None
-    ) -> None:
-        super().__init__()
-        self.block = _Block(inside, outside, embedding, dropout)
-        self.attention = SelfAttention2d(outside, head_width) if head_width else nn.Identity()
-
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        return self.attention(self.block(x, e))
+QUIET = 1e-5  # what the last layer of a branch is multiplied by where it does not start at zero
 
 
 @register
@@ -68,93 +28,120 @@ class UNet(nn.Module):
     """U-Net with residual blocks, attention and skips, for fields of images.
 
     Levels of halving size; on each, `blocks` blocks on the way down and as many on the way up,
-    each of which is given the output of its mirror image. Upsampling changes the number of
-    channels before it doubles the size, which costs a quarter of the other order.
+    each of which is given the output of its mirror image. A convolution between two levels
+    (resample=conv) changes the number of channels before it doubles the size, which costs a
+    quarter of the other order; a block between them (block, fir) keeps it.
 
-    Reference: Ho et al. 2020, arXiv 2006.11239, appendix B; scale and shift by the condition:
-    Dhariwal and Nichol 2021, arXiv 2105.05233, section 3.
+    The keys make one network of several papers: DDPM (Ho et al. 2020, arXiv 2006.11239, appendix
+    B), ADM (Dhariwal and Nichol 2021, arXiv 2105.05233), DDPM++ and NCSN++ (Song et al. 2021,
+    arXiv 2011.13456, appendix H; as in Karras et al. 2022, arXiv 2206.00364, table 7).
     """
 
     def __init__(
         self,
         spec: Spec,
         *,
+        patch: Count,
         width: Count,
         mults: list[Count],
-        blocks: Count,
+        blocks: Count | list[Count],
         skip_inputs: bool,
+        resample: Literal["conv", "block", "fir"],
+        pyramid: Literal["none", "residual"],
         attention: list[Count],
+        attention_up: Literal["all", "last"],
         head_width: Count,
         embedding: Count,
-        dropout: Fraction,
-        outputs: Count,
+        frequencies: Count | None,
+        embed: Literal["sinusoids", "closed", "fourier"],
+        modulation: Literal["scale_shift", "shift"],
+        skip_scale: Positive,
+        init: Literal["torch", "xavier"],
+        dropout: Fraction | list[Fraction],
+        outputs: Literal[1, 2],
     ) -> None:
         """spec: shape (C, H, W), labels K or None; the keys as in configs/network/unet.yaml."""
         super().__init__()
-        if len(spec.shape) != 3:
-            raise ValueError(
-                f"unet takes images, not data of shape {list(spec.shape)}; use network=mlp and "
-                "codec=points (experiment=toy/flow_matching has both)"
-            )
-        channels, *size = spec.shape
-        halvings = len(mults) - 1
-        if any(s % 2**halvings for s in size):
-            fits = next(n for n in range(halvings, -1, -1) if not any(s % 2**n for s in size))
-            raise ValueError(
-                f"mults has {len(mults)} levels, which halve the image {halvings} times, and "
-                f"{size[0]}x{size[1]} pixels can be halved {fits} times: "
-                f"give mults at most {fits + 1} entries"
-            )
+        channels, size = _image(spec, patch, len(mults))
+        levels = len(mults)
+        widths, counts = [width * m for m in mults], _each("blocks", blocks, levels)
+        drops, sides = _each("dropout", dropout, levels), [max(size) >> n for n in range(levels)]
+        style = Style(embedding, modulation, skip_scale, resample == "fir")
 
-        def layer(inside: int, outside: int, side: int) -> _Layer:
-            attends = head_width if side in attention else None
-            return _Layer(inside, outside, embedding, dropout, attends)
+        def layer(inside: int, level: int, attends: bool = True) -> Layer:
+            width = head_width if attends and sides[level] in attention else None
+            return Layer(inside, widths[level], drops[level], style, width)
 
-        widths = [width * m for m in mults]
-        sides = [max(size) >> level for level in range(len(mults))]
-        self.condition = Condition(embedding, spec.classes)
-        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.condition = Condition(embedding, spec.classes, frequencies, embed)
+        self.stem = nn.Conv2d(patch**2 * channels, width, 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
-        self.skip_inputs = skip_inputs
+        self.pyramid = nn.ModuleList()
+        self.skip_inputs, self.patch, self.skip_scale = skip_inputs, patch, skip_scale
+        self.notes = narrow(patch, channels, width)
 
-        inside, skips = width, []
-        for level, (outside, side) in enumerate(zip(widths, sides, strict=True)):
-            skips.append([inside] * skip_inputs + [outside] * blocks)
-            layers = [layer(inside if i == 0 else outside, outside, side) for i in range(blocks)]
-            self.down.append(nn.ModuleList(layers))
+        inside, aside, skips = width, patch**2 * channels, []
+        for level, outside in enumerate(widths):
+            skips.append([inside] * skip_inputs + [outside] * counts[level])
+            self.down.append(
+                nn.ModuleList(
+                    layer(inside if i == 0 else outside, level) for i in range(counts[level])
+                )
+            )
             inside = outside
-            if level < halvings:
+            if level < levels - 1 and resample == "conv":
                 inside = widths[level + 1]
                 self.shrink.append(nn.Conv2d(outside, inside, 3, stride=2, padding=1))
+            elif level < levels - 1:
+                self.shrink.append(Block(outside, outside, drops[level + 1], style, "half"))
+            if level < levels - 1 and pyramid == "residual":
+                self.pyramid.append(FIRDown(aside, inside))
+                aside = inside
+        attends = head_width if attention else None
         self.middle = nn.ModuleList(
-            [
-                _Layer(inside, inside, embedding, dropout, head_width if attention else None),
-                _Layer(inside, inside, embedding, dropout, None),
-            ]
+            Layer(inside, inside, drops[-1], style, width) for width in (attends, None)
         )
-        for level in reversed(range(len(mults))):
-            outside = widths[level]
+        for level in reversed(range(levels)):
             layers = []
             for skip in reversed(skips[level]):
-                layers.append(layer(inside + skip, outside, sides[level]))
-                inside = outside
+                last = len(layers) == len(skips[level]) - 1
+                layers.append(layer(inside + skip, level, attention_up == "all" or last))
+                inside = widths[level]
             self.up.append(nn.ModuleList(layers))
-            if level > 0:
-                inside = widths[level - 1]
+            if level > 0 and resample == "conv":
+                outside, inside = inside, widths[level - 1]
                 self.grow.append(nn.Conv2d(outside, inside, 3, padding=1))
+            elif level > 0:
+                self.grow.append(Block(inside, inside, drops[level - 1], style, "double"))
         self.norm = GroupNorm(inside)
-        self.outputs = outputs
-        self.head = _zero(nn.Conv2d(inside, outputs * channels, 3, padding=1))
+        self.head = zero(nn.Conv2d(inside, patch**2 * outputs * channels, 3, padding=1))
+        if init == "xavier":
+            self._xavier()
+
+    def _xavier(self) -> None:
+        """Starting weights that keep the variance; those at the end of a branch are near zero."""
+        ends = [self.head]
+        for part in self.modules():
+            if isinstance(part, (nn.Conv2d, nn.Linear)):
+                nn.init.xavier_uniform_(part.weight)
+                nn.init.zeros_(part.bias)
+            if isinstance(part, (Block, SelfAttention2d)):
+                ends.append(part.conv2 if isinstance(part, Block) else part.out)
+        with torch.no_grad():
+            for end in ends:
+                end.weight.mul_(QUIET)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x [B, C, H, W], t [B] in [0, 1], y [B] or None -> [B, outputs C, H, W] float32."""
         e = self.condition(t, y)
+        x = F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x
         h = self._laid_out(self.stem(x))
         skips: list[Tensor] = []
         for level, layers in enumerate(self.down):
             if level:
-                h = self.shrink[level - 1](h)
+                h = _resized(self.shrink[level - 1], h, e)
+            if level and self.pyramid:
+                x = h = (self.pyramid[level - 1](x) + h) * self.skip_scale
             if self.skip_inputs:
                 skips.append(h)
             for layer in layers:
@@ -164,10 +151,11 @@ class UNet(nn.Module):
             h = layer(h, e)
         for level, layers in enumerate(self.up):
             if level:
-                h = F.interpolate(self.grow[level - 1](h), scale_factor=2.0, mode="nearest")
+                h = _resized(self.grow[level - 1], h, e)
             for layer in layers:
                 h = layer(torch.cat([h, skips.pop()], dim=1), e)
-        return self.head(F.silu(self.norm(h))).float()
+        out = self.head(F.silu(self.norm(h))).float()
+        return F.pixel_shuffle(out, self.patch) if self.patch > 1 else out
 
     def _laid_out(self, h: Tensor) -> Tensor:
         """h in the layout of the weights.
@@ -178,3 +166,47 @@ class UNet(nn.Module):
         if self.middle[0].block.conv1.weight.is_contiguous(memory_format=torch.channels_last):
             return h.contiguous(memory_format=torch.channels_last)
         return h
+
+
+def _resized(between: nn.Module, h: Tensor, e: Tensor) -> Tensor:
+    """h on the next level, by a block or a convolution, that with stride 1 is followed by more."""
+    if isinstance(between, Block):
+        return between(h, e)
+    h = between(h)
+    return h if between.stride == (2, 2) else F.interpolate(h, scale_factor=2.0, mode="nearest")
+
+
+def _image(spec: Spec, patch: int, levels: int) -> tuple[int, tuple[int, int]]:
+    """(channels, (rows, columns)) of patches; ValueError where the levels do not fit."""
+    if len(spec.shape) != 3:
+        raise ValueError(
+            f"unet takes images, not data of shape {list(spec.shape)}; use network=mlp and "
+            "codec=points (experiment=toy/flow_matching has both)"
+        )
+    channels, *size = spec.shape
+    if any(side % patch for side in size):
+        fits = [str(p) for p in range(1, min(size) + 1) if not any(s % p for s in size)]
+        raise ValueError(
+            f"{size[0]}x{size[1]} pixels cannot be cut into patches of {patch}x{patch}; "
+            f"patch may be {', '.join(fits)}"
+        )
+    rows, columns = size[0] // patch, size[1] // patch
+    halvings = levels - 1
+    if rows % 2**halvings or columns % 2**halvings:
+        fit = next(n for n in range(halvings, -1, -1) if not (rows % 2**n or columns % 2**n))
+        raise ValueError(
+            f"mults has {levels} levels, which halve the image {halvings} times, and "
+            f"{rows}x{columns} {'pixels' if patch == 1 else 'patches'} can be halved {fit} times: "
+            f"give mults at most {fit + 1} entries"
+        )
+    return channels, (rows, columns)
+
+
+def _each(key: str, value: Any, levels: int) -> list[Any]:
+    """A value for each level, from one or from a list of them."""
+    values = value if isinstance(value, list) else [value] * levels
+    if len(values) != levels:
+        raise ValueError(
+            f"{key} has {len(values)} entries and mults {levels}: give one number or one a level"
+        )
+    return values

@@ -179,9 +179,10 @@ class SelfAttention2d(SelfAttention):
     Reference: Ho et al. 2020, arXiv 2006.11239, appendix B.
     """
 
-    def __init__(self, channels: int, head_width: int) -> None:
-        """channels: C; head_width: D, has to divide C."""
+    def __init__(self, channels: int, head_width: int, skip_scale: float = 1.0) -> None:
+        """channels: C; head_width: D, has to divide C; skip_scale: of the sum with x."""
         super().__init__(channels, head_width)
+        self.skip_scale = skip_scale
         qkv, out = self.qkv, self.out
         del self.qkv, self.out  # optimizers of checkpoints know parameters by their order
         self.norm, self.qkv, self.out = GroupNorm(channels), qkv, out
@@ -192,4 +193,5 @@ class SelfAttention2d(SelfAttention):
         """x [B, C, H, W] -> [B, C, H, W]."""
         tokens = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # [B, T, C]
         mixed = super().forward(tokens).unflatten(1, x.shape[2:])
-        return x + mixed.permute(0, 3, 1, 2)
+        x = x + mixed.permute(0, 3, 1, 2)
+        return x if self.skip_scale == 1 else x * self.skip_scale

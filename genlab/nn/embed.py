@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Condition", "LabelEmbedding", "sinusoids"]
+__all__ = ["Condition", "Fourier", "LabelEmbedding", "sinusoids"]
 
 
-def sinusoids(t: Tensor, width: int) -> Tensor:
+def sinusoids(t: Tensor, width: int, closed: bool = False) -> Tensor:
     """Cosines and sines of a time at geometric frequencies.
 
     [cos(1000 t w_i), sin(1000 t w_i)],  w_i = 10000^(-i / (width/2)),  i = 0 .. width/2 - 1
 
     t [B] in [0, 1] -> [B, width] float32; width is even. The factor brings t to the 1000 steps
-    the frequencies were chosen for.
+    the frequencies were chosen for. closed: i / (width/2 - 1), so that the last one is 1/10000.
 
     Reference: Vaswani et al. 2017, arXiv 1706.03762, section 3.5; Ho et al. 2020, arXiv
     2006.11239, appendix B.
     """
     half = width // 2
-    powers = torch.arange(half, device=t.device, dtype=torch.float32) / half
+    powers = torch.arange(half, device=t.device, dtype=torch.float32) / (half - closed)
     angles = 1000 * t.float()[:, None] * torch.exp(-math.log(10000) * powers)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class Fourier(nn.Module):
+    """Cosines and sines of a time at random frequencies.
+
+    [cos(2 pi f_i 1000 t), sin(2 pi f_i 1000 t)],  f_i ~ N(0, scale^2), drawn once
+
+    1000 t is what a path tells a network: on `edm`, ln(sigma) / 4.
+
+    Reference: Tancik et al. 2020, arXiv 2006.10739; Song et al. 2021, arXiv 2011.13456, app. C.1.
+    """
+
+    def __init__(self, width: int, scale: float = 16.0) -> None:
+        """width: of the result, even."""
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(width // 2) * scale)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t [B] -> [B, width] float32."""
+        angles = 2000 * math.pi * t.float()[:, None] * self.frequencies
+        return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class LabelEmbedding(nn.Embedding):
@@ -47,24 +69,37 @@ class LabelEmbedding(nn.Embedding):
 class Condition(nn.Module):
     """What a field network knows beside x: an embedding of the time and of the label.
 
-    e = SiLU(W2 SiLU(W1 sinusoids(t)) + label(y))
+    e = SiLU(W2 SiLU(W1 embed(t)) + label(y))
 
     Reference: Dhariwal and Nichol 2021, arXiv 2105.05233, appendix A.
     """
 
-    def __init__(self, width: int, classes: int | None) -> None:
-        """width: of the embedding, even; classes: K, None without labels."""
+    def __init__(
+        self,
+        width: int,
+        classes: int | None,
+        frequencies: int | None = None,
+        embed: Literal["sinusoids", "closed", "fourier"] = "sinusoids",
+    ) -> None:
+        """width: of the embedding; classes: K, None without labels.
+
+        frequencies: cosines and sines of the time, an even number, None for `width`. embed: which;
+        closed: sinusoids down to the last frequency. Raises ValueError for odd numbers of them.
+        """
         super().__init__()
-        if width % 2:
-            raise ValueError(f"the embedding width is even, not {width}")
-        self.width = width
-        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        count = width if frequencies is None else frequencies
+        if count % 2 or (embed == "closed" and count < 4):
+            raise ValueError(f"the embedding width is even, not {count}")
+        self.count, self.closed = count, embed == "closed"
+        self.time = nn.Sequential(nn.Linear(count, width), nn.SiLU(), nn.Linear(width, width))
         self.label = LabelEmbedding(classes, width) if classes is not None else None
         self.act = nn.SiLU()
+        self.fourier = Fourier(count) if embed == "fourier" else None
 
     def forward(self, t: Tensor, y: Tensor | None) -> Tensor:
         """t [B] in [0, 1], y [B] or None -> [B, width]."""
-        e = self.time(sinusoids(t, self.width))
+        waves = self.fourier(t) if self.fourier else sinusoids(t, self.count, self.closed)
+        e = self.time(waves)
         if self.label is not None:
             e = e + self.label(y, len(t))
         return self.act(e)

@@ -1,0 +1,37 @@
+"""A learning rate that falls with the root of the images seen."""
+
+from __future__ import annotations
+
+import math
+
+from genlab.registry import register
+from genlab.schema import Count, Natural
+
+__all__ = ["InverseSqrt"]
+
+
+@register
+class InverseSqrt:
+    """Linear warm-up times the inverse root of the images drawn, from `reference` images on.
+
+    factor = min(n / warmup, 1) / sqrt(max(n / reference, 1)), n images
+
+    For weights of fixed length (network=unet_mp), which do not slow down by growing. The length
+    of the run is no part of it, so that a run can be made longer at any time.
+
+    Reference: Karras et al. 2024, arXiv 2312.02696, section 2.5 and eq. 67; Kingma and Ba 2015,
+    arXiv 1412.6980, section 4 (1 / sqrt(t)).
+    """
+
+    def __init__(self, *, images: Count, batch: Count, warmup: Natural, reference: Count) -> None:
+        if batch > images:
+            raise ValueError(
+                f"a run of images={images} is shorter than one batch={batch}; "
+                "raise schedule.images or lower schedule.batch"
+            )
+        self.images, self.batch, self.warmup, self.reference = images, batch, warmup, reference
+
+    def __call__(self, images: int) -> float:
+        """Multiplier of the base learning rate when `images` images have been drawn."""
+        risen = min(1.0, (images + self.batch) / self.warmup) if self.warmup else 1.0
+        return risen / math.sqrt(max(images / self.reference, 1.0))

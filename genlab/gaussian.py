@@ -199,8 +199,8 @@ def read(
             square = a.square() + b.square()
             return a / square, -b / square.sqrt()
         case "velocity":
-            w = a * db - b * da
-            return db / w, -b / w
+            # alpha = b' / W, also where b' is inf, as at the datum of paths with b = sqrt(1 - a^2)
+            return 1 / (a - b * (da / db)), -b / (a * db - b * da)
         case "score":
             return 1 / a, b / a
         case "F":

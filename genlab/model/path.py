@@ -22,7 +22,8 @@ FIRST = 1e-5
 LOUDEST = 200.0
 """Where a path that loses its datum ends for a prediction of noise, as sigma.
 
-The noise alone tells nothing of the datum where a = 0. DDPM's path ends at 157.
+x0 = (x_t - b eps) / a: the noise tells nothing of the datum where a = 0, and little before. DDPM's
+path ends at 157. One that keeps its datum, a = 1, errs at sigma as x_t does, and is left whole.
 """
 
 
@@ -200,6 +201,6 @@ def _usable(process: Process, predict: Predict) -> Process:
     if predict not in ("eps", "score"):
         return process
     end, loudest = torch.tensor([[1.0], [LOUDEST]], dtype=torch.float64, device="cpu")
-    if math.isfinite(process.sigma(end).item()):
+    if process.coefficients(end)[0].item() >= 1 / LOUDEST:
         return process
     return Cut(process, process.time(loudest).item())

@@ -22,17 +22,20 @@ class VarianceExploding(Path):
 
     So uniform times are NCSN's ladder of noise levels. At t = 0 there is still the noise
     sigma_min; samplers end with the estimate of the datum behind it. A network sees
-    x_t / sqrt(1 + sigma^2) and is told ln(sigma / 2).
+    x_t / sqrt(sd^2 + sigma^2), in the papers x_t itself, and is told ln(sigma / 2).
 
     Reference: Song and Ermon 2019, arXiv 1907.05600, section 4; Song et al. 2020, arXiv
     2011.13456, section 3.4 and appendix C.
     """
 
-    def __init__(self, *, sigma_min: Positive, sigma_max: Positive) -> None:
-        """sigma_min < sigma_max: the noise at t = 0 and t = 1, in units of the data."""
+    def __init__(self, *, sigma_min: Positive, sigma_max: Positive, sd: Positive | None) -> None:
+        """sigma_min < sigma_max: the noise at t = 0 and t = 1; sd: deviation of the data.
+
+        With sd None a network sees x_t. Raises ValueError.
+        """
         if sigma_min >= sigma_max:
             raise ValueError(f"sigma_min={sigma_min:g} must be below sigma_max={sigma_max:g}")
-        self.sigma_min, self.rate = sigma_min, math.log(sigma_max / sigma_min)
+        self.sigma_min, self.rate, self.sd = sigma_min, math.log(sigma_max / sigma_min), sd
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """t [B] in [0, 1] -> (a, b, da/dt, db/dt), each [B] float64."""
@@ -49,5 +52,7 @@ class VarianceExploding(Path):
         return (self.sigma(t) / 2).log() / 1000
 
     def seen(self, t: Tensor) -> Tensor:
-        """t [B] -> 1 / sqrt(1 + sigma^2) [B] float64."""
-        return (1 + self.sigma(t).square()).rsqrt()
+        """t [B] -> 1 / sqrt(sd^2 + sigma^2) [B] float64."""
+        if self.sd is None:
+            return super().seen(t)
+        return (self.sd**2 + self.sigma(t).square()).rsqrt()

@@ -34,5 +34,5 @@ clean: ## the environment and what tools left; runs in outputs/ stay
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genlab needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev,sweep,track]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev,sweep,track,ode]"
 	touch $@

@@ -170,15 +170,15 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         model: Model = make(
             "model", config["model"], spec=spec, process=process, codec=codec, **networks
         )
+    solver = PathSolver(sampler, guidance, getattr(model, "process", None), through)
     if model is not None:
-        problems += _misfits(config, model)
+        problems += _misfits(config, model, solver, spec)
         try:
             make_optimizers(config, model)  # player names and values, before anything is made
         except ConfigError as e:
             problems.extend(e.problems)
     if problems:
         raise ConfigError(*problems)
-    solver = PathSolver(sampler, guidance, getattr(model, "process", None), through)
     if meta:
         hardware.check_training(model)
     else:
@@ -215,15 +215,20 @@ def _through(
     return make("process", node, "sampler.through", spec=spec)
 
 
-def _misfits(config: Mapping[str, Any], model: Model) -> list[str]:
+def _misfits(config: Mapping[str, Any], model: Model, solver: PathSolver, spec: Spec) -> list[str]:
     """What the sampler and guidance cannot do with this model."""
     name, denoises = config["sampler"]["name"], isinstance(model, Denoises)
     which, problems = config["model"]["name"], []
     if denoises and name == "one_step":
         problems.append(
-            f"sampler=one_step cannot follow the path of model {which!r}; "
-            "use sampler=heun or euler"
+            f"sampler=one_step cannot follow the path of model {which!r}; use sampler=heun or "
+            f"another of {', '.join(n for n in registry.names('sampler') if n != name)}"
         )
+    if denoises and name != "one_step":
+        try:
+            solver.check(spec)
+        except ConfigError as e:
+            problems += e.problems
     if not denoises and name != "one_step":
         problems.append(
             f"sampler={name} needs a model that denoises; {which!r} draws its "

@@ -200,11 +200,11 @@ def _apart(judged: Spec, real: Spec, which: str) -> str:
     )
 
 
-def _evaluations(built: Built) -> int:
+def _evaluations(built: Built) -> int | float:
     """Network evaluations a sample costs, counted on one."""
     if not isinstance(built.model, Denoises):
         return 1
-    built.solver.evaluations = 0
+    built.solver.recount()
     built.draw([0] if built.spec.classes else None, 0, [0])
     return built.solver.evaluations
 

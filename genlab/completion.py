@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 from genlab import catalog, overrides, registry
 from genlab.errors import ConfigError
+from genlab.schema import CHOICES
 
 __all__ = ["candidates", "script"]
 
@@ -164,4 +166,6 @@ def _values(key: str, primary: str, given: list[str], folders: list[Path]) -> li
     words = ["true", "false"] if "bool" in annotation else []
     if "Literal[" in annotation:
         words += re.findall(r"'([^']+)'", annotation)
+    for name in re.findall(r"\w+", annotation):
+        words += get_args(CHOICES.get(name))
     return words + (["null"] if "None" in annotation else [])

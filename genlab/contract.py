@@ -262,7 +262,8 @@ class Process(Protocol):
 class Sampler(Protocol):
     """Carries noise along a path to data, whatever the path and whatever was learned.
 
-    z is standard normal; the path starts at b(t) z, t the first time of the sampler.
+    z is standard normal; the path starts at b(t) z, t the first time of the sampler. One may have
+    `check(process, spec)`, which raises ConfigError before anything is trained or drawn.
     """
 
     def __call__(

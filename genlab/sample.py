@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -277,11 +276,11 @@ def main(words: Sequence[str]) -> int:
 
 def _write(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
     n, seed, weights = asked["n"], asked["seed"], asked["weights"]
-    loaded.built.solver.evaluations = 0
+    loaded.built.solver.recount()
     samples = loaded.sample(
         n, labels=asked["labels"], seed=seed, batch=asked["batch"], weights=weights
     )
-    evaluations = loaded.built.solver.evaluations // math.ceil(n / asked["batch"])
+    evaluations = loaded.built.solver.evaluations
     if asked["save"] == "npy" or (asked["save"] == "png" and samples.ndim == 2):
         np.save(folder / "samples.npy", samples, allow_pickle=False)
     elif asked["save"] == "png":

@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal, get_args
 from genlab.errors import ConfigError
 
 __all__ = [
+    "CHOICES",
     "Count",
     "Density",
     "Fraction",
+    "Grid",
     "Natural",
     "NonNegative",
     "Positive",
@@ -32,7 +34,10 @@ Natural = Annotated[int, ">= 0"]
 Predict = Literal["eps", "x0", "v", "velocity", "score", "F"]  # see gaussian.py
 Weight = Literal["uniform", "x0", "eps", "velocity", "edm", "min_snr", "likelihood"]
 Density = Literal["uniform", "lognormal", "logit_normal", "u_shape"]  # see model/path.py
-_CHOICES = {"Predict": Predict, "Weight": Weight, "Density": Density}
+Grid = Literal["uniform", "quadratic", "geometric", "karras"]  # see sampler/grid.py
+CHOICES = {"Predict": Predict, "Weight": Weight, "Density": Density, "Grid": Grid}
+"""Names of closed sets of words that members of several rooms or files take."""
+
 _ALIASES: dict[str, tuple[str, str, Callable[[float], bool]]] = {
     "Positive": ("float", "a finite number > 0", lambda v: v > 0),
     "NonNegative": ("float", "a finite number >= 0", lambda v: v >= 0),
@@ -97,8 +102,8 @@ def _choose(value: Any, options: list[Any]) -> Any:
 
 
 def _coerce_name(value: Any, name: str) -> Any:
-    if name in _CHOICES:
-        return _choose(value, list(get_args(_CHOICES[name])))
+    if name in CHOICES:
+        return _choose(value, list(get_args(CHOICES[name])))
     if name in _ALIASES:
         base, words, holds = _ALIASES[name]
         try:

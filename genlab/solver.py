@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from genlab.contract import Field, Guidance, Noise, Process, Sampler
+from genlab.contract import Field, Guidance, Noise, Process, Sampler, Spec
 from genlab.gaussian import part, switch
 
 __all__ = ["PathSolver"]
@@ -16,7 +16,6 @@ class PathSolver:
     """A sampler with its guidance and process bound: what a model calls to draw samples.
 
     temperature: of the starting noise; samplers without the key leave it at 1.
-    evaluations: network evaluations a sample has cost so far (a guided one counts twice).
     watch: called with every state x_t [B, *S] of the path, for an animation.
     """
 
@@ -31,16 +30,36 @@ class PathSolver:
         self.sampler, self.guidance, self.process = sampler, guidance, process
         self.through = through and process and part(through, process)
         self.temperature: float = getattr(sampler, "temperature", 1.0)
-        self.evaluations = 0
+        self.asked = self.drawn = 0  # rows that networks have seen, samples they were for
         self.watch: Callable[[Tensor], None] | None = None
+
+    @property
+    def evaluations(self) -> int | float:
+        """Network evaluations a sample has cost, on average since `recount`.
+
+        A guided one counts twice. All samples of a sampler cost the same, but for rk45's.
+        """
+        mean = self.asked / max(1, self.drawn)
+        return int(mean) if mean.is_integer() else round(mean, 2)
+
+    def recount(self) -> None:
+        """Counts evaluations from here on."""
+        self.asked = self.drawn = 0
+
+    def check(self, spec: Spec) -> None:
+        """Raises ConfigError where the sampler cannot follow the path, or not to such data."""
+        path = self.through or self.process
+        if path is not None and hasattr(self.sampler, "check"):
+            self.sampler.check(path, spec)
 
     def __call__(self, field: Field, z: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """z [B, *S] -> sample [B, *S]."""
         assert self.process is not None
         path = self.process
+        self.drawn += len(z)
 
         def counted(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-            self.evaluations += len(x) // len(z)
+            self.asked += len(x)
             return field(x, t, labels)
 
         followed: Field = counted

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Literal
 
 from torch import Tensor
 
 from genlab.contract import Noise, Process
 from genlab.registry import register
-from genlab.sampler.grid import grid
-from genlab.schema import Count, Positive
+from genlab.sampler.grid import Gridded
+from genlab.schema import Count, Grid, Positive
 
 __all__ = ["Euler"]
 
 
 @register
-class Euler:
+class Euler(Gridded):
     """Euler's method on the probability-flow ODE, in the time of the path.
 
     x <- x + h u(x, t),  u = a' x0 + b' eps,  h = t_next - t < 0
 
     Error O(1 / steps); exact where the velocity is constant along the path, which the linear
-    path of a single datum is. The last step gives the estimate of the datum. On the linear path
-    this is DDIM on the same noise levels; on others it is not.
+    path of a single datum is. The last step gives the estimate of the datum. On the linear and on
+    EDM's path this is DDIM on the same noise levels; on others it is not.
 
     Reference: Liu et al. 2022, arXiv 2209.03003, section 2.1.
     """
@@ -33,7 +32,7 @@ class Euler:
         self,
         *,
         steps: Count,
-        grid: Literal["uniform", "quadratic", "karras"] | list[float],
+        grid: Grid | list[Positive],
         span: list[Positive] | None,
         rho: Positive,
     ) -> None:
@@ -44,11 +43,11 @@ class Euler:
         self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
     ) -> Iterator[Tensor]:
         """steps + 1 states [B, *S], from the noise to the sample."""
-        path = grid(process, self.steps, self.grid, self.span, self.rho)
-        x, t = z * path[0].b, z.new_empty(len(z))
+        path, estimate = self.levels(process), self.estimate(field, z)
+        x = z * path[0].b
         yield x
         for here, there in pairwise(path):
-            x0 = field(x, t.fill_(here.t)).to(x.dtype)
+            x0 = estimate(x, here)
             if there.b:
                 h, p, q = there.t - here.t, *here.velocity
                 x = (x * (1 + h * p)).add_(x0, alpha=h * q)

@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 
-from genlab.contract import Process
+from genlab.contract import Process, Spec
 from genlab.errors import ConfigError
 from genlab.gaussian import Level, levels
 
-__all__ = ["grid"]
+__all__ = ["Gridded", "ends", "grid"]
 
 USUAL = (0.002, 80.0)
-"""Least and largest sigma of Karras' grid where nothing else is asked, as in his paper."""
+"""Least and largest sigma of grids in sigma where nothing else is asked, as in EDM's paper."""
+
+
+class Gridded:
+    """What the samplers that visit the levels of a grid share; the keys are those of `grid`."""
+
+    steps: int
+    grid: str | list[float]
+    span: list[float] | None
+    rho: float
+    clip = False  # True: estimates are kept in [-1, 1], as images are
+
+    def levels(self, process: Process) -> list[Level]:
+        """Falling levels with noise, and the datum."""
+        return grid(process, self.steps, self.grid, self.span, self.rho)
+
+    def check(self, process: Process, spec: Spec) -> None:
+        """Raises ConfigError where the path lacks the levels, or the data their bounds."""
+        self.levels(process)
+        if self.clip and len(spec.shape) != 3:
+            raise ConfigError(
+                "sampler.clip=true keeps estimates in [-1, 1], where images are, but these data "
+                "are points; use sampler.clip=false"
+            )
+
+    def estimate(
+        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor
+    ) -> Callable[[Tensor, Level], Tensor]:
+        """The field at a level: (x of the shape of z [B, *S], level) -> x0 [B, *S] of x's type."""
+        t = z.new_empty(len(z))
+
+        def estimated(x: Tensor, level: Level) -> Tensor:
+            x0 = field(x, t.fill_(level.t)).to(x.dtype)
+            return x0.clamp(-1, 1) if self.clip else x0
+
+        return estimated
 
 
 def grid(
@@ -25,25 +63,39 @@ def grid(
 ) -> list[Level]:
     """`steps` levels with noise, from the loudest to the quietest, and the datum.
 
-    kind: uniform: times equally spaced from 1; quadratic: their roots equally spaced; karras:
-    sigma^(1/rho) equally spaced; a list: these sigmas, falling. span: least and largest sigma,
-    None for the whole path (for karras .002 to 80, or what of it the path has).
+    kind: how they are spaced.
+
+        uniform    times equally, from 1
+        quadratic  roots of times equally
+        geometric  ln sigma equally
+        karras     sigma^(1/rho) equally (Karras et al. 2022, arXiv 2206.00364, eq. 5)
+        a list     these sigmas, falling, whatever `steps` is
+
+    span: least and largest sigma, None for the whole path (for geometric and karras .002 to 80, or
+    what of it the path has). A discrete path is visited at its own times, but for grids in sigma.
 
     Raises ConfigError where the path has no such levels.
     """
     if isinstance(kind, list):
         return _at(process, kind)
-    low, high = span or (None, None)
-    if kind == "karras":
-        start, end = _ends(process)
-        low = max(USUAL[0], start) if low is None else low
-        high = min(USUAL[1], end) if high is None else high
-        roots = torch.linspace(high ** (1 / rho), low ** (1 / rho), steps, dtype=torch.float64)
-        return _at(process, [high, *(roots[1:] ** rho).tolist()])
-    start, end = _times(process, low, high)
+    low, high = ends(process, span)
+    if kind in ("geometric", "karras"):
+        if span is None:
+            low, high = max(low, USUAL[0]), min(high, USUAL[1])
+        if kind == "karras":
+            roots = torch.linspace(high ** (1 / rho), low ** (1 / rho), steps, dtype=torch.float64)
+            sigmas = (roots**rho).tolist()
+        else:
+            sigmas = torch.logspace(
+                math.log10(high), math.log10(low), steps, dtype=torch.float64
+            ).tolist()
+        return _at(process, [high, *sigmas[1:-1], low][:steps])
+    start, end = 0.0, 1.0
+    if span is not None:
+        start, end = process.time(_float64(low, high)).tolist()
     power = 2 if kind == "quadratic" else 1
     # a path that gets to the datum by itself does so in the last step, past the last noisy level
-    reaches = low is None and _ends(process)[0] == 0
+    reaches = span is None and process.sigma(_float64(0.0)).item() == 0
     t = torch.linspace(
         end ** (1 / power), start ** (1 / power), steps + reaches, dtype=torch.float64
     )
@@ -59,14 +111,34 @@ def grid(
     return levels(process, [i / process.steps for i in whole])
 
 
-def _ends(process: Process) -> tuple[float, float]:
-    """Least and largest sigma of a path."""
-    first, last = process.sigma(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
-    return first, last
+def ends(process: Process, span: list[float] | None) -> tuple[float, float]:
+    """Least and largest sigma: those of `span`, or of the path, a discrete one's first level.
+
+    Raises ConfigError where the path does not have them.
+    """
+    if span is None:
+        first = 0.0 if process.steps is None else 1 / process.steps
+        low, high = process.sigma(_float64(first, 1.0)).tolist()
+        return low, high
+    if len(span) != 2 or span[0] >= span[1]:
+        raise ConfigError(
+            f"sampler.span={span} must be the least and the largest sigma, e.g. [.002,80]"
+        )
+    _inside(process, span)
+    return span[0], span[1]
 
 
-def _checked(process: Process, sigmas: list[float]) -> torch.Tensor:
-    first, last = _ends(process)
+def _at(process: Process, sigmas: list[float]) -> list[Level]:
+    if any(a <= b for a, b in pairwise(sigmas)) or not sigmas:
+        raise ConfigError(
+            f"sampler.grid={sigmas} must fall from the largest sigma to the least, e.g. [80,5,.1]"
+        )
+    _inside(process, sigmas)
+    return levels(process, process.time(_float64(*sigmas)).tolist())
+
+
+def _inside(process: Process, sigmas: list[float]) -> None:
+    first, last = ends(process, None)
     for sigma in sigmas:
         if not (sigma > 0 and first * (1 - 1e-9) <= sigma <= last * (1 + 1e-9)):
             raise ConfigError(
@@ -74,18 +146,7 @@ def _checked(process: Process, sigmas: list[float]) -> torch.Tensor:
                 f"{last:g}; change sampler.span or sampler.grid, or follow another path with "
                 "sampler.through"
             )
-    return torch.tensor(sigmas, dtype=torch.float64)
 
 
-def _times(process: Process, low: float | None, high: float | None) -> tuple[float, float]:
-    """The times of the least and largest sigma, 0 and 1 for None."""
-    ends = [v for v in (low, high) if v is not None]
-    found = process.time(_checked(process, ends)).tolist() if ends else []
-    start = found.pop(0) if low is not None else 0.0
-    return start, found[0] if found else 1.0
-
-
-def _at(process: Process, sigmas: list[float]) -> list[Level]:
-    if any(a <= b for a, b in pairwise(sigmas)) or not sigmas:
-        raise ConfigError(f"sampler.grid={sigmas} must fall from the largest sigma to the least")
-    return levels(process, process.time(_checked(process, sigmas)).tolist())
+def _float64(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)

@@ -30,6 +30,5 @@ class OneStep:
     ) -> Iterator[Tensor]:
         """Raises ConfigError: there is a field to integrate."""
         raise ConfigError(
-            "sampler=one_step cannot integrate the path of this model; "
-            "use sampler=euler or sampler=heun"
+            "sampler=one_step cannot integrate the path of this model; use sampler=heun"
         )

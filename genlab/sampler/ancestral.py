@@ -1,0 +1,88 @@
+"""The sampler of DDPM."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor
+
+from genlab.contract import Noise, Process
+from genlab.gaussian import Level
+from genlab.registry import register
+from genlab.sampler.grid import Gridded
+from genlab.schema import Count, Grid, Positive
+
+__all__ = ["Ancestral", "posterior"]
+
+
+@register
+class Ancestral(Gridded):
+    """Ancestral sampling: each level is drawn given the one before and the estimated datum.
+
+    x_s ~ q(x_s | x_t, x0)
+
+    The posterior of the Markov chain whose marginals the path has, between any two of its levels,
+    so steps of any stride on any path. The last step adds no noise: it gives the estimate of the
+    datum. With as many steps as DDPM's path has levels this is its algorithm 2.
+
+    Reference: Ho et al. 2020, arXiv 2006.11239, eq. 6, 7 and algorithm 2; strides: Nichol and
+    Dhariwal 2021, arXiv 2102.09672, section 4.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: Count,
+        grid: Grid | list[Positive],
+        span: list[Positive] | None,
+        rho: Positive,
+        variance: Literal["small", "large"],
+        clip: bool,
+    ) -> None:
+        """steps: network evaluations; grid, span, rho: see `sampler.grid`.
+
+        variance: see `posterior`; clip: keep the estimated datum in [-1, 1].
+        """
+        self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
+        self.variance: Literal["small", "large"] = variance
+        self.clip = clip
+
+    def __call__(
+        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
+    ) -> Iterator[Tensor]:
+        """steps + 1 states [B, *S], from the noise to the sample."""
+        path, estimate = self.levels(process), self.estimate(field, z)
+        x = z * path[0].b
+        yield x
+        for here, there in pairwise(path):
+            x0 = estimate(x, here)
+            if there.b:
+                p, q, c = posterior(here, there, self.variance)
+                x = (x * p).add_(x0, alpha=q).add_(noise.normal(*x.shape[1:]), alpha=c)
+            else:
+                x = x0
+            yield x
+
+
+def posterior(
+    here: Level, there: Level, variance: Literal["small", "large"]
+) -> tuple[float, float, float]:
+    """(p, q, c) of x_s = p x_t + q x0 + c z, with t = here and the quieter s = there.
+
+    alpha = a_t / a_s,  v = b_t^2 - alpha^2 b_s^2  (x_t given x_s is N(alpha x_s, v))
+    p = alpha b_s^2 / b_t^2,  q = a_s v / b_t^2,  c^2 = v b_s^2 / b_t^2 (small) or v (large)
+
+    The small variance is right for a known datum (then all of this is Bayes' rule), the large one
+    for standard normal data on a path that preserves variance. Large is for short steps: in a long
+    one v can exceed all the noise that level s has.
+    """
+    alpha, left = here.a / there.a, (there.b / here.b) ** 2
+    v = here.b**2 - (alpha * there.b) ** 2
+    return (
+        alpha * left,
+        there.a * v / here.b**2,
+        math.sqrt(v * left if variance == "small" else v),
+    )

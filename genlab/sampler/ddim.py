@@ -1,0 +1,67 @@
+"""The sampler between DDPM and an ODE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+from torch import Tensor
+
+from genlab.contract import Noise, Process
+from genlab.registry import register
+from genlab.sampler.ancestral import posterior
+from genlab.sampler.grid import Gridded
+from genlab.schema import Count, Fraction, Grid, Positive
+
+__all__ = ["DDIM"]
+
+
+@register
+class DDIM(Gridded):
+    """Denoising diffusion implicit models: the estimated noise is kept, or replaced in part.
+
+    x_s = a_s x0 + sqrt(b_s^2 - c^2) eps + c z,  eps = (x_t - a_t x0) / b_t,  z ~ N(0, 1)
+
+    c is eta times the deviation of DDPM's posterior, so that eta 1 is ancestral sampling with the
+    small variance. With eta 0 no noise is drawn, and on any path this is Euler's method in sigma:
+    d(x / a) = eps d(b / a). eps is that of the clipped datum.
+
+    Reference: Song et al. 2020, arXiv 2010.02502, eq. 12 and 16.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: Count,
+        grid: Grid | list[Positive],
+        span: list[Positive] | None,
+        rho: Positive,
+        eta: Fraction,
+        clip: bool,
+    ) -> None:
+        """steps: network evaluations; grid, span, rho: see `sampler.grid`.
+
+        eta: the part of the noise that is new; clip: keep the estimated datum in [-1, 1].
+        """
+        self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
+        self.eta, self.clip = eta, clip
+
+    def __call__(
+        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
+    ) -> Iterator[Tensor]:
+        """steps + 1 states [B, *S], from the noise to the sample."""
+        path, estimate = self.levels(process), self.estimate(field, z)
+        x = z * path[0].b
+        yield x
+        for here, there in pairwise(path):
+            x0 = estimate(x, here)
+            if there.b:
+                c = self.eta * posterior(here, there, "small")[2]
+                kept = math.sqrt(there.b**2 - c**2) / here.b
+                x = (x * kept).add_(x0, alpha=there.a - here.a * kept)
+                if c:
+                    x.add_(noise.normal(*x.shape[1:]), alpha=c)
+            else:
+                x = x0
+            yield x

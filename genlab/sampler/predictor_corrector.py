@@ -1,0 +1,86 @@
+"""The sampler of score SDEs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor
+
+from genlab.contract import Noise, Process
+from genlab.gaussian import Level
+from genlab.registry import register
+from genlab.sampler.ancestral import posterior
+from genlab.sampler.grid import Gridded
+from genlab.schema import Count, Grid, Natural, NonNegative, Positive
+
+__all__ = ["PredictorCorrector"]
+
+
+@register
+class PredictorCorrector(Gridded):
+    """Langevin steps at every level, then an ancestral step to the next.
+
+    corrector  x <- x + e s + sqrt(2 e) z,  e = 2 alpha (snr |z| / |s|)^2,  s = (a x0 - x) / b^2
+    predictor  x_s ~ q(x_s | x_t, x0)
+
+    alpha = a_t^2 / a_s^2 of the step that follows: 1 where variance explodes, 1 - beta where it is
+    preserved; where a = 0 noise is right as it is, and stays. The predictor with the large
+    variance is the reverse diffusion of the variance-exploding SDE, and to first order in the step
+    that of any other.
+
+    The norms are of one sample each and not means over the batch, so that an image depends on no
+    other. They must be over many numbers for the corrector to leave p(x_t) as it is: this sampler
+    is for images, not for points of the plane.
+
+    (corrections + 1) steps evaluations.
+
+    Reference: Song et al. 2020, arXiv 2011.13456, algorithms 2 to 5, appendix G.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: Count,
+        grid: Grid | list[Positive],
+        span: list[Positive] | None,
+        rho: Positive,
+        variance: Literal["small", "large"],
+        corrections: Natural,
+        snr: NonNegative,
+    ) -> None:
+        """steps, grid, span, rho: see `sampler.grid`; variance: of the predictor, see `posterior`.
+
+        corrections: Langevin steps a level; snr: of the signal to the noise in one.
+        """
+        self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
+        self.variance: Literal["small", "large"] = variance
+        self.corrections, self.snr = corrections, snr
+
+    def __call__(
+        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
+    ) -> Iterator[Tensor]:
+        """steps + 1 states [B, *S], from the noise to the sample."""
+        path, estimate = self.levels(process), self.estimate(field, z)
+        x = z * path[0].b
+        yield x
+        for here, there in pairwise(path):
+            for _ in range(self.corrections):
+                alpha = (here.a / there.a) ** 2
+                x = self.corrected(x, estimate(x, here), here, alpha, noise)
+            x0 = estimate(x, here)
+            if there.b:
+                p, q, c = posterior(here, there, self.variance)
+                x = (x * p).add_(x0, alpha=q).add_(noise.normal(*x.shape[1:]), alpha=c)
+            else:
+                x = x0
+            yield x
+
+    def corrected(self, x: Tensor, x0: Tensor, level: Level, alpha: float, noise: Noise) -> Tensor:
+        """x [B, *S] after one Langevin step at its level."""
+        score = x0.mul(level.a).sub_(x).div_(level.b**2)
+        z = noise.normal(*x.shape[1:]).to(x.dtype)
+        sizes = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)
+        e = (sizes * self.snr).square().mul(2 * alpha).view(-1, *[1] * (x.dim() - 1))
+        return x + e * score + (2 * e).sqrt() * z

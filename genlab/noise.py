@@ -65,9 +65,7 @@ class DrawNoise:
     def whole(self) -> DrawNoise:
         """The noise of the whole global batch, at the call where this one is."""
         every = slice(0, self._total)
-        out = DrawNoise(
-            self._seed, self._start, self._total, every, self._generator, self._shared
-        )
+        out = DrawNoise(self._seed, self._start, self._total, every, self._generator, self._shared)
         out._calls = self._calls
         return out
 

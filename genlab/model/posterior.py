@@ -37,12 +37,16 @@ def posterior(process: Process) -> Tensor:
     large = variance - r.square() * before
     small = large * before / variance
     small[0] = small[1]
-    return torch.stack([a[:-1] * large / variance, r * before / variance, small.log(), large.log()])
+    return torch.stack(
+        [a[:-1] * large / variance, r * before / variance, small.log(), large.log()]
+    )
 
 
 def divergence(mean: Tensor, log: Tensor, mean_p: Tensor, log_p: Tensor) -> Tensor:
     """KL(N(mean, e^log) || N(mean_p, e^log_p)) of each number, in nats."""
-    return 0.5 * (log_p - log + (log - log_p).exp() + (mean - mean_p).square() * (-log_p).exp() - 1)
+    return 0.5 * (
+        log_p - log + (log - log_p).exp() + (mean - mean_p).square() * (-log_p).exp() - 1
+    )
 
 
 def decoder(x: Tensor, mean: Tensor, log: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Models of Gaussian paths as tests want them: an answer that is given, and draws that are given."""
+"""Models of Gaussian paths as tests want them: with answers and draws that are given."""
 
 from __future__ import annotations
 

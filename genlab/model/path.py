@@ -87,8 +87,8 @@ class PathModel(Model):
         super().__init__()
         if (given := getattr(net, "outputs", 1)) != outputs:
             raise ValueError(
-                f"it needs a network with {outputs} output{'s' * (outputs > 1)} for each number of "
-                f"x, and this one has {given}: set network.net.outputs={outputs} (unet and dit "
+                f"it needs a network with {outputs} output{'s' * (outputs > 1)} for each number "
+                f"of x, and this one has {given}: set network.net.outputs={outputs} (unet and dit "
                 "have the key)"
             )
         self.net, self.spec, self.sd = net, spec, sd

@@ -20,7 +20,7 @@ __all__ = ["ScoreSDE"]
 class ScoreSDE(PathModel):
     """Regression of the score of a path, the gradient of log p(x_t).
 
-    score of x_t given x0 = -eps / b,  loss = E b^2 |s(x_t, t) + eps / b|^2 = E |net(x_t, t) + eps|^2
+    score of x_t given x0 = -eps / b,  loss = E b^2 |s(x_t, t) + eps / b|^2 = E |net + eps|^2
 
     The network gives b s, which has one size at all times. weight=likelihood has g^2 / 2 in the
     place of b^2, which with uniform times bounds the negative log-likelihood; g^2 = 2 a^2 sigma

@@ -77,12 +77,13 @@ class Noise(Protocol):
 
 
 class Batch(NamedTuple):
-    """One micro-batch on the device of the model."""
+    """One micro-batch on the device of the model; the noise of its whole is at the same call."""
 
     x: Tensor  # [B, *S] float32, model space (after Codec.encode)
     y: Tensor | None  # [B] int64 labels; None when unconditional, networks take -1 as no label
     noise: Noise  # all randomness a loss may use
     z: Tensor | None = None  # [B, *Z] paired noise; only coupling data fill it
+    whole: Callable[[], tuple[Batch, slice]] | None = None  # global batch, our rows; None: is this
 
 
 @dataclass
@@ -318,8 +319,7 @@ class Codec(Protocol):
 class Dataset(Protocol):
     """Stored data; `spec` is known before anything is read into memory.
 
-    One may have `flip` (mirror half of the training images) and `notes` (a dict of what happened
-    when it was read, which a run records).
+    One may have `flip` (mirror half of the training images) and `notes` (of its reading, a dict).
     """
 
     spec: Spec  # as stored; classes None when there are no labels

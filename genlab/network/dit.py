@@ -95,6 +95,7 @@ class DiT(nn.Module):
         )
         self.norm = LayerNorm(width, affine=False)
         self.modulation = nn.Linear(embedding, 2 * width)
+        self.outputs = outputs
         self.head = nn.Linear(width, patch**2 * outputs * channels)
         self._start()
 

@@ -117,6 +117,7 @@ class UNet(nn.Module):
             elif level > 0:
                 self.grow.append(Block(inside, inside, drops[level - 1], style, "double"))
         self.norm = GroupNorm(inside)
+        self.outputs = outputs
         self.head = zero(nn.Conv2d(inside, patch**2 * outputs * channels, 3, padding=1))
         if init == "xavier":
             self._xavier()

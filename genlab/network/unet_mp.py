@@ -143,6 +143,7 @@ class UNetMP(nn.Module):
             for _ in range(blocks + 1):
                 self.up.append(block(inside + skips.pop(), widths[level], level, False))
                 inside = widths[level]
+        self.outputs = outputs
         self.head = mp.Conv(inside, outputs * channels, 3)
         self.gain = nn.Parameter(torch.zeros(()))
 

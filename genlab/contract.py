@@ -83,6 +83,8 @@ class Batch(NamedTuple):
     y: Tensor | None  # [B] int64 labels; None when unconditional, networks take -1 as no label
     noise: Noise  # all randomness a loss may use
     z: Tensor | None = None  # [B, *Z] paired noise; only coupling data fill it
+    # the global batch, its noise at the same call, and our rows of it; None where it is this one
+    whole: Callable[[], tuple[Batch, slice]] | None = None
 
 
 @dataclass

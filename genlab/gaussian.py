@@ -166,19 +166,18 @@ def aim(
 
     sd: standard deviation of the data.
     """
-    zero, one = torch.zeros_like(a), torch.ones_like(a)
     match predict:
         case "eps":
-            return zero, one
+            return torch.zeros_like(a), torch.ones_like(a)
         case "x0":
-            return one, zero
+            return torch.ones_like(a), torch.zeros_like(a)
         case "v":
             root = torch.hypot(a, b)
             return -b / root, a / root
         case "velocity":
             return da, db
         case "score":
-            return zero, -one
+            return torch.zeros_like(a), -torch.ones_like(a)
         case "F":
             root = (a * sd).square().add(b.square()).sqrt() * sd
             return b / root, -a * sd**2 / root

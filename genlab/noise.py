@@ -62,6 +62,15 @@ class DrawNoise:
         """[n, *shape] float32 uniform on [0, 1)."""
         return self._draw(torch.rand, shape)
 
+    def whole(self) -> DrawNoise:
+        """The noise of the whole global batch, at the call where this one is."""
+        every = slice(0, self._total)
+        out = DrawNoise(
+            self._seed, self._start, self._total, every, self._generator, self._shared
+        )
+        out._calls = self._calls
+        return out
+
     def _draw(self, kind, shape: tuple[int, ...]) -> Tensor:  # noqa: ANN001 - torch.rand or randn
         call, self._calls = self._calls, self._calls + 1
         key = (self._start, call, kind, shape)

@@ -96,7 +96,11 @@ class Stream:
             u = u.contiguous(memory_format=self._format)
         x = self._codec.encode(u, noise)
         y = None if self._labels is None else self._labels.index_select(0, picked)
-        return Batch(x, y, noise)
+        every = slice(0, self.batch)
+        if rows == every:
+            return Batch(x, y, noise)
+        whole = lambda: (self._batch(start, every)._replace(noise=noise.whole()), rows)  # noqa: E731
+        return Batch(x, y, noise, whole=whole)
 
     def _mirrored(self, rows: Tensor, which: Tensor) -> Tensor:
         """Rows with the images of `which` mirrored; each is picked from both, a copy of memory."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from genlab.contract import Batch, Clock, Spec
+from genlab.gaussian import Path
 from genlab.model.flow_matching import FlowMatching
 from genlab.model.gan import GAN
 from genlab.noise import DrawNoise
@@ -33,7 +34,7 @@ def batch(n: int, *shape: int, labels: bool = True, z: Tensor | None = None) -> 
 # --- flow matching -------------------------------------------------------------------------------
 
 
-class Cosine:
+class Cosine(Path):
     """x_t = cos(pi t / 2) x0 + sin(pi t / 2) eps."""
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -56,7 +57,17 @@ class Recorder(nn.Module):
 
 def flow(process: object = None, dropout: float = 0.0, ema: float = 0.0) -> FlowMatching:
     return FlowMatching(
-        Recorder(), process or Linear(), Spec((2,), 3), label_dropout=dropout, ema=ema
+        Recorder(),
+        process or Linear(),
+        Spec((2,), 3),
+        predict="velocity",
+        density="uniform",
+        location=0.0,
+        scale=1.0,
+        weight="uniform",
+        coupling="independent",
+        label_dropout=dropout,
+        ema=ema,
     )
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.contract import Batch, Model, Noise, Process, Solver, Spec
 from genlab.gaussian import Cut, aim, read, weigh
 from genlab.model.likelihood import TOLERANCE, log_density, solver
 from genlab.nn.shadow import Shadow
-from genlab.schema import Density, Predict, Weight
+from genlab.schema import Density, Fraction, NonNegative, Positive, Predict, Weight
 
-__all__ = ["PathModel"]
+__all__ = ["Asked", "PathModel"]
 
 FIRST = 1e-5
 """The earliest time that is learned: at 0 most weights and predictions have no value."""
@@ -23,6 +25,32 @@ LOUDEST = 200.0
 
 The noise alone tells nothing of the datum where a = 0. DDPM's path ends at 157.
 """
+
+
+class Asked(NamedTuple):
+    """What a batch asks of the network, and what it says."""
+
+    t: Tensor  # [B]
+    path: tuple[Tensor, ...]  # a, b, da/dt, db/dt there, each [B] float64
+    x0: Tensor  # [B, *S] the data
+    eps: Tensor  # [B, *S] the noise each is led to
+    target: Tensor  # [B, *S] p x0 + q eps
+    out: Tensor  # [B, ...] float32, of the network
+    guess: Tensor  # [B, *S] the prediction in it
+    weight: Tensor | None  # [B] float32 of the squared errors, None where all are 1
+
+    @property
+    def error(self) -> Tensor:
+        """[] mean weighted squared error, per number of x."""
+        if self.weight is None:
+            return F.mse_loss(self.guess, self.target)
+        return self.errors.mean()
+
+    @property
+    def errors(self) -> Tensor:
+        """[B] of each datum."""
+        each = F.mse_loss(self.guess, self.target, reduction="none").flatten(1).mean(1)
+        return each if self.weight is None else each * self.weight
 
 
 class PathModel(Model):
@@ -47,16 +75,22 @@ class PathModel(Model):
         predict: Predict,
         density: Density,
         location: float,
-        scale: float,
+        scale: Positive,
         weight: Weight,
-        label_dropout: float,
-        ema: float,
+        label_dropout: Fraction,
+        ema: NonNegative,
         sd: float = 1.0,
+        outputs: int = 1,
     ) -> None:
-        """sd: standard deviation of the data, for F and the weight edm."""
+        """sd: standard deviation of the data, for F and the weight edm; outputs: numbers that the
+        network gives for each of x."""
         super().__init__()
-        if not scale > 0:
-            raise ValueError(f"scale={scale:g}, but the density of the noise needs one above 0")
+        if (given := getattr(net, "outputs", 1)) != outputs:
+            raise ValueError(
+                f"it needs a network with {outputs} output{'s' * (outputs > 1)} for each number of "
+                f"x, and this one has {given}: set network.net.outputs={outputs} (unet and dit "
+                "have the key)"
+            )
         self.net, self.spec, self.sd = net, spec, sd
         self.process = _usable(process, predict)
         self.predict, self.weight = predict, weight
@@ -95,18 +129,23 @@ class PathModel(Model):
 
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """[] mean weighted squared error of the prediction, per number of x."""
+        return self.ask(batch).error
+
+    def ask(self, batch: Batch) -> Asked:
+        """One evaluation of the network at a time of each datum."""
         t = self.times(batch.noise)
         x0, eps = self.pair(batch)
         y = self.dropped(batch)
         path = self.process.coefficients(t)
         p, q = aim(self.predict, *path, self.sd)
-        a, b, p, q, seen = self._over(x0, *path[:2], p, q, self.process.seen(t))
-        out = self.net(seen * (a * x0 + b * eps), self._told(t, x0), y)
-        error = (out.float() - (p * x0 + q * eps)).square()
-        if self.weight == "uniform":
-            return error.mean()
-        weight = weigh(self.weight, self.predict, *path, self.sd).to(error.dtype)
-        return (error.flatten(1).mean(1) * weight).mean()
+        a, b, p, q, seen = self._over(x0, *path[:2], p, q, self.seen(t))
+        x = torch.addcmul(seen * a * x0, seen * b, eps)
+        out = self.net(x, self._told(t, x0), y).float()
+        target = torch.addcmul(p * x0, q, eps)
+        weight = None
+        if self.weight != "uniform":
+            weight = weigh(self.weight, self.predict, *path, self.sd).to(x0.dtype)
+        return Asked(t, path, x0, eps, target, out, self.predicted(out), weight)
 
     def dropped(self, batch: Batch) -> Tensor | None:
         """The labels [B], each hidden (-1) with probability `label_dropout`."""
@@ -114,15 +153,30 @@ class PathModel(Model):
             return None
         return batch.y.where(batch.noise.uniform() >= self.label_dropout, -1)
 
+    def seen(self, t: Tensor) -> Tensor:
+        """t [B] -> [B] float64, what x_t is multiplied by before the network sees it."""
+        return self.process.seen(t)
+
+    def predicted(self, out: Tensor) -> Tensor:
+        """The prediction [B, *S] in what the network gives."""
+        return out
+
     # --- what was learned ----------------------------------------------------------------------
 
     def field(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x [B, *S], t [B], y [B] or None -> x0 [B, *S]."""
+        return self.datum(x, t, self.answer(x, t, y))
+
+    def answer(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """What the network that samples are drawn with says of x [B, *S] at t [B]."""
+        (seen,) = self._over(x, self.seen(t))
+        return self.drawn_from(self.net)(seen * x, self._told(t, x), y).to(x.dtype)
+
+    def datum(self, x: Tensor, t: Tensor, out: Tensor) -> Tensor:
+        """x0 [B, *S] behind x [B, *S] at t [B] for what the network said of it."""
         path = self.process.coefficients(t)
-        alpha, beta = read(self.predict, *path, self.sd)
-        alpha, beta, seen = self._over(x, alpha, beta, self.process.seen(t))
-        out = self.drawn_from(self.net)(seen * x, self._told(t, x), y).to(x.dtype)
-        return alpha * x + beta * out
+        alpha, beta = self._over(x, *read(self.predict, *path, self.sd))
+        return alpha * x + beta * self.predicted(out)
 
     def prior(self, noise: Noise) -> Tensor:
         """[n, *S] standard normal."""

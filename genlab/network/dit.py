@@ -59,6 +59,7 @@ class DiT(nn.Module):
         qk_norm: bool,
         embedding: Count,
         dropout: Fraction,
+        outputs: Count,
     ) -> None:
         """spec: shape (C, H, W), labels K or None; the keys as in configs/network/dit.yaml."""
         super().__init__()
@@ -106,7 +107,8 @@ class DiT(nn.Module):
         )
         self.norm = LayerNorm(width, affine=False)
         self.modulation = nn.Linear(embedding, 2 * width)
-        self.head = nn.Linear(width, patch**2 * channels)
+        self.outputs = outputs
+        self.head = nn.Linear(width, patch**2 * channels * outputs)
         self._start()
 
     def _start(self) -> None:
@@ -133,7 +135,7 @@ class DiT(nn.Module):
         return list(self.blocks)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """x [B, C, H, W], t [B] in [0, 1], y [B] or None -> [B, C, H, W] float32."""
+        """x [B, C, H, W], t [B] in [0, 1], y [B] or None -> [B, outputs C, H, W] float32."""
         e = self.condition(t, y)
         # the sum that the blocks add to stays in the type of x: in bf16 every addition rounds it
         h = self.stem(patchify(x, self.patch)).to(x.dtype)

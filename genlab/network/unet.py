@@ -87,6 +87,7 @@ class UNet(nn.Module):
         head_width: Count,
         embedding: Count,
         dropout: Fraction,
+        outputs: Count,
     ) -> None:
         """spec: shape (C, H, W), labels K or None; the keys as in configs/network/unet.yaml."""
         super().__init__()
@@ -143,10 +144,11 @@ class UNet(nn.Module):
                 inside = widths[level - 1]
                 self.grow.append(nn.Conv2d(outside, inside, 3, padding=1))
         self.norm = GroupNorm(inside)
-        self.head = _zero(nn.Conv2d(inside, channels, 3, padding=1))
+        self.outputs = outputs
+        self.head = _zero(nn.Conv2d(inside, outputs * channels, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """x [B, C, H, W], t [B] in [0, 1], y [B] or None -> [B, C, H, W] float32."""
+        """x [B, C, H, W], t [B] in [0, 1], y [B] or None -> [B, outputs C, H, W] float32."""
         e = self.condition(t, y)
         h = self._laid_out(self.stem(x))
         skips: list[Tensor] = []

@@ -1,0 +1,120 @@
+"""Denoising diffusion."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from genlab.contract import Batch, Codec, Process, Spec
+from genlab.gaussian import read
+from genlab.model.path import Asked, PathModel
+from genlab.model.posterior import decoder, divergence, posterior
+from genlab.registry import register
+from genlab.schema import Density, Fraction, NonNegative, Positive, Predict, Weight
+
+__all__ = ["DDPM"]
+
+BOUND = 1e-3  # weight of the variational bound beside the simple loss
+
+
+@register
+class DDPM(PathModel):
+    """Regression of the noise at the T levels of a discrete path.
+
+    L_simple = E |net(x_i, i) - eps|^2,  i uniform on 1 .. T
+
+    With variance=learned the network also gives the variance of every step back, between the two
+    that bound it, and learns it by the variational bound L_vlb in bits a number:
+
+    ln variance = s ln large + (1 - s) ln small,  s = (1 + second half of the output) / 2
+    L = L_simple + 0.001 L_vlb,  L_vlb = sum_i KL(q(x_(i-1) | x_i, x0) || p(x_(i-1) | x_i))
+
+    The bound teaches the variance alone: its gradient stops at the mean. Its last step is the mass
+    of the bytes, or the density where data have one.
+
+    Reference: Ho et al. 2020, arXiv 2006.11239, eq. 14; Nichol and Dhariwal 2021, arXiv
+    2102.09672, eq. 15 and 16.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        process: Process,
+        spec: Spec,
+        codec: Codec,
+        *,
+        predict: Predict,
+        density: Density,
+        location: float,
+        scale: Positive,
+        weight: Weight,
+        variance: Literal["fixed", "learned"],
+        label_dropout: Fraction,
+        ema: NonNegative,
+    ) -> None:
+        """The keys as in configs/model/ddpm.yaml."""
+        super().__init__(
+            net,
+            process,
+            spec,
+            predict=predict,
+            density=density,
+            location=location,
+            scale=scale,
+            weight=weight,
+            label_dropout=label_dropout,
+            ema=ema,
+            outputs=2 if variance == "learned" else 1,
+        )
+        self.codec = codec
+        if variance == "learned" and density != "uniform":
+            raise ValueError(
+                f"variance=learned sums its bound over all steps alike, and density={density} "
+                "draws some more often: use density=uniform, or variance=fixed"
+            )
+        back = posterior(self.process) if variance == "learned" else None
+        self.register_buffer("back", back, persistent=False)  # follows from the config
+
+    def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """[] L_simple; with a learned variance L, and L_simple and L_vlb (bits a number) apart."""
+        asked = self.ask(batch)
+        simple = asked.error
+        if self.back is None:
+            return simple
+        bound = self.bits(asked).mean() * self.back.shape[1]
+        return simple + BOUND * bound, {"simple": simple.detach(), "bound": bound.detach()}
+
+    def bits(self, asked: Asked) -> Tensor:
+        """[B] term of L_vlb of the step back from t, in bits a number of x."""
+        i = (asked.t * self.back.shape[1]).round().long()
+        alpha, beta = read(self.predict, *asked.path, self.sd)
+        x0, eps = asked.x0, asked.eps
+        a, b, c, d, small, large, alpha, beta = self._over(
+            x0, *asked.path[:2], *self.back.index_select(1, i - 1), alpha, beta
+        )
+        x = a * x0 + b * eps
+        estimate = alpha * x + beta * asked.guess.detach()
+        log = small.lerp(large, self._share(asked.out))
+        mean = c * estimate + d * x
+        step = divergence(c * x0 + d * x, small, mean, log)
+        if self.codec.logdet(x0) is None:
+            last = decoder(x0, mean, log)
+        else:
+            last = 0.5 * (log + (x0 - mean).square() * (-log).exp() + math.log(2 * math.pi))
+        first, kl = (part.flatten(1).mean(1) for part in (last, step))
+        return torch.where(i == 1, first, kl) / math.log(2)
+
+    def predicted(self, out: Tensor) -> Tensor:
+        """The first half of the channels, or all of them."""
+        return out if self.back is None else out[:, : self.spec.shape[0]]
+
+    def spread(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """x [B, *S], t [B], y [B] or None -> s [B, *S]: a step back has ln variance
+        s ln large + (1 - s) ln small, also one over several levels."""
+        return self._share(self.answer(x, t, y))
+
+    def _share(self, out: Tensor) -> Tensor:
+        return (out[:, self.spec.shape[0] :] + 1) / 2

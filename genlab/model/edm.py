@@ -1,0 +1,101 @@
+"""EDM: preconditioned denoising."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from genlab.contract import Batch, Process, Spec
+from genlab.model.path import PathModel
+from genlab.registry import register
+from genlab.schema import Density, Fraction, NonNegative, Positive, Predict, Weight
+
+__all__ = ["EDM"]
+
+
+@register
+class EDM(PathModel):
+    """A denoiser whose network sees and predicts numbers of variance 1 at every noise level.
+
+    D(x; sigma) = c_skip x + c_out net(c_in x, c),  loss = E lambda |D(x0 + sigma eps) - x0|^2
+
+    c_skip = sd^2 / (sigma^2 + sd^2), c_out = sigma sd / sqrt(sigma^2 + sd^2), c_in = 1 /
+    sqrt(sigma^2 + sd^2), lambda = 1 / c_out^2 and ln sigma ~ N(location, scale^2). The same in the
+    terms of all paths: predict=F with weight=edm, where the error of F itself has the weight 1.
+    On another path than x0 + sigma eps, x_t takes the place of x with c_in = 1 / its deviation.
+
+    With `uncertainty` the loss is E lambda |D - x0|^2 / e^u + u with a learned u(sigma), which at
+    its best is the logarithm of the loss there: then every noise level pulls alike.
+
+    Reference: Karras et al. 2022, arXiv 2206.00364, eq. 7 and 8, table 1; u: Karras et al. 2023,
+    arXiv 2312.02696, eq. 14 to 16.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        process: Process,
+        spec: Spec,
+        *,
+        predict: Predict,
+        density: Density,
+        location: float,
+        scale: Positive,
+        weight: Weight,
+        sigma_data: Positive,
+        uncertainty: bool,
+        label_dropout: Fraction,
+        ema: NonNegative,
+    ) -> None:
+        """The keys as in configs/model/edm.yaml."""
+        super().__init__(
+            net,
+            process,
+            spec,
+            predict=predict,
+            density=density,
+            location=location,
+            scale=scale,
+            weight=weight,
+            label_dropout=label_dropout,
+            ema=ema,
+            sd=sigma_data,
+        )
+        self.uncertainty = Uncertainty() if uncertainty else None
+
+    def seen(self, t: Tensor) -> Tensor:
+        """t [B] -> 1 / sqrt(a^2 sd^2 + b^2) [B] float64, one over the deviation of x_t."""
+        a, b, _, _ = self.process.coefficients(t)
+        return ((a * self.sd).square() + b.square()).rsqrt()
+
+    def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """[] mean weighted squared error; with `uncertainty` also that error as `error`."""
+        asked = self.ask(batch)
+        if self.uncertainty is None:
+            return asked.error
+        u = self.uncertainty(asked.path[1] / asked.path[0])
+        errors = asked.errors
+        return (errors * (-u).exp() + u).mean(), {"error": errors.detach().mean()}
+
+
+class Uncertainty(nn.Module):
+    """u(sigma) = w . sqrt(2) cos(2 pi (f ln(sigma) / 4 + phase)) + bias, 0 at the start.
+
+    f are 128 standard normal frequencies, phase is uniform on [0, 1).
+    """
+
+    def __init__(self, features: int = 128) -> None:
+        super().__init__()
+        self.register_buffer("frequency", 2 * math.pi * torch.randn(features))
+        self.register_buffer("phase", 2 * math.pi * torch.rand(features))
+        self.linear = nn.Linear(features, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        """sigma [B] float64 -> [B] float32."""
+        told = (sigma.log() / 4).float()[:, None]
+        features = (told * self.frequency + self.phase).cos() * math.sqrt(2)
+        return self.linear(features).squeeze(1).float()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genlab.contract import Batch, Spec
-from genlab.model.flow_matching import FlowMatching
+from genlab.model.path import PathModel
 from genlab.network.mlp import MLP
 from genlab.noise import SampleNoise
 from genlab.process.trig import Trigonometric
@@ -25,7 +25,7 @@ SIGMAS = (0.02, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0)
 BATCH = 512
 
 
-class Raw(FlowMatching):
+class Raw(PathModel):
     """The loss of the score itself, without the factor b^2: E |s - s*|^2 = E |eps - eps*|^2 / b^2.
 
     On this path b is sin(phi), and s the score of x_phi.
@@ -55,7 +55,7 @@ def denoised(x: Tensor, sigma: float) -> Tensor:
     return (odds[:, :, None] * (CENTERS + DEVIATION**2 / spread * off)).sum(1)
 
 
-def train(kind: type[FlowMatching], predict: str, weight: str, images: int) -> FlowMatching:
+def train(kind: type[PathModel], predict: str, weight: str, images: int) -> PathModel:
     """A perceptron after so many points; sigma is log-normal, as for every other row."""
     torch.manual_seed(0)
     g = torch.Generator().manual_seed(1)
@@ -77,7 +77,7 @@ def train(kind: type[FlowMatching], predict: str, weight: str, images: int) -> F
 
 
 @torch.no_grad()
-def error(model: FlowMatching, sigma: float, n: int = 4000) -> float:
+def error(model: PathModel, sigma: float, n: int = 4000) -> float:
     """E |score - exact score|^2 at sigma, in the scale of the data: of x0 it is sigma^4 as much."""
     g = torch.Generator().manual_seed(2)
     x = draw(n, g) + sigma * torch.randn(n, 2, generator=g, dtype=torch.float64)
@@ -89,8 +89,8 @@ def error(model: FlowMatching, sigma: float, n: int = 4000) -> float:
 
 def table(images: int) -> None:
     """Trains and prints a row for each prediction and weight."""
-    rows = [(FlowMatching, p, "uniform") for p in ("eps", "x0", "v", "velocity", "score", "F")]
-    rows += [(FlowMatching, "eps", w) for w in ("x0", "edm", "likelihood")] + [(Raw, "eps", "raw")]
+    rows = [(PathModel, p, "uniform") for p in ("eps", "x0", "v", "velocity", "score", "F")]
+    rows += [(PathModel, "eps", w) for w in ("x0", "edm", "likelihood")] + [(Raw, "eps", "raw")]
     grid = torch.logspace(-2, 1, 61, dtype=torch.float64)
     print(f"\nEight Gaussians, {images:,} points each; E |score error|^2 at sigma, and the bound's")
     print("integral of sigma sqrt(E |score error|^2) from .01 to 10 with I = 1")

@@ -15,7 +15,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from genlab.contract import Spec
 from genlab.errors import DataError, DeviceError
-from genlab.model.flow_matching import FlowMatching
+from genlab.model.path import PathModel
 from genlab.model.likelihood import log_density, solver
 from genlab.noise import SampleNoise
 from genlab.process.linear import Linear
@@ -103,7 +103,7 @@ class Smooth(nn.Module):
 def plane(predict="velocity"):
     """A model of the plane with random weights: its density is no known one."""
     torch.manual_seed(3)
-    return FlowMatching(Smooth(), Linear(), Spec((2,)), predict=predict, **KEYS).eval()
+    return PathModel(Smooth(), Linear(), Spec((2,)), predict=predict, **KEYS).eval()
 
 
 @pytest.mark.parametrize("predict", ["velocity", "v"])
@@ -178,7 +178,7 @@ def test_bits_per_dimension_of_normal_data_by_hand(bits, half):
     machine = Hardware(
         device="cpu", precision="fp32", compile=False, micro_batch="auto", devices=1, **keys
     )
-    model = FlowMatching(Wide(sd), Linear(), spec, predict="velocity", **KEYS)
+    model = PathModel(Wide(sd), Linear(), spec, predict="velocity", **KEYS)
     built = Built(machine, None, codec, spec, model, None, None)
     u = torch.tensor([0, 17, 200, 255, 128, 127] * 2, dtype=torch.uint8).view(2, 1, 2, 3)
     u[1] = u[1].flip(2)

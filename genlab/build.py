@@ -91,8 +91,8 @@ class Built:
     ) -> Tensor:
         """u [n, *S] stored data -> [n] float64 bits per dimension of them, on the CPU.
 
-        -(log p(x) + log |dx/du|) / (D ln 2), with noise of the codec from (seed, index). A model of
-        the bytes themselves has no log |dx/du|.
+        -(log p(x) + log |dx/du|) / (D ln 2), with noise of the codec from (seed, index). Where
+        the model is of the bytes themselves there is no log |dx/du|.
         """
         assert isinstance(self.model, HasLikelihood)
         noise = SampleNoise(seed, indices, self.hardware.device)

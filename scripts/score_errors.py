@@ -78,7 +78,7 @@ def train(kind: type[PathModel], predict: str, weight: str, images: int) -> Path
 
 @torch.no_grad()
 def error(model: PathModel, sigma: float, n: int = 4000) -> float:
-    """E |score - exact score|^2 at sigma, in the scale of the data: of x0 it is sigma^4 as much."""
+    """E |score - exact score|^2 of x0 + sigma eps; the error of x0 is sigma^4 times as much."""
     g = torch.Generator().manual_seed(2)
     x = draw(n, g) + sigma * torch.randn(n, 2, generator=g, dtype=torch.float64)
     t = model.process.time(torch.full((n,), sigma, dtype=torch.float64))
@@ -92,7 +92,9 @@ def table(images: int) -> None:
     rows = [(PathModel, p, "uniform") for p in ("eps", "x0", "v", "velocity", "score", "F")]
     rows += [(PathModel, "eps", w) for w in ("x0", "edm", "likelihood")] + [(Raw, "eps", "raw")]
     grid = torch.logspace(-2, 1, 61, dtype=torch.float64)
-    print(f"\nEight Gaussians, {images:,} points each; E |score error|^2 at sigma, and the bound's")
+    print(
+        f"\nEight Gaussians, {images:,} points each; E |score error|^2 by sigma, and the bound's"
+    )
     print("integral of sigma sqrt(E |score error|^2) from .01 to 10 with I = 1")
     print(f"  {'predict':10} {'weight':10} " + " ".join(f"{s:>9g}" for s in SIGMAS), "  integral")
     for kind, predict, weight in rows:

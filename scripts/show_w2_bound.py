@@ -7,7 +7,8 @@ Two flows x' = f and y' = h that start together at t = T are, at t = 0, no furth
 
     W2(p, q) <= integral_0^T I_t sqrt(E_{p_t} |f - h|^2) dt,   I_t = exp(integral_0^t L_s ds)
 
-with L the one-sided Lipschitz constant of h on the way back, -(h(x) - h(y)).(x - y) <= L |x - y|^2.
+with L the one-sided Lipschitz constant of h on the way back:
+-(h(x) - h(y)).(x - y) <= L |x - y|^2.
 For the flow of a score s, x' = -sigma s in the time sigma, |f - h| is sigma times the error of the
 score, which is the error of eps: that is why a loss of scores is weighted by b^2.
 

@@ -40,7 +40,7 @@ def reverse_of(process, deviation, variance):
 
 
 def best(process, deviation, steps):
-    """Variance of x_{i-1} given x_i, [steps], for data N(0, deviation^2): from the joint normal."""
+    """Variance of x_{i-1} given x_i, [steps], for N(0, deviation^2): from the joint normal."""
     a, b, _, _ = process.coefficients(chain(steps))
     a, b = torch.cat([a.new_ones(1), a]), torch.cat([b.new_zeros(1), b])
     own = (a * deviation).square() + b.square()

@@ -66,7 +66,7 @@ def test_bits_per_dimension_are_those_of_the_loss(glow):
     u, y = choose(images, 50), choose(labels, 50)
     with torch.no_grad(), loaded.built.viewed("ema"):
         x = loaded.built.codec.encode(u, SampleNoise(2, range(50), "cpu"))
-        nats = loaded.built.model.log_prob(x, y) + loaded.built.codec.logdet(x)
+        nats = loaded.built.model.log_prob(x, y, None) + loaded.built.codec.logdet(x)
     expected = (-nats / (64 * math.log(2))).double()
     assert value(result, "bpd") == pytest.approx(float(expected.mean()), rel=1e-6)
     assert value(result, "bpd_error") == pytest.approx(float(expected.std()) / 50**0.5, rel=1e-4)

@@ -386,7 +386,7 @@ def test_the_loss_is_bits_of_the_stored_values(half, gain):
     mean = 128 - 0.25 * deviation
     normal = torch.distributions.Normal(mean, deviation)
     torch.testing.assert_close(got.double(), -normal.log_prob(v).mean() / math.log(2))
-    torch.testing.assert_close(model.log_prob(x, None).shape, torch.Size([8]))
+    torch.testing.assert_close(model.log_prob(x, None, None).shape, torch.Size([8]))
     torch.testing.assert_close(model.transport(model.net(x, None)[0], None, noise(8), None), x)
 
 

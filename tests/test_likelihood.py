@@ -15,8 +15,8 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from genlab.contract import Spec
 from genlab.errors import DataError, DeviceError
-from genlab.model.path import PathModel
 from genlab.model.likelihood import log_density, solver
+from genlab.model.path import PathModel
 from genlab.noise import SampleNoise
 from genlab.process.linear import Linear
 

@@ -100,13 +100,15 @@ def variational_bound(
 
     def link(i: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """i [B] of 0 .. n - 1 -> mean of p, its log-variance, mean of q; [B, *S] float64."""
-        a, b, on_datum, on_here = (
-            c[i].view(-1, *[1] * (x.dim() - 1)) for c in chain[:4]
-        )
+        a, b, on_datum, on_here = (c[i].view(-1, *[1] * (x.dim() - 1)) for c in chain[:4])
         x_i = a * x.double() + b * noise.normal(*x.shape[1:]).double()
         x0, log_variance = reverse(x_i.to(x.dtype), times[i], y)
         guess, log_variance = x0.double(), log_variance.double().expand_as(x)
-        return on_datum * guess + on_here * x_i, log_variance, on_datum * x.double() + on_here * x_i
+        return (
+            on_datum * guess + on_here * x_i,
+            log_variance,
+            on_datum * x.double() + on_here * x_i,
+        )
 
     here = torch.zeros(len(x), dtype=torch.long, device=x.device)
     mean, log_variance, _ = link(here)

@@ -8,10 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.contract import Batch, Codec, Process, Spec
+from genlab.contract import Batch, Codec, Noise, Process, Spec
 from genlab.gaussian import read
+from genlab.model.bound import Bound, links, variational_bound
 from genlab.model.path import Asked, PathModel
 from genlab.model.posterior import decoder, divergence, posterior
+from genlab.nn.precise import precise
 from genlab.registry import register
 from genlab.schema import Average, Density, Fraction, Positive, Predict, Weight
 
@@ -70,6 +72,9 @@ class DDPM(PathModel):
             outputs=2 if variance == "learned" else 1,
         )
         self.codec = codec
+        # a chain of bytes has a bound of its own; dequantized ones have the density of the flow
+        bytes_alone = codec.logdet(torch.zeros(1, *spec.shape)) is None
+        self.mass = self.process.steps is not None and bytes_alone
         if variance == "learned" and density != "uniform":
             raise ValueError(
                 f"variance=learned sums its bound over all steps alike, and density={density} "
@@ -118,3 +123,42 @@ class DDPM(PathModel):
 
     def _share(self, out: Tensor) -> Tensor:
         return (out[:, self.spec.shape[0] :] + 1) / 2
+
+    # --- likelihood ----------------------------------------------------------------------------
+
+    def likelihood(self) -> str:
+        """How log_prob is found: by the chain for bytes, else by the probability flow."""
+        if not self.mass:
+            return super().likelihood()
+        kind = "large" if self.back is None else "learned"
+        return f"variational bound, {self.process.steps} steps, {kind} variance"
+
+    def log_prob(self, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """x [B, *S], y [B] or None -> [B] nats: minus the bound, or the density of the flow."""
+        return -self.bound(x, y, noise).total if self.mass else super().log_prob(x, y, noise)
+
+    @torch.no_grad()
+    def bound(
+        self, x: Tensor, y: Tensor | None, noise: Noise, evaluations: int | None = None
+    ) -> Bound:
+        """x [B, *S] bytes in [-1, 1] -> terms of the bound; evaluations: see `variational_bound`.
+
+        Estimates of the datum are kept in [-1, 1]. A fixed variance is the large one, whose first
+        is the small one of the link after it, as DDPM's own code has it.
+        """
+        times = torch.arange(1, self.process.steps + 1, dtype=torch.float64) / self.process.steps
+        own = links(self.process, times)
+        fixed = torch.cat([own.small[1:2], own.large[1:]]).log().to(x.device)
+
+        def reverse(x: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+            out, i = self.answer(x, t, y), (t * len(times)).round().long() - 1
+            if self.back is None:
+                (log,) = self._over(x, fixed[i])
+            else:
+                log = torch.lerp(*self._over(x, *self.back[2:, i]), self._share(out))
+            return self.datum(x, t, out).clamp(-1, 1), log
+
+        with precise(x.device):
+            return variational_bound(
+                reverse, self.process, x, y, noise, times=times, evaluations=evaluations
+            )

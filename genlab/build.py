@@ -17,7 +17,6 @@ from genlab import dist, registry, schema
 from genlab.contract import (
     Codec,
     Dataset,
-    Denoises,
     Generates,
     HasLikelihood,
     Model,
@@ -30,6 +29,7 @@ from genlab.contract import (
 from genlab.errors import ConfigError
 from genlab.guided import Reference, unguided
 from genlab.hardware.auto import Hardware
+from genlab.misfits import classes_of, misfits
 from genlab.noise import SampleNoise, hash64
 from genlab.run.averages import Rebuilt
 from genlab.run.sink import Track
@@ -195,7 +195,7 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         hardware.accumulation(schedule.batch)
     except ValueError as e:
         problems.append(str(e))
-    classes = _classes(config["model"]["classes"], data, problems)
+    classes = classes_of(config["model"]["classes"], data, problems)
     spec = replace(codec.spec, classes=classes)
     process = make("process", config["process"], spec=spec)
     through = _through(config["sampler"], make, spec)
@@ -219,7 +219,7 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         )
     solver = PathSolver(sampler, guidance, getattr(model, "process", None), through)
     if model is not None:
-        problems += _misfits(config, model, solver, spec)
+        problems += misfits(config, model, solver, spec)
         problems += unguided(guidance, model, spec, networks)
         try:
             make_optimizers(config, model)  # player names and values, before anything is made
@@ -238,19 +238,6 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     return Built(hardware, data, codec, spec, model, solver, schedule, *references)
 
 
-def _classes(asked: int | str, data: Dataset, problems: list[str]) -> int | None:
-    have = data.spec.classes
-    if asked == "none":
-        return None
-    if asked == "auto":
-        return have
-    if have is None:
-        problems.append(f"model.classes={asked}, but the data have no labels; use none or auto")
-    elif int(asked) < have:
-        problems.append(f"model.classes={asked}, but the data have {have} classes; use auto")
-    return int(asked)
-
-
 def _through(
     sampler: Mapping[str, Any], make: Callable[..., Process | None], spec: Spec
 ) -> Process | None:
@@ -263,33 +250,6 @@ def _through(
     except ConfigError as e:
         raise ConfigError(*(f"sampler.through: {p}" for p in e.problems)) from None
     return make("process", node, "sampler.through", spec=spec)
-
-
-def _misfits(config: Mapping[str, Any], model: Model, solver: PathSolver, spec: Spec) -> list[str]:
-    """What the sampler and guidance cannot do with this model."""
-    name, denoises = config["sampler"]["name"], isinstance(model, Denoises)
-    which, problems = config["model"]["name"], []
-    if denoises and name == "one_step":
-        problems.append(
-            f"sampler=one_step cannot follow the path of model {which!r}; use sampler=heun or "
-            f"another of {', '.join(n for n in registry.names('sampler') if n != name)}"
-        )
-    if denoises and name != "one_step":
-        try:
-            solver.check(spec)
-        except ConfigError as e:
-            problems += e.problems
-    if not denoises and name != "one_step":
-        problems.append(
-            f"sampler={name} needs a model that denoises; {which!r} draws its "
-            "samples in one step: use sampler=one_step"
-        )
-    if not denoises and config["guidance"].get("name") is not None:
-        problems.append(
-            f"guidance={config['guidance']['name']} needs a model that denoises; with "
-            f"{which!r} use guidance=none"
-        )
-    return problems
 
 
 def _compile(model: Model, networks: Mapping[str, nn.Module]) -> None:

@@ -178,11 +178,9 @@ class Worker:
 
     def train(self) -> int:
         """Runs to the end of the schedule; returns 0."""
-        self.say(f"{self.run.path}")
-        self.say(self.built.hardware.describe())
-        for network in self.model.children():
-            for note in getattr(network, "notes", ()):
-                self.say(note)
+        notes = [note for n in self.model.children() for note in getattr(n, "notes", ())]
+        for line in (str(self.run.path), self.built.hardware.describe(), *notes):
+            self.say(line)
         if not any(rate for p in self.trainer.players.values() for rate in p.rates):
             self.say("optimizer.lr=0: nothing will be learned")
         if self.clock.images >= self.total:

@@ -1,0 +1,54 @@
+"""What a config asks of its rooms that they cannot do together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from genlab import registry
+from genlab.contract import Dataset, Denoises, Model, Spec
+from genlab.errors import ConfigError
+from genlab.solver import PathSolver
+
+__all__ = ["classes_of", "misfits"]
+
+
+def classes_of(asked: int | str, data: Dataset, problems: list[str]) -> int | None:
+    """Labels a model uses, of those the data have; adds a sentence where it cannot."""
+    have = data.spec.classes
+    if asked == "none":
+        return None
+    if asked == "auto":
+        return have
+    if have is None:
+        problems.append(f"model.classes={asked}, but the data have no labels; use none or auto")
+    elif int(asked) < have:
+        problems.append(f"model.classes={asked}, but the data have {have} classes; use auto")
+    return int(asked)
+
+
+def misfits(config: Mapping[str, Any], model: Model, solver: PathSolver, spec: Spec) -> list[str]:
+    """What the sampler and guidance cannot do with this model."""
+    name, denoises = config["sampler"]["name"], isinstance(model, Denoises)
+    which, problems = config["model"]["name"], []
+    if denoises and name == "one_step":
+        problems.append(
+            f"sampler=one_step cannot follow the path of model {which!r}; use sampler=heun or "
+            f"another of {', '.join(n for n in registry.names('sampler') if n != name)}"
+        )
+    if denoises and name != "one_step":
+        try:
+            solver.check(spec)
+        except ConfigError as e:
+            problems += e.problems
+    if not denoises and name != "one_step":
+        problems.append(
+            f"sampler={name} needs a model that denoises; {which!r} draws its "
+            "samples in one step: use sampler=one_step"
+        )
+    if not denoises and config["guidance"].get("name") is not None:
+        problems.append(
+            f"guidance={config['guidance']['name']} needs a model that denoises; with "
+            f"{which!r} use guidance=none"
+        )
+    return problems

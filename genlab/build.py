@@ -235,7 +235,16 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         hardware.place(model)
         if hardware.compile:
             _compile(model, networks)
-    return Built(hardware, data, codec, spec, model, solver, schedule, *references)
+    return Built(
+        hardware,
+        data,
+        codec,
+        spec,
+        model,
+        solver,
+        schedule,
+        reference=next(iter(references), None),
+    )
 
 
 def _through(

@@ -51,7 +51,7 @@ def test_evaluations_are_counted_and_guidance_is_told(tmp_path_factory):
     subject = judged(run, *words, "guidance.scale=2").subject
     assert subject["evaluations"] == 6
     assert subject["guidance"]["scale"] == 2
-    assert subject["sampler"] == {"name": "euler", "steps": 3}
+    assert subject["sampler"].items() >= {"name": "euler", "steps": 3}.items()
 
 
 def test_bits_per_dimension_are_those_of_the_loss(glow):

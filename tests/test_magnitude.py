@@ -205,12 +205,11 @@ def test_weights_keep_their_length_in_training_and_the_average_is_of_them():
         "flow_matching",
         "digits",
         network="unet_mp_small",
-        **{"optimizer.lr": 0.1, "model.ema": 16},
+        **{"optimizer.lr": 0.1, "model.ema": {"halflife": 16, "ramp": 0.0}},
     )
     built = build(config)
     trainer = make_trainer(config, built, *built.data.load("train"))
     net, shadow = built.model.net, built.model.ema
-    shadow.ramp = 0
     before = [p.detach().clone() for p in net.parameters()]
     seen = []
     for _ in range(4):

@@ -17,7 +17,7 @@ __all__ = ["EDM"]
 
 @register
 class EDM(PathModel):
-    """A denoiser whose network sees and predicts numbers of variance 1 at every noise level.
+    """A denoiser whose network sees and gives variance 1 at all noise levels.
 
     D(x; sigma) = c_skip x + c_out net(c_in x, c),  loss = E lambda |D(x0 + sigma eps) - x0|^2
 

@@ -66,7 +66,7 @@ class _Block(nn.Module):
 
 @register
 class UNetMP(nn.Module):
-    """U-Net all of whose layers keep the variance of features at 1, for fields of images.
+    """U-Net whose layers all keep the variance of features at 1.
 
     Levels of halving size, `blocks` blocks on each on the way down and one more on the way up,
     between them blocks that change the size. There are no norms with weights and no biases; a

@@ -17,7 +17,7 @@ __all__ = ["Cosine"]
 
 @register
 class Cosine(Preserving):
-    """A path that loses its datum more evenly than `vp`, and slowly at both ends.
+    """A path that loses its datum evenly, and slowly at both ends.
 
     a = cos(phi) / cos(phi_0),  phi = pi/2 (t + offset) / (1 + offset),  b^2 = 1 - a^2
 

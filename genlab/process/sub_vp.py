@@ -15,7 +15,7 @@ __all__ = ["SubVP"]
 
 @register
 class SubVP(Path):
-    """The continuous path of `vp` with less noise on the way: b = 1 - a^2, not its root.
+    """The continuous `vp` with less noise on the way: b = 1 - a^2.
 
     Made for likelihoods. sigma = 2 sinh(A / 2) with A = -ln a^2.
 

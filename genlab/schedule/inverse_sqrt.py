@@ -12,7 +12,7 @@ __all__ = ["InverseSqrt"]
 
 @register
 class InverseSqrt:
-    """Linear warm-up times the inverse root of the images drawn, from `reference` images on.
+    """Warm-up, then the inverse root of the images from `reference` on.
 
     factor = min(n / warmup, 1) / sqrt(max(n / reference, 1)), n images
 

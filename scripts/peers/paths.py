@@ -15,7 +15,13 @@ __all__ = ["MODES", "TARGETS"]
 BATCH, SIDE, STEPS = 64, 32, 18
 EVALUATIONS = 2 * STEPS - 1  # of Heun's method, whose last step is Euler's
 LEAST, MOST, MEAN, DEVIATION = 0.002, 80.0, -1.2, 1.2  # sigmas of sampling; ln sigma of training
-WORDS = ["model=flow_matching", "process=edm", "model.predict=F", "model.weight=edm"]
+WORDS = [
+    "model=flow_matching",
+    "process=edm",
+    "process.sd=1",
+    "model.predict=F",
+    "model.weight=edm",
+]
 WORDS += ["model.density=lognormal", f"model.location={MEAN}", f"model.scale={DEVIATION}"]
 WORDS += ["model.ema=0", f"schedule.batch={BATCH}", "guidance=none", "network=unet"]
 WORDS += [f"network.net.{key}" for key in (*LEVELS, "embedding=128", "dropout=0")]

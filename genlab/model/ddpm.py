@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from genlab.contract import Batch, Codec, Noise, Process, Spec
 from genlab.gaussian import read
-from genlab.model.bound import Bound, links, variational_bound
+from genlab.model.bound import Bound, grey, links, normal_kl, variational_bound
 from genlab.model.path import Asked, PathModel
-from genlab.model.posterior import decoder, divergence, posterior
 from genlab.nn.precise import precise
 from genlab.registry import register
 from genlab.schema import Average, Density, Fraction, Positive, Predict, Weight
@@ -80,8 +79,22 @@ class DDPM(PathModel):
                 f"variance=learned sums its bound over all steps alike, and density={density} "
                 "draws some more often: use density=uniform, or variance=fixed"
             )
-        back = posterior(self.process) if variance == "learned" else None
+        back = self._back() if variance == "learned" else None
         self.register_buffer("back", back, persistent=False)  # follows from the config
+
+    def _back(self) -> Tensor:
+        """[4, T] float64 of the steps i -> i - 1: on_datum, on_here, ln small and ln large.
+
+        The small variance of the last step, 0, is replaced by that of the step before it.
+        """
+        if self.process.steps is None or self.process.steps < 2:
+            raise ValueError(
+                "variance=learned is of the steps of a discrete path, and this one has none: use "
+                "process.steps=1000, or variance=fixed"
+            )
+        own = links(self.process, _times(self.process.steps))
+        small = torch.cat([own.small[1:2], own.small[1:]])
+        return torch.stack([own.on_datum, own.on_here, small.log(), own.large.log()])
 
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """[] L_simple; with a learned variance L, and L_simple and L_vlb (bits a number) apart."""
@@ -104,9 +117,9 @@ class DDPM(PathModel):
         estimate = alpha * x + beta * asked.guess.detach()
         log = small.lerp(large, self._share(asked.out))
         mean = c * estimate + d * x
-        step = divergence(c * x0 + d * x, small, mean, log)
+        step = normal_kl(c * x0 + d * x, small, mean, log)
         if self.codec.logdet(x0) is None:
-            last = decoder(x0, mean, log)
+            last = -grey(x0, mean, log)
         else:
             last = 0.5 * (log + (x0 - mean).square() * (-log).exp() + math.log(2 * math.pi))
         first, kl = (part.flatten(1).mean(1) for part in (last, step))
@@ -146,7 +159,7 @@ class DDPM(PathModel):
         Estimates of the datum are kept in [-1, 1]. A fixed variance is the large one, whose first
         is the small one of the link after it, as DDPM's own code has it.
         """
-        times = torch.arange(1, self.process.steps + 1, dtype=torch.float64) / self.process.steps
+        times = _times(self.process.steps)
         own = links(self.process, times)
         fixed = torch.cat([own.small[1:2], own.large[1:]]).log().to(x.device)
 
@@ -162,3 +175,8 @@ class DDPM(PathModel):
             return variational_bound(
                 reverse, self.process, x, y, noise, times=times, evaluations=evaluations
             )
+
+
+def _times(steps: int) -> Tensor:
+    """[T] float64, those of a discrete path from the quietest on."""
+    return torch.arange(1, steps + 1, dtype=torch.float64, device="cpu") / steps

@@ -111,7 +111,9 @@ def test_grey_values_far_away_keep_their_digits():
 @pytest.mark.parametrize("deviation", [1e-4, 0.01, 0.3])
 def test_grey_values_teach_mean_and_variance_at_the_ends_and_far_away(deviation, kind, digits):
     """Value and gradient against differences of 60 digits, up to 10,000s of deviations off."""
-    points = [(x, m) for x in (-1.0, -127 / 255, 1 / 255, 1.0) for m in (-3.0, -1, -0.3, 0.01, 0.9)]
+    points = [
+        (x, m) for x in (-1.0, -127 / 255, 1 / 255, 1.0) for m in (-3.0, -1, -0.3, 0.01, 0.9)
+    ]
     points += [(x, x) for x in (-1.0, 1 / 255, 1.0)] + [(1.0, 5.0), (-1.0, -5.0), (-1.0, 5.0)]
     x, mean = torch.tensor(points, dtype=kind).T
     log_variance = torch.full_like(mean, 2 * math.log(deviation)).requires_grad_()

@@ -137,7 +137,7 @@ def grey(x: Tensor, mean: Tensor, log_variance: Tensor, levels: int = 256) -> Te
     """log of the part of N(mean, variance) that is nearest to the grey value x, number by number.
 
     The values lie evenly from -1 to 1; all below belongs to the first and all above to the last.
-    With d = |x - mean|, r the rate 1 / deviation, h half a step, and u = (h - d) r the nearer edge,
+    With d = |x - mean|, r = 1 / deviation, h half a step, and u = (h - d) r the nearer edge,
 
         Phi(u) - Phi(-(d + h) r) = e^(-u^2 / 2) [E(u) - e^(-2 h d r^2) E(-(d + h) r)],
         E(z) = Phi(z) e^(z^2 / 2) = erfcx(-z / sqrt 2) / 2

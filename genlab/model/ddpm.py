@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.contract import Batch, Codec, Noise, Process, Spec
+from genlab.contract import Batch, Codec, Noise, Process, Solver, Spec
 from genlab.gaussian import read
 from genlab.model.bound import Bound, grey, links, normal_kl, variational_bound
 from genlab.model.path import Asked, PathModel
@@ -129,10 +129,19 @@ class DDPM(PathModel):
         """The first half of the channels, or all of them."""
         return out if self.back is None else out[:, : self.spec.shape[0]]
 
-    def spread(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """x [B, *S], t [B], y [B] or None -> s [B, *S]: a step back has ln variance
-        s ln large + (1 - s) ln small, also one over several levels."""
-        return self._share(self.answer(x, t, y))
+    @property
+    def spreads(self) -> bool:
+        """Whether the variance is learned."""
+        return self.back is not None
+
+    def estimate(self, x: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x [B, *S], t [B], y [B] or None -> x0 [B, *S] and s [B, *S] of a learned variance."""
+        out = self.answer(x, t, y)
+        return self.datum(x, t, out), self._share(out)
+
+    def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
+        """z [n, *S] -> [n, *S] along the path."""
+        return solver(self.field, z, y, noise, self.estimate if self.spreads else None)
 
     def _share(self, out: Tensor) -> Tensor:
         return (out[:, self.spec.shape[0] :] + 1) / 2

@@ -22,6 +22,7 @@ from genlab.rooms import (
     Bijection,
     Codec,
     Dataset,
+    Estimate,
     Field,
     Guidance,
     Noise,
@@ -39,6 +40,7 @@ __all__ = [
     "Codec",
     "Dataset",
     "Denoises",
+    "Estimate",
     "Field",
     "Generates",
     "Guidance",
@@ -51,6 +53,7 @@ __all__ = [
     "Schedule",
     "Solver",
     "Spec",
+    "Spreads",
     "Update",
 ]
 
@@ -175,6 +178,22 @@ class Denoises(Protocol):
 
     def field(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x [B, *S], t [B] in [0, 1], y [B] or None -> estimate of x0 [B, *S]."""
+        ...
+
+
+@runtime_checkable
+class Spreads(Protocol):
+    """A model that denoises and can learn the variance of a step back, between two that bound it.
+
+    small is that of a known datum, large that of a standard normal one; `transport` hands
+    `estimate` to the solver. spreads: False where the config has it learn none.
+    """
+
+    spreads: bool
+
+    def estimate(self, x: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As `field` -> x0 [B, *S] and share [B, *S] in one evaluation of the network:
+        ln variance = share ln large + (1 - share) ln small, also of a step over several levels."""
         ...
 
 

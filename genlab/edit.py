@@ -221,6 +221,12 @@ def _check(loaded: Loaded, task: Task, masked: bool, strength: float | None) -> 
             "strength= is how far task=edit goes to the noise, in (0, 1]; "
             + ("add strength=0.5, say" if task == "edit" else f"task={task} goes all the way")
         )
+    if sampler.get("variance") == "learned":
+        raise ConfigError(
+            f"task={task} moves the estimates to what is known of the image, and "
+            "sampler.variance=learned is of those that the network gives; use "
+            "sampler.variance=small"
+        )
     if strength is not None:
         if not 0 < strength <= 1:
             raise ConfigError(f"strength={strength:g} must be in (0, 1]; near 0 little changes")

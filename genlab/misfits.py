@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from genlab import registry
-from genlab.contract import Dataset, Denoises, Model, Spec
+from genlab.contract import Dataset, Denoises, Model, Spec, Spreads
 from genlab.errors import ConfigError
 from genlab.solver import PathSolver
 
@@ -41,6 +41,8 @@ def misfits(config: Mapping[str, Any], model: Model, solver: PathSolver, spec: S
             solver.check(spec)
         except ConfigError as e:
             problems += e.problems
+    if denoises and solver.spread:
+        problems += _unspread(config, model, solver)
     if not denoises and name != "one_step":
         problems.append(
             f"sampler={name} needs a model that denoises; {which!r} draws its "
@@ -50,5 +52,30 @@ def misfits(config: Mapping[str, Any], model: Model, solver: PathSolver, spec: S
         problems.append(
             f"guidance={config['guidance']['name']} needs a model that denoises; with "
             f"{which!r} use guidance=none"
+        )
+    return problems
+
+
+def _unspread(config: Mapping[str, Any], model: Model, solver: PathSolver) -> list[str]:
+    """What keeps a learned variance from a sampler that asks for it."""
+    which, guidance = config["model"]["name"], solver.guidance
+    if not isinstance(model, Spreads) or not model.spreads:
+        fixed = " with model.variance=fixed" if isinstance(model, Spreads) else ""
+        return [
+            f"sampler.variance=learned is of model=ddpm with model.variance=learned, and {which!r}"
+            f"{fixed} learns none; use sampler.variance=small"
+        ]
+    problems = []
+    if solver.through is not None:
+        problems.append(
+            "sampler.variance=learned is of steps on the path of training; use "
+            "sampler.through=null, or sampler.variance=small"
+        )
+    resized = hasattr(guidance, "canvas")
+    if guidance is not None and (resized or getattr(guidance, "scale", None) != 1):
+        problems.append(
+            "sampler.variance=learned is of the estimate that the network gives, and guidance="
+            f"{config['guidance']['name']} makes another; use "
+            f"{'guidance=none' if resized else 'guidance.scale=1'}, or sampler.variance=small"
         )
     return problems

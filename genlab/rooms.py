@@ -16,6 +16,7 @@ __all__ = [
     "Bijection",
     "Codec",
     "Dataset",
+    "Estimate",
     "Field",
     "Guidance",
     "Noise",
@@ -65,6 +66,11 @@ Field = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(x [B, *S], t [B], y [B] or None) -> x0 [B, *S]: all that a sampler sees of a model."""
 
 
+Estimate = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""A field that says of its estimate too how sure it is, (x, t, y) -> (x0 [B, *S], share [B, *S]):
+what a sampler sees whose `spread` is True. See `contract.Spreads`."""
+
+
 class Process(Protocol):
     """A Gaussian path x_t = a(t) x0 + b(t) eps, with t = 0 data and t = 1 noise.
 
@@ -99,7 +105,8 @@ class Sampler(Protocol):
     """Carries noise along a path to data, whatever the path and whatever was learned.
 
     z is standard normal; the path starts at b(t) z, t the first time of the sampler. One may have
-    `check(process, spec)`, which raises ConfigError before anything is trained or drawn.
+    `check(process, spec)`, which raises ConfigError before anything is trained or drawn. One whose
+    `spread` is True is given (x, t) -> (x0, share), of a model that `Spreads`.
     """
 
     def __call__(
@@ -122,8 +129,15 @@ class Guidance(Protocol):
 class Solver(Protocol):
     """A sampler with its process and guidance bound, as `build` hands it to a model."""
 
-    def __call__(self, field: Field, z: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-        """z [B, *S] -> sample [B, *S]."""
+    def __call__(
+        self,
+        field: Field,
+        z: Tensor,
+        y: Tensor | None,
+        noise: Noise,
+        estimate: Estimate | None = None,
+    ) -> Tensor:
+        """z [B, *S] -> sample [B, *S]; estimate: of a model that `Spreads`."""
         ...
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from torch import Tensor
 
-from genlab.contract import Field, Guidance, Noise, Process, Sampler, Spec
+from genlab.contract import Estimate, Field, Guidance, Noise, Process, Sampler, Spec
 from genlab.gaussian import part, switch
 
 __all__ = ["PathSolver"]
@@ -56,10 +57,26 @@ class PathSolver:
         """Adds evaluations of rows, by this field or by another one that guidance asks."""
         self.asked += rows
 
-    def __call__(self, field: Field, z: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-        """z [B, *S] -> sample [B, *S]."""
+    @property
+    def spread(self) -> bool:
+        """Whether the sampler asks for the share that comes with an estimate."""
+        return getattr(self.sampler, "spread", False)
+
+    def __call__(
+        self,
+        field: Field,
+        z: Tensor,
+        y: Tensor | None,
+        noise: Noise,
+        estimate: Estimate | None = None,
+    ) -> Tensor:
+        """z [B, *S] -> sample [B, *S]; estimate: instead of the field, for a sampler that asks."""
         assert self.process is not None
         path = self.process
+        if self.spread:
+            # `misfits` sees to it that nothing between the two looks into the pairs
+            assert estimate is not None and self.through is None
+            field = cast(Field, estimate)
         self.drawn += len(z)
 
         def counted(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import mpmath
 import pytest
 import torch
 from gaussians import PATHS
@@ -104,6 +105,44 @@ def test_grey_values_far_away_keep_their_digits():
     edge = (1 - 1 / 255) * 100
     tail = -(edge**2) / 2 - math.log(edge * math.sqrt(2 * math.pi))  # Mills' ratio
     assert value.item() == pytest.approx(tail, rel=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "digits"), [(torch.float64, 1e-9), (torch.float32, 2e-5)])
+@pytest.mark.parametrize("deviation", [1e-4, 0.01, 0.3])
+def test_grey_values_teach_mean_and_variance_at_the_ends_and_far_away(deviation, kind, digits):
+    """Value and gradient against differences of 60 digits, up to 10,000s of deviations off."""
+    points = [
+        (x, m) for x in (-1.0, -127 / 255, 1 / 255, 1.0) for m in (-3.0, -1, -0.3, 0.01, 0.9)
+    ]
+    points += [(x, x) for x in (-1.0, 1 / 255, 1.0)] + [(1.0, 5.0), (-1.0, -5.0), (-1.0, 5.0)]
+    x, mean = torch.tensor(points, dtype=kind).T
+    log_variance = torch.full_like(mean, 2 * math.log(deviation)).requires_grad_()
+    mean = mean.clone().requires_grad_()
+    value = grey(x, mean, log_variance)
+    found = torch.autograd.grad(value.sum(), (mean, log_variance))
+
+    def exact(x, mean, log):
+        rate, half = mpmath.exp(-log / 2), mpmath.mpf(1) / 255
+        low = -mpmath.inf if x == -1 else (x - mean - half) * rate
+        high = mpmath.inf if x == 1 else (x - mean + half) * rate
+        low, high = (low, high) if low + high <= 0 else (-high, -low)
+        return mpmath.log(mpmath.ncdf(high) - mpmath.ncdf(low))
+
+    with mpmath.workdps(60):
+        for i, at in enumerate(zip(x.tolist(), mean.tolist(), log_variance.tolist(), strict=True)):
+            given = [mpmath.mpf(v) for v in at]
+            wanted = [exact(*given)]
+            for k in (1, 2):
+                step = mpmath.mpf(10) ** -20
+                up, down = (
+                    exact(*(v + sign * step * (j == k) for j, v in enumerate(given)))
+                    for sign in (1, -1)
+                )
+                wanted.append((up - down) / (2 * step))
+            got = [value[i].item(), found[0][i].item(), found[1][i].item()]
+            scale = 1 / deviation  # a float32 edge is 6e-8 off, which is as much of a deviation
+            for g, w, unit in zip(got, wanted, (1, scale, 1), strict=True):
+                assert g == pytest.approx(float(w), rel=digits * 10, abs=digits * unit), at
 
 
 @pytest.mark.parametrize("steps", [8, 60])

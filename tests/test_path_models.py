@@ -99,15 +99,16 @@ def test_the_bound_teaches_the_variance_alone():
     assert variance.any(dim=1).all()
 
 
-def test_the_spread_is_the_share_of_the_larger_variance():
+def test_an_estimate_comes_with_the_share_of_the_larger_variance():
     ours = model("ddpm", process("vp"), variance="learned")
-    ours.net.forward = lambda x, t, y: torch.tensor([[9.0, 9.0, -1.0, 0.5]])
-    share = ours.spread(torch.ones(1, 2), torch.full((1,), 0.5), None)
-    assert share.tolist() == [[0.0, 0.75]]
     ours.net.forward = lambda x, t, y: torch.tensor([[1.0, 2.0, -1.0, 0.5]])
     alpha = ddpm_table()[1][499].item()
-    x0 = (torch.ones(1, 2) - math.sqrt(1 - alpha) * torch.tensor([[1.0, 2.0]])) / alpha**0.5
-    torch.testing.assert_close(ours.field(torch.ones(1, 2), torch.full((1,), 0.5), None), x0)
+    x, t = torch.ones(1, 2), torch.full((1,), 0.5)
+    x0 = (x - math.sqrt(1 - alpha) * torch.tensor([[1.0, 2.0]])) / alpha**0.5
+    estimate, share = ours.estimate(x, t, None)
+    torch.testing.assert_close(estimate, x0)
+    torch.testing.assert_close(ours.field(x, t, None), x0)
+    assert share.tolist() == [[0.0, 0.75]]
 
 
 SDES = {

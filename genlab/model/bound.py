@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.special import log_ndtr
+from torch.special import erfcx
 
 from genlab.contract import Noise, Process
 
@@ -137,17 +137,32 @@ def grey(x: Tensor, mean: Tensor, log_variance: Tensor, levels: int = 256) -> Te
     """log of the part of N(mean, variance) that is nearest to the grey value x, number by number.
 
     The values lie evenly from -1 to 1; all below belongs to the first and all above to the last.
+    With d = |x - mean|, r = 1 / deviation, h half a step, and u = (h - d) r the nearer edge,
+
+        Phi(u) - Phi(-(d + h) r) = e^(-u^2 / 2) [E(u) - e^(-2 h d r^2) E(-(d + h) r)],
+        E(z) = Phi(z) e^(z^2 / 2) = erfcx(-z / sqrt 2) / 2
+
+    whose logarithm and gradient keep their digits as far off as u^2 is a number; where the mean
+    lies within the edges it is a sum of two erf.
 
     Reference: Ho et al. 2020, arXiv 2006.11239, eq. 13.
     """
-    half, rate = 1 / (levels - 1), (-log_variance / 2).exp()
-    low = torch.where(x < half - 1, -math.inf, (x - mean - half) * rate)
-    high = torch.where(x > 1 - half, math.inf, (x - mean + half) * rate)
-    # Phi(high) - Phi(low) = Phi(-low) - Phi(-high): the form of which both terms are small
-    flip = low + high > 0
-    low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
-    upper = log_ndtr(high)
-    return upper + torch.log1p(-(log_ndtr(low) - upper).exp())
+    half, off = 1 / (levels - 1), x - mean
+    first, last = x < half - 1, x > 1 - half
+    outer, far = first | last, off.abs()
+    inward = torch.where(first, off, torch.where(last, -off, -far))
+    rate = (-log_variance / 2).exp() * math.sqrt(0.5)
+    near, other = (half + inward) * rate, (half + far) * rate
+    # both forms are asked everywhere, so each where it has a value and a gradient
+    outside, inside = near.clamp(max=0), near.clamp(min=0)
+    tail = erfcx(other) * (-4 * half * far * rate.square()).exp()
+    scaled = (erfcx(-outside) - tail.masked_fill(outer, 0)).clamp(min=torch.finfo(x.dtype).tiny)
+    beside = (scaled / 2).log() - outside.square()
+    return torch.where(
+        near > 0,
+        ((torch.erf(inside) + torch.erf(other).masked_fill(outer, 1)) / 2).log(),
+        beside,
+    )
 
 
 def _ranges(low: int, high: int, parts: int) -> list[tuple[int, int]]:

@@ -8,11 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.contract import Batch, Codec, Noise, Process, Spec
+from genlab.contract import Batch, Codec, Noise, Process, Solver, Spec
 from genlab.gaussian import read
-from genlab.model.bound import Bound, links, variational_bound
+from genlab.model.bound import Bound, grey, links, normal_kl, variational_bound
 from genlab.model.path import Asked, PathModel
-from genlab.model.posterior import decoder, divergence, posterior
 from genlab.nn.precise import precise
 from genlab.registry import register
 from genlab.schema import Average, Density, Fraction, Positive, Predict, Weight
@@ -80,8 +79,22 @@ class DDPM(PathModel):
                 f"variance=learned sums its bound over all steps alike, and density={density} "
                 "draws some more often: use density=uniform, or variance=fixed"
             )
-        back = posterior(self.process) if variance == "learned" else None
+        back = self._back() if variance == "learned" else None
         self.register_buffer("back", back, persistent=False)  # follows from the config
+
+    def _back(self) -> Tensor:
+        """[4, T] float64 of the steps i -> i - 1: on_datum, on_here, ln small and ln large.
+
+        The small variance of the last step, 0, is replaced by that of the step before it.
+        """
+        if self.process.steps is None or self.process.steps < 2:
+            raise ValueError(
+                "variance=learned is of the steps of a discrete path, and this one has none: use "
+                "process.steps=1000, or variance=fixed"
+            )
+        own = links(self.process, _times(self.process.steps))
+        small = torch.cat([own.small[1:2], own.small[1:]])
+        return torch.stack([own.on_datum, own.on_here, small.log(), own.large.log()])
 
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """[] L_simple; with a learned variance L, and L_simple and L_vlb (bits a number) apart."""
@@ -104,9 +117,9 @@ class DDPM(PathModel):
         estimate = alpha * x + beta * asked.guess.detach()
         log = small.lerp(large, self._share(asked.out))
         mean = c * estimate + d * x
-        step = divergence(c * x0 + d * x, small, mean, log)
+        step = normal_kl(c * x0 + d * x, small, mean, log)
         if self.codec.logdet(x0) is None:
-            last = decoder(x0, mean, log)
+            last = -grey(x0, mean, log)
         else:
             last = 0.5 * (log + (x0 - mean).square() * (-log).exp() + math.log(2 * math.pi))
         first, kl = (part.flatten(1).mean(1) for part in (last, step))
@@ -116,10 +129,19 @@ class DDPM(PathModel):
         """The first half of the channels, or all of them."""
         return out if self.back is None else out[:, : self.spec.shape[0]]
 
-    def spread(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """x [B, *S], t [B], y [B] or None -> s [B, *S]: a step back has ln variance
-        s ln large + (1 - s) ln small, also one over several levels."""
-        return self._share(self.answer(x, t, y))
+    @property
+    def spreads(self) -> bool:
+        """Whether the variance is learned."""
+        return self.back is not None
+
+    def estimate(self, x: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x [B, *S], t [B], y [B] or None -> x0 [B, *S] and s [B, *S] of a learned variance."""
+        out = self.answer(x, t, y)
+        return self.datum(x, t, out), self._share(out)
+
+    def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
+        """z [n, *S] -> [n, *S] along the path."""
+        return solver(self.field, z, y, noise, self.estimate if self.spreads else None)
 
     def _share(self, out: Tensor) -> Tensor:
         return (out[:, self.spec.shape[0] :] + 1) / 2
@@ -146,7 +168,7 @@ class DDPM(PathModel):
         Estimates of the datum are kept in [-1, 1]. A fixed variance is the large one, whose first
         is the small one of the link after it, as DDPM's own code has it.
         """
-        times = torch.arange(1, self.process.steps + 1, dtype=torch.float64) / self.process.steps
+        times = _times(self.process.steps)
         own = links(self.process, times)
         fixed = torch.cat([own.small[1:2], own.large[1:]]).log().to(x.device)
 
@@ -162,3 +184,8 @@ class DDPM(PathModel):
             return variational_bound(
                 reverse, self.process, x, y, noise, times=times, evaluations=evaluations
             )
+
+
+def _times(steps: int) -> Tensor:
+    """[T] float64, those of a discrete path from the quietest on."""
+    return torch.arange(1, steps + 1, dtype=torch.float64, device="cpu") / steps

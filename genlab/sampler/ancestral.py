@@ -28,8 +28,11 @@ class Ancestral(Gridded):
     so steps of any stride on any path. The last step adds no noise: it gives the estimate of the
     datum. With as many steps as DDPM's path has levels this is its algorithm 2.
 
-    Reference: Ho et al. 2020, arXiv 2006.11239, eq. 6, 7 and algorithm 2; strides: Nichol and
-    Dhariwal 2021, arXiv 2102.09672, section 4.
+    The variance may be learned: then the model says with every estimate where between the small
+    and the large one it lies, number by number, ln c^2 = share ln large + (1 - share) ln small.
+
+    Reference: Ho et al. 2020, arXiv 2006.11239, eq. 6, 7 and algorithm 2; learned variances and
+    strides: Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 15 and section 4.
     """
 
     def __init__(
@@ -39,29 +42,45 @@ class Ancestral(Gridded):
         grid: Grid | list[Positive],
         span: list[Positive] | None,
         rho: Positive,
-        variance: Literal["small", "large"],
+        variance: Literal["small", "large", "learned"],
         clip: bool,
     ) -> None:
         """steps: network evaluations; grid, span, rho: see `sampler.grid`.
 
-        variance: see `posterior`; clip: keep the estimated datum in [-1, 1].
+        variance: see `posterior`; learned: of a model that `Spreads`, alone on its own path; clip:
+        keep the estimated datum in [-1, 1].
         """
         self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
-        self.variance: Literal["small", "large"] = variance
+        self.variance: Literal["small", "large", "learned"] = variance
         self.clip = clip
 
+    @property
+    def spread(self) -> bool:
+        """Whether it asks for the share that comes with an estimate."""
+        return self.variance == "learned"
+
     def __call__(
-        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
+        self,
+        field: Callable[[Tensor, Tensor], Tensor | tuple[Tensor, Tensor]],
+        z: Tensor,
+        process: Process,
+        noise: Noise,
     ) -> Iterator[Tensor]:
         """steps + 1 states [B, *S], from the noise to the sample."""
-        path, estimate = self.levels(process), self.estimate(field, z)
+        path, t = self.levels(process), z.new_empty(len(z))
         x = z * path[0].b
         yield x
         for here, there in pairwise(path):
-            x0 = estimate(x, here)
+            said = field(x, t.fill_(here.t))
+            x0, share = said if isinstance(said, tuple) else (said, None)
+            x0 = self.kept(x0, x)
             if there.b:
-                p, q, c = posterior(here, there, self.variance)
-                x = (x * p).add_(x0, alpha=q).add_(noise.normal(*x.shape[1:]), alpha=c)
+                p, q, c = posterior(here, there, "large" if self.variance == "large" else "small")
+                new = noise.normal(*x.shape[1:])
+                if share is not None:
+                    large = posterior(here, there, "large")[2]
+                    new = new * (share.to(x.dtype) * math.log(large / c)).exp()
+                x = (x * p).add_(x0, alpha=q).add_(new, alpha=c)
             else:
                 x = x0
             yield x

@@ -50,11 +50,12 @@ class Gridded:
         """The field at a level: (x of the shape of z [B, *S], level) -> x0 [B, *S] of x's type."""
         t = z.new_empty(len(z))
 
-        def estimated(x: Tensor, level: Level) -> Tensor:
-            x0 = field(x, t.fill_(level.t)).to(x.dtype)
-            return x0.clamp(-1, 1) if self.clip else x0
+        return lambda x, level: self.kept(field(x, t.fill_(level.t)), x)
 
-        return estimated
+    def kept(self, x0: Tensor, x: Tensor) -> Tensor:
+        """The estimate x0 [B, *S] as a sampler takes it, of the type of the state x [B, *S]."""
+        x0 = x0.to(x.dtype)
+        return x0.clamp(-1, 1) if self.clip else x0
 
 
 def grid(

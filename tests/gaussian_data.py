@@ -1,4 +1,4 @@
-"""Data whose denoiser is known in closed form, and samplers and paths as their yaml has them.
+"""Data whose denoiser is known in closed form, and samplers as their yaml has them.
 
 For x0 ~ N(m, sd^2) the best estimate is x0 = m + a sd^2 / v (x_t - a m), v = a^2 sd^2 + b^2, and
 the probability flow keeps (x_t - a m) / sqrt(v) constant.
@@ -7,22 +7,13 @@ the probability flow keeps (x_t - a m) / sqrt(v) constant.
 from __future__ import annotations
 
 import torch
-from omegaconf import OmegaConf
+from paths import made
 from torch import Tensor
 
 from genlab import registry
-from genlab.contract import Spec
 
 MEAN, SD = 0.7, 0.4
 SAMPLERS = [n for n in registry.names("sampler") if n != "one_step"]
-PATHS = [n for n in registry.names("process") if n != "none"]
-SPEC = Spec((1, 8, 8))
-
-
-def made(room: str, member: str, keys: dict, **given):
-    node = OmegaConf.to_container(OmegaConf.load(registry.configs_dir() / room / f"{member}.yaml"))
-    assert set(keys) <= set(node)
-    return registry.build(room, {**node, **keys}, **given)
 
 
 def sampler(name: str, **keys):
@@ -30,15 +21,6 @@ def sampler(name: str, **keys):
     if name in ("ancestral", "ddim"):
         keys = {"clip": False, **keys}
     return made("sampler", name, keys)
-
-
-def path(name: str, **keys):
-    """A process as its yaml has it but for the keys given, continuous; or DDPM's discrete one."""
-    if name == "ddpm":
-        return made("process", "vp", keys, spec=SPEC)
-    if "steps" in registry.signature("process", name).keys:
-        keys = {"steps": None, **keys}
-    return made("process", name, keys, spec=SPEC)
 
 
 class Gaussian:

@@ -6,24 +6,12 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
+from paths import PATHS, path
 from torch import Tensor
-
-from genlab.process.edm import EDM
-from genlab.process.linear import Linear
-from genlab.process.trig import Trigonometric
-from genlab.process.ve import VarianceExploding
-from genlab.process.vp import VariancePreserving
 
 FIRST = 1e-5
 
-PATHS = {
-    "linear": Linear(),
-    "vp": VariancePreserving(beta_min=0.1, beta_max=20.0, steps=None),
-    "ddpm": VariancePreserving(beta_min=0.1, beta_max=20.0, steps=1000),
-    "ve": VarianceExploding(sigma_min=0.01, sigma_max=50.0, sd=0.5),
-    "edm": EDM(sigma_max=80.0, sd=0.5),
-    "trig": Trigonometric(),
-}
+BY_NAME = {name: path(name) for name in [*PATHS, "ddpm"]}
 
 
 @dataclass

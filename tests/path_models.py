@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import torch
 from omegaconf import OmegaConf
+from paths import made
 from torch import Tensor, nn
 
 from genlab import registry
-from genlab.config import member
 from genlab.contract import Batch, Spec
 
 
@@ -43,7 +43,7 @@ class Answer(nn.Module):
 
 def process(name: str, **keys: object) -> object:
     """A path with the keys of its yaml but for those given."""
-    return registry.build("process", {**member("process", name), **keys})
+    return made("process", name, keys)
 
 
 def model(name: str, path: object, shape: tuple[int, ...] = (2,), mass=False, **keys: object):

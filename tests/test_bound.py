@@ -7,7 +7,7 @@ import math
 import mpmath
 import pytest
 import torch
-from gaussians import PATHS
+from gaussians import BY_NAME
 from torch.distributions import Normal, kl_divergence
 
 from genlab.model.bound import grey, links, normal_kl, variational_bound
@@ -54,8 +54,8 @@ def best(process, deviation, steps):
 def test_links_are_the_conditional_of_the_joint_normal(name):
     """q(x_{i-1} | x_i, x0) from the covariance of (x_{i-1}, x_i), x0 being fixed."""
     times = torch.tensor([0.1, 0.35, 0.8], dtype=torch.float64)
-    found, i = links(PATHS[name], times), 1
-    a, b, _, _ = PATHS[name].coefficients(times)
+    found, i = links(BY_NAME[name], times), 1
+    a, b, _, _ = BY_NAME[name].coefficients(times)
     alpha = a[i] / a[i - 1]
     before, own = b[i - 1].square(), b[i].square()
     gain = alpha * before / own
@@ -68,12 +68,25 @@ def test_links_are_the_conditional_of_the_joint_normal(name):
 
 
 def test_betas_are_those_of_ddpm():
-    found = links(PATHS["ddpm"], chain(1000))
+    found = links(BY_NAME["ddpm"], chain(1000))
     beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     bar = (1 - beta).cumprod(0)
     torch.testing.assert_close(found.large, beta, rtol=1e-7, atol=0)
     small = beta[1:] * (1 - bar[:-1]) / (1 - bar[1:])
     torch.testing.assert_close(found.small[1:], small, rtol=1e-7, atol=0)
+
+
+def test_three_links_by_hand():
+    """beta .1, .3 and .5 leave .9, .63 and .315 of the variance (Ho et al., eq. 7)."""
+    process = VariancePreserving(beta_min=0.3, beta_max=1.5, steps=3)
+    found = links(process, chain(3))
+    on_datum = [1, 0.9**0.5 * 0.3 / 0.37, 0.63**0.5 * 0.5 / 0.685]
+    on_here = [0, 0.7**0.5 * 0.1 / 0.37, 0.5**0.5 * 0.37 / 0.685]
+    small = [0, 0.3 * 0.1 / 0.37, 0.5 * 0.37 / 0.685]
+    assert found.on_datum.tolist() == pytest.approx(on_datum, rel=1e-12)
+    assert found.on_here.tolist() == pytest.approx(on_here, rel=1e-12)
+    assert found.small.tolist() == pytest.approx(small, rel=1e-12)
+    assert found.large.tolist() == pytest.approx([0.1, 0.3, 0.5], rel=1e-12)
 
 
 def test_kl_is_that_of_torch():
@@ -215,7 +228,7 @@ def test_a_wrong_chain_is_bounded_from_above():
 
 def test_a_part_of_the_links_stands_for_all():
     steps, deviation = 200, 0.25
-    process = PATHS["trig"]
+    process = BY_NAME["trig"]
     x = torch.randn(1, 3, dtype=torch.float64) * deviation
     reverse = reverse_of(process, deviation, best(process, deviation, steps + 1)[:-1])
     calls = []

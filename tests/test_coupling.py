@@ -94,3 +94,18 @@ def test_a_micro_batch_knows_the_whole(codec):
         drawn, own = whole.noise.normal(4), part.noise.normal(4)
         assert torch.equal(drawn[rows], own)
     assert torch.equal(torch.cat([part.x for part in parts]), whole.x)
+
+
+def test_a_labelled_micro_batch_takes_its_rows_of_the_nearest_pairing_within_the_classes():
+    """The pairing is of the global batch, of which these rows are a part: by brute force."""
+    y, rows = torch.tensor([0, 1, 1, 0, 2, 1]), slice(2, 5)
+    ours = model("flow_matching", process("linear"), coupling="ot")
+    for seed in range(5):
+        x, noise = torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(seed))
+        whole = Batch(x, y, Given(noise))
+        part = Batch(x[rows], y[rows], Given(noise[rows]), whole=lambda w=whole: (w, rows))
+        x0, eps = ours.pair(part)
+        inside = [list(p) for p in permutations(range(6)) if torch.equal(y[list(p)], y)]
+        best = min(inside, key=lambda p: cost(x, noise[p]))
+        assert torch.equal(x0, x[rows])
+        assert torch.equal(eps, noise[best][rows])

@@ -9,8 +9,9 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import trained
-from gaussian_data import SD, Gaussian, Impulses, last, path, sampler, z
+from gaussian_data import SD, Gaussian, Impulses, last, sampler, z
 from path_models import Given, model, process
+from paths import path
 
 import genlab
 from genlab.build import build

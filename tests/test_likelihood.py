@@ -9,16 +9,17 @@ import pytest
 import torch
 from conftest import trained
 from evaluations import judged, refused, value
-from gaussians import FIRST, PATHS, Signs, ends, exact, gaussian
+from gaussians import BY_NAME, FIRST, Signs, ends, exact, gaussian
 from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
 from genlab.contract import Spec
 from genlab.errors import DataError, DeviceError
-from genlab.model.likelihood import log_density, solver
+from genlab.model.likelihood import _worst, log_density, solver
 from genlab.model.path import PathModel
 from genlab.noise import SampleNoise
 from genlab.process.linear import Linear
+from genlab.process.vp import VariancePreserving
 
 COVARIANCE = torch.tensor([[1.0, 0.5, 0.0], [0.5, 0.6, -0.3], [0.0, -0.3, 2.0]]).double()
 KEYS = dict(density="uniform", location=0.0, scale=1.0, weight="uniform", label_dropout=0.0, ema=0)
@@ -32,10 +33,10 @@ def noise(n, seed=0):
     return SampleNoise(seed, range(n), torch.device("cpu"))
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", BY_NAME)
 def test_gaussian_data_on_every_path(name):
     """The flow is linear: it takes N(0, sigma_1^2) back to a normal that is known exactly."""
-    process = PATHS[name]
+    process = BY_NAME[name]
     low, high = ends(process)
     one = torch.eye(3, dtype=torch.float64)
     noisy = COVARIANCE + low**2 * one
@@ -49,9 +50,46 @@ def test_gaussian_data_on_every_path(name):
     torch.testing.assert_close(found, data.log_prob(x), rtol=0, atol=2e-2)  # of ve, by its ends
 
 
+def test_a_discrete_path_whose_first_level_is_loud():
+    """Betas .2 to .8: the density is of data with the noise of that level, sigma = 1/2."""
+    process = VariancePreserving(beta_min=1.0, beta_max=4.0, steps=5)
+    one = torch.eye(3, dtype=torch.float64)
+    high = 1 / 0.0182 - 1  # sigma^2 at the end: .8 * .65 * .5 * .35 * .2 are left of the variance
+    noisy = COVARIANCE + one / 4
+    model = MultivariateNormal(
+        torch.zeros(3).double(), noisy @ torch.linalg.inv(one + COVARIANCE / high)
+    )
+    x = model.sample((7,))
+    found = exact(density_of(gaussian(process, COVARIANCE), process), x)
+    torch.testing.assert_close(found, model.log_prob(x), rtol=0, atol=3e-4)
+
+
+def test_one_hard_datum_among_easy_ones_is_as_exact_as_alone():
+    """Its errors count by themselves: a mean over the batch would hide them."""
+    errors = torch.zeros(500, 4)
+    errors[77, :3] = torch.tensor([3.0, 0.0, 4.0])
+    assert _worst(errors).item() == pytest.approx((25 / 3) ** 0.5)
+    errors[12, 3] = -7.0
+    assert _worst(errors).item() == 7
+    process, sd = BY_NAME["trig"], torch.tensor([1.0, 0.01], dtype=torch.float64)
+
+    def field(x, t, y):
+        """Of N(0, 1), where nothing bends, or of N(0, 0.01^2)."""
+        a, b, _, _ = (c[:, None] for c in process.coefficients(t))
+        square = sd[y][:, None].square()
+        return a * square / (a.square() * square + b.square()) * x
+
+    y = torch.zeros(2000, dtype=torch.long)
+    y[0] = 1
+    x, signs = torch.full((2000, 1), 0.015, dtype=torch.float64), Signs(torch.full((2000, 1), 0.1))
+    found = log_density(field, process, x, y, signs, first=FIRST)
+    wanted = [Normal(0.0, s).log_prob(x[0]).item() for s in (0.01, 1.0)]
+    assert found[:2].tolist() == pytest.approx(wanted, abs=3e-4)
+
+
 @pytest.mark.parametrize("name", ["linear", "vp", "ve"])
 def test_a_mixture_of_gaussians_in_the_plane(name):
-    process, deviation = PATHS[name], 0.3
+    process, deviation = BY_NAME[name], 0.3
     centers = torch.tensor([[1.0, 0.0], [-0.8, 0.9], [-0.2, -1.2]]).double()
     shares = torch.tensor([0.5, 0.3, 0.2]).double()
     centers -= shares @ centers  # or the end of the path, which has no mean, would show
@@ -76,7 +114,7 @@ def test_a_mixture_of_gaussians_in_the_plane(name):
 
 def test_one_probe_is_unbiased_and_its_sign_is_right():
     """One set of signs is off where the Jacobian is not diagonal, and right in the mean."""
-    process, x = PATHS["trig"], torch.tensor([[0.3, -1.0, 0.7]]).double()
+    process, x = BY_NAME["trig"], torch.tensor([[0.3, -1.0, 0.7]]).double()
     density = density_of(gaussian(process, COVARIANCE), process)
     wide = density_of(gaussian(process, 2 * COVARIANCE), process)
     right = MultivariateNormal(torch.zeros(3).double(), COVARIANCE).log_prob(x)
@@ -229,7 +267,7 @@ def test_a_missing_package_is_refused(dense, monkeypatch, capsys):
 
 def test_signs_are_of_uniform_numbers():
     """The helper's probe is that of the code: a wrong one would hide a wrong trace."""
-    process, x = PATHS["trig"], torch.tensor([[0.3, -1.0, 0.7]]).double()
+    process, x = BY_NAME["trig"], torch.tensor([[0.3, -1.0, 0.7]]).double()
     density = density_of(gaussian(process, COVARIANCE), process)
     own = noise(1)
     given = Signs(noise(1).uniform(3))

@@ -14,6 +14,7 @@ from path_models import Given, batch, model, process
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from genlab.contract import Batch
 from genlab.errors import ConfigError
 
 N = 64
@@ -244,6 +245,18 @@ def test_a_network_of_other_outputs_is_refused_with_the_key(variance, outputs):
         build(compose([*words, "hardware=cpu"])[0], meta=True)
 
 
+@pytest.mark.parametrize("name", ["ddpm", "score_sde", "edm", "flow_matching"])
+def test_labels_are_hidden_as_often_as_is_said(name):
+    """Of uniform numbers, those below label_dropout hide theirs; the others keep it."""
+    ours = model(
+        name, process({"score_sde": "ve", "edm": "edm"}.get(name, "vp")), label_dropout=0.3
+    )
+    x, eps = torch.randn(2, 5, 2)
+    hidden = torch.tensor([0.0, 0.29, 0.3, 0.5, 0.99])
+    ours.loss(Batch(x, torch.arange(5), Given(torch.full((5,), 0.5), eps, hidden)))
+    assert ours.net.asked[2].tolist() == [-1, -1, 2, 3, 4]
+
+
 # --- how often a time is learned ----------------------------------------------------------------
 
 
@@ -323,3 +336,12 @@ def test_the_ladder_of_a_path_that_starts_at_the_datum_has_its_own_ends():
     torch.testing.assert_close(sigma[[0, -1]], path.sigma(torch.tensor([0.001, 1.0])))
     ratios = sigma.log().diff()  # at the nearest of the thousand levels there are
     assert ratios.max() / ratios.min() < 1.2
+
+
+@pytest.mark.parametrize(("name", "levels"), [("vp", 7), ("vp", 400), ("cosine", 7)])
+def test_the_ladder_of_a_discrete_path_has_its_levels_alone(name, levels):
+    ours = model("score_sde", process(name), density="ladder", levels=levels)
+    steps = ours.process.steps
+    whole = (ours.ladder * steps).round()
+    assert torch.equal(ours.ladder, whole / steps)
+    assert (whole[0], whole[-1]) == (1, steps)

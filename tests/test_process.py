@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from paths import made
 
 from genlab import registry
 from genlab.contract import Spec
@@ -32,8 +32,7 @@ NOISY = {"ve", "shifted_cosine", "shifted_cosine, two"}
 def make(path: str, spec: Spec = IMAGES, **keys: object):
     """A member with the keys of its yaml but for those given."""
     name, own = OTHER.get(path, (path, {}))
-    node = OmegaConf.to_container(OmegaConf.load(registry.configs_dir() / f"process/{name}.yaml"))
-    return registry.build("process", {**node, **own, **keys}, spec=spec)
+    return made("process", name, {**own, **keys}, spec=spec)
 
 
 def at(*t: float) -> torch.Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gaussian_data import PATHS, SAMPLERS, SPEC, Gaussian, last, path, sampler
+from gaussian_data import SAMPLERS, Gaussian, last, sampler
+from paths import PATHS, SPEC, path
 
 from genlab.errors import ConfigError
 from genlab.gaussian import Cut

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from gaussian_data import PATHS, path
+from paths import PATHS, path
 
 from genlab.errors import ConfigError
 from genlab.gaussian import Cut, Level
@@ -115,3 +115,13 @@ def test_one_step_of_each_grid():
         first, datum = visited(path("linear"), 1, kind)
         assert datum.sigma == 0 < first.sigma
     assert visited(path("linear"), 1)[0].sigma == math.inf
+
+
+def test_karras_grid_has_the_root_it_is_asked_for():
+    """rho = 2 makes roots of sigma equally spaced, rho = 1 sigma itself."""
+    assert sigmas(path("edm"), 4, "karras", [1.0, 16.0], rho=2.0) == pytest.approx(
+        [16, 9, 4, 1, 0]
+    )
+    assert sigmas(path("edm"), 4, "karras", [1.0, 16.0], rho=1.0) == pytest.approx(
+        [16, 11, 6, 1, 0]
+    )

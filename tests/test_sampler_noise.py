@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from gaussian_data import MEAN, PATHS, SD, Gaussian, influences, last, path, sampler, z
+from gaussian_data import MEAN, SD, Gaussian, influences, last, sampler, z
+from paths import PATHS, path
 
 from genlab.gaussian import levels
 from genlab.noise import SampleNoise

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from gaussian_data import MEAN, PATHS, SD, Gaussian, flow, influences, last, path, sampler, z
+from gaussian_data import MEAN, SD, Gaussian, flow, influences, last, sampler, z
+from paths import PATHS, path
 
 from genlab.gaussian import levels
 from genlab.sampler.grid import grid
@@ -175,3 +176,26 @@ def test_the_velocity_of_a_level_is_that_of_the_path():
 def test_an_ode_draws_no_noise(name):
     _, mean, _ = influences(sampler(name, steps=64), path("linear"), 3)
     assert mean == pytest.approx(MEAN, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["edm", "linear"])
+def test_dpmpp_2m_of_three_uneven_steps_by_hand(name):
+    """Lu et al., algorithm 2: the second step goes by D = x0 + h / (2 h_last) (x0 - x0_last)."""
+    a, b = {
+        "edm": (lambda s: 1.0, lambda s: s),
+        "linear": (lambda s: 1 / (1 + s), lambda s: s / (1 + s)),
+    }[name]
+    said, sigma = [0.4, -0.2, 0.9], [8.0, 2.0, 0.25]
+    answers, start = iter(said), torch.ones(1, 1, dtype=torch.float64)
+    states = sampler("dpmpp_2m", grid=sigma)(
+        lambda x, t: torch.full_like(x, next(answers)), start, path(name), None
+    )
+    h_last, h = math.log(4), math.log(8)
+    x, wanted = b(8.0), [b(8.0)]
+    for s, after, estimate in (
+        (8.0, 2.0, 0.4),
+        (2.0, 0.25, -0.2 + h / (2 * h_last) * (-0.2 - 0.4)),
+    ):
+        x = b(after) / b(s) * x - a(after) * math.expm1(math.log(after / s)) * estimate
+        wanted.append(x)
+    assert [v.item() for v in states] == pytest.approx([*wanted, 0.9], rel=1e-9)

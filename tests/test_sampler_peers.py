@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gaussian_data import last, path, sampler
+from gaussian_data import last, sampler
+from paths import path
 from torch import Tensor
 
 from genlab.sampler.grid import grid

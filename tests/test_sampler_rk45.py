@@ -6,7 +6,8 @@ import importlib.util
 
 import pytest
 import torch
-from gaussian_data import MEAN, PATHS, SD, SPEC, Gaussian, last, path, sampler, z
+from gaussian_data import MEAN, SD, Gaussian, last, sampler, z
+from paths import PATHS, SPEC, path
 
 from genlab.errors import ConfigError, DeviceError
 from genlab.guidance.cfg import ClassifierFree

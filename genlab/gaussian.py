@@ -34,8 +34,13 @@ LOUDEST = 200.0
 """Where a path that loses its datum ends for a prediction of the noise, as sigma.
 
 x0 = (x_t - b eps) / a: the noise tells nothing of the datum where a = 0, and little before. DDPM's
-path ends at 157. One that keeps its datum, a = 1, errs at sigma as x_t does, and is left whole.
+path ends at 157.
 """
+
+LEAST = 2.0**-23
+"""The a below which a path loses its datum: x0 has no digits left in x_t = a x0 + b eps, float32.
+
+iDDPM's ends with a = 5e-5, and samples start there."""
 
 
 class Path:
@@ -148,9 +153,12 @@ def part(path: Process, within: Process) -> Process:
 
 
 def readable(path: Process, predict: Predict) -> Process:
-    """The path, or its part in which the prediction gives the datum."""
+    """The path, or its part in which the prediction gives the datum.
+
+    A path that keeps some of its datum to the end, as discrete ones do, is left whole.
+    """
     end, loudest = torch.tensor([[1.0], [LOUDEST]], dtype=torch.float64, device="cpu")
-    if predict not in ("eps", "score") or path.coefficients(end)[0].item() >= 1 / LOUDEST:
+    if predict not in ("eps", "score") or path.coefficients(end)[0].item() >= LEAST:
         return path
     return Cut(path, path.time(loudest).item())
 

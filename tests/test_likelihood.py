@@ -15,7 +15,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from genlab.contract import Spec
 from genlab.errors import DataError, DeviceError
-from genlab.model.likelihood import _worst, log_density, solver
+from genlab.model.likelihood import log_density, solver
 from genlab.model.path import PathModel
 from genlab.noise import SampleNoise
 from genlab.process.linear import Linear
@@ -66,11 +66,6 @@ def test_a_discrete_path_whose_first_level_is_loud():
 
 def test_one_hard_datum_among_easy_ones_is_as_exact_as_alone():
     """Its errors count by themselves: a mean over the batch would hide them."""
-    errors = torch.zeros(500, 4)
-    errors[77, :3] = torch.tensor([3.0, 0.0, 4.0])
-    assert _worst(errors).item() == pytest.approx((25 / 3) ** 0.5)
-    errors[12, 3] = -7.0
-    assert _worst(errors).item() == 7
     process, sd = BY_NAME["trig"], torch.tensor([1.0, 0.01], dtype=torch.float64)
 
     def field(x, t, y):

@@ -20,8 +20,8 @@ PATHS = {
     "linear": Linear(),
     "vp": VariancePreserving(beta_min=0.1, beta_max=20.0, steps=None),
     "ddpm": VariancePreserving(beta_min=0.1, beta_max=20.0, steps=1000),
-    "ve": VarianceExploding(sigma_min=0.01, sigma_max=50.0, sd=0.5),
-    "edm": EDM(sigma_max=80.0, sd=0.5),
+    "ve": VarianceExploding(sigma_min=0.01, sigma_max=50.0, raw=False),
+    "edm": EDM(sigma_max=80.0),
     "trig": Trigonometric(),
 }
 

@@ -65,8 +65,8 @@ class Path:
         """t [B] -> [B] float64."""
         return t.double()
 
-    def seen(self, t: Tensor) -> Tensor:
-        """t [B] -> [B] float64."""
+    def seen(self, t: Tensor, sd: float) -> Tensor:
+        """t [B], standard deviation of the data -> [B] float64."""
         return torch.ones_like(t, dtype=torch.float64)
 
 
@@ -103,9 +103,9 @@ class Cut:
         """t [B] -> [B] float64."""
         return self.process.told(t.double() * self.end)
 
-    def seen(self, t: Tensor) -> Tensor:
-        """t [B] -> [B] float64."""
-        return self.process.seen(t.double() * self.end)
+    def seen(self, t: Tensor, sd: float) -> Tensor:
+        """t [B], standard deviation of the data -> [B] float64."""
+        return self.process.seen(t.double() * self.end, sd)
 
 
 class Level(NamedTuple):

@@ -96,8 +96,9 @@ class Process(Protocol):
         """t [B] -> [B], the number that tells a network the time; networks embed 1000 times it."""
         ...
 
-    def seen(self, t: Tensor) -> Tensor:
-        """t [B] -> [B], what x_t is multiplied by before a network sees it."""
+    def seen(self, t: Tensor, sd: float) -> Tensor:
+        """t [B], standard deviation of the data -> [B], what x_t is multiplied by before a network
+        sees it."""
         ...
 
 

@@ -141,22 +141,22 @@ PRECONDITIONING = {  # Karras et al. 2022, table 1, and the two columns it lacks
 @pytest.mark.parametrize(("path", "predict"), PRECONDITIONING)
 def test_every_model_is_a_preconditioning_of_x0_plus_noise(path, predict):
     """D = c_skip y + c_out net(c_in y), y = x_t / a."""
-    process = make(path, **({"sd": None} if path == "ve" else {}))
+    process = make(path, **({"raw": True} if path == "ve" else {}))
     t = heard(process)
     c, sigma = process.coefficients(t), process.sigma(t)
     skip, out, into = (f(sigma) for f in PRECONDITIONING[path, predict])
     alpha, beta = read(predict, *c, SD)
     torch.testing.assert_close(alpha * c[0], skip, **ALIKE)
     torch.testing.assert_close(beta, out, **ALIKE)
-    torch.testing.assert_close(process.seen(t) * c[0], into, **ALIKE)
+    torch.testing.assert_close(process.seen(t, SD) * c[0], into, **ALIKE)
 
 
 def test_what_edm_sees_and_predicts_has_variance_one():
-    process = make("edm", sd=SD)
+    process = make("edm")
     t = heard(process)
     c, sigma = process.coefficients(t), process.sigma(t)
     one = torch.ones_like(t)
-    torch.testing.assert_close(process.seen(t) ** 2 * (SD**2 + sigma**2), one, **ALIKE)
+    torch.testing.assert_close(process.seen(t, SD) ** 2 * (SD**2 + sigma**2), one, **ALIKE)
     for path in PATHS:
         c = make(path).coefficients(t)
         p, q = aim("F", *c, SD)
@@ -292,7 +292,7 @@ def test_a_cut_path_is_the_path_up_to_there(path):
     torch.testing.assert_close(cut.sigma(t), b / a)
     torch.testing.assert_close(cut.time(b / a), t)
     torch.testing.assert_close(cut.told(t), process.told(0.7 * t))
-    torch.testing.assert_close(cut.seen(t), process.seen(0.7 * t))
+    torch.testing.assert_close(cut.seen(t, SD), process.seen(0.7 * t, SD))
     assert cut.time(process.sigma(at(0.9))).item() == 1
     assert cut.steps == (None if process.steps is None else round(0.7 * process.steps))
 

@@ -159,7 +159,7 @@ def test_a_scale_that_nothing_taught_is_refused(tiny, keys, words):
             build(config, meta=True)
 
 
-@pytest.mark.parametrize("process", [Linear(), Trigonometric(), EDM(sigma_max=80.0, sd=0.5)])
+@pytest.mark.parametrize("process", [Linear(), Trigonometric(), EDM(sigma_max=80.0)])
 @pytest.mark.parametrize("predict", ["eps", "x0", "v", "velocity", "score", "F"])
 def test_guiding_any_prediction_is_guiding_the_datum(process, predict):
     g = torch.Generator().manual_seed(0)

@@ -22,7 +22,9 @@ from genlab.process.linear import Linear
 from genlab.process.vp import VariancePreserving
 
 COVARIANCE = torch.tensor([[1.0, 0.5, 0.0], [0.5, 0.6, -0.3], [0.0, -0.3, 2.0]]).double()
-KEYS = dict(density="uniform", location=0.0, scale=1.0, weight="uniform", label_dropout=0.0, ema=0)
+KEYS = dict(
+    density="uniform", location=0.0, scale=1.0, weight="uniform", sd=0.5, label_dropout=0.0, ema=0
+)
 
 
 def density_of(field, process):

@@ -65,6 +65,7 @@ def flow(process: object = None, dropout: float = 0.0, ema: float = 0.0) -> Flow
         location=0.0,
         scale=1.0,
         weight="uniform",
+        sd=0.5,
         coupling="independent",
         label_dropout=dropout,
         ema=ema,

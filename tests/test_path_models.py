@@ -145,12 +145,19 @@ def sigma_of(u: Tensor) -> Tensor:
     return (-1.2 + 1.2 * Normal(0.0, 1.0).icdf(u).double()).exp()
 
 
-def test_edm_is_its_denoiser():
+EDM = {"predict": "F", "density": "lognormal", "location": -1.2, "scale": 1.2, "weight": "edm"}
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "sd"),
+    [("edm", {}, 0.5), ("edm", {"sd": 0.8}, 0.8), ("flow_matching", {**EDM, "sd": 0.8}, 0.8)],
+)
+def test_edm_is_its_denoiser(name, keys, sd):
     """Karras et al., eq. 7 and 8 and table 1, through D and not through F."""
-    ours = model("edm", process("edm"))
+    ours = model(name, process("edm"), **keys)
     u, x, eps = data(2)
     loss = ours.loss(batch(Normal(0.0, 1.0).icdf(u), x, eps))
-    s, sd = column(sigma_of(u), x), 0.5
+    s = column(sigma_of(u), x)
     noisy, told, _ = ours.net.asked
     total = s**2 + sd**2
     torch.testing.assert_close(noisy.double(), (x + s * eps) / total.sqrt(), rtol=1e-5, atol=1e-6)
@@ -192,7 +199,7 @@ def test_a_weight_is_of_the_datum_whatever_is_predicted(predict, weight):
 
     On the linear path, which for a prediction of the noise ends before the datum is lost.
     """
-    ours = model("flow_matching", process("linear"), predict=predict, weight=weight)
+    ours = model("flow_matching", process("linear"), predict=predict, weight=weight, sd=1.0)
     u, x, eps = data(2)
     t = 0.02 + 0.9 * u
     loss = ours.loss(batch(t, x, eps))

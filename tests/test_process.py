@@ -54,7 +54,7 @@ def times() -> torch.Tensor:
 def test_all_numbers_are_float64_of_the_shape_of_t(path):
     process, t = make(path), torch.rand(5)
     outs = (*process.coefficients(t), process.sigma(t), process.time(t))
-    for out in (*outs, process.told(t), process.seen(t)):
+    for out in (*outs, process.told(t), process.seen(t, 0.5)):
         assert out.shape == (5,)
         assert out.dtype == torch.float64
 
@@ -127,7 +127,7 @@ def test_no_number_is_fetched_from_the_device(path):
     with torch.device("meta"):
         process = make(path)
     t = torch.empty(5, device="meta")
-    for out in (*process.coefficients(t), process.time(t), process.told(t), process.seen(t)):
+    for out in (*process.coefficients(t), process.time(t), process.told(t), process.seen(t, 0.5)):
         assert out.is_meta
     t = torch.rand(5)  # built among weights without storage, it has all of its own numbers
     torch.testing.assert_close(process.coefficients(t), make(path).coefficients(t), rtol=0, atol=0)
@@ -282,13 +282,13 @@ def test_told_and_seen(path, told, seen):
     assert (1000 * process.told(t)).tolist() == pytest.approx(wanted, rel=1e-9, abs=1e-9)
     if seen:
         a, _, _, _ = process.coefficients(t)
-        c_in = (process.seen(t) * a).tolist()
+        c_in = (process.seen(t, 0.5) * a).tolist()
         assert c_in == pytest.approx([seen(s) for s in sigma], rel=1e-12)
 
 
 def test_the_papers_of_ve_show_the_state_itself():
     t = at(0, 0.5, 1)
-    assert make("ve", sd=None).seen(t).tolist() == [1, 1, 1]
+    assert make("ve", raw=True).seen(t, 0.5).tolist() == [1, 1, 1]
 
 
 def test_less_noise_than_the_first_level_is_told_as_that_level():

@@ -25,7 +25,7 @@ from genlab.process.ve import VarianceExploding
 from genlab.process.vp import VariancePreserving
 
 VP = VariancePreserving(beta_min=0.1, beta_max=20.0, steps=None)
-PATHS = [Linear(), Trigonometric(), VP, EDM(sigma_max=80.0, sd=0.5)]
+PATHS = [Linear(), Trigonometric(), VP, EDM(sigma_max=80.0)]
 LEVELS = torch.tensor([0.07, 0.9, 2.5, 40.0], dtype=torch.float64)
 
 
@@ -123,7 +123,7 @@ def test_where_the_datum_is_lost_the_small_noise_is_standard_too():
 
 
 def test_below_the_least_noise_of_a_path_it_is_the_least():
-    path = VarianceExploding(sigma_min=0.01, sigma_max=50.0, sd=0.5)
+    path = VarianceExploding(sigma_min=0.01, sigma_max=50.0, raw=False)
     x, t = asked(path, path.time(torch.tensor([0.015])).item(), 4)
     assert (t == 0).all()
     torch.testing.assert_close(x, mean(images(4), 4))

@@ -44,7 +44,7 @@ class EDM(PathModel):
         location: float,
         scale: Positive,
         weight: Weight,
-        sigma_data: Positive,
+        sd: Positive,
         uncertainty: bool,
         label_dropout: Fraction,
         ema: Average,
@@ -59,9 +59,9 @@ class EDM(PathModel):
             location=location,
             scale=scale,
             weight=weight,
+            sd=sd,
             label_dropout=label_dropout,
             ema=ema,
-            sd=sigma_data,
         )
         self.uncertainty = Uncertainty() if uncertainty else None
 

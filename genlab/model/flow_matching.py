@@ -40,6 +40,7 @@ class FlowMatching(PathModel):
         location: float,
         scale: Positive,
         weight: Weight,
+        sd: Positive,
         coupling: Literal["independent", "ot"],
         label_dropout: Fraction,
         ema: Average,
@@ -54,6 +55,7 @@ class FlowMatching(PathModel):
             location=location,
             scale=scale,
             weight=weight,
+            sd=sd,
             label_dropout=label_dropout,
             ema=ema,
         )

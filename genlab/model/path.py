@@ -71,13 +71,13 @@ class PathModel(Model):
         location: float,
         scale: Positive,
         weight: Weight,
+        sd: Positive,
         label_dropout: Fraction,
         ema: Average,
-        sd: float = 1.0,
         outputs: int = 1,
     ) -> None:
-        """sd: standard deviation of the data, for F and the weight edm; outputs: numbers that the
-        network gives for each of x."""
+        """sd: standard deviation of the data, for F, the weight edm and what the network sees;
+        outputs: numbers that the network gives for each of x."""
         super().__init__()
         if (given := getattr(net, "outputs", 1)) != outputs:
             raise ValueError(
@@ -149,7 +149,7 @@ class PathModel(Model):
 
     def seen(self, t: Tensor) -> Tensor:
         """t [B] -> [B] float64, what x_t is multiplied by before the network sees it."""
-        return self.process.seen(t)
+        return self.process.seen(t, self.sd)
 
     def predicted(self, out: Tensor) -> Tensor:
         """The prediction [B, *S] in what the network gives."""

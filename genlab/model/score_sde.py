@@ -45,6 +45,7 @@ class ScoreSDE(PathModel):
         location: float,
         scale: Positive,
         weight: Weight,
+        sd: Positive,
         label_dropout: Fraction,
         ema: Average,
     ) -> None:
@@ -58,6 +59,7 @@ class ScoreSDE(PathModel):
             location=location,
             scale=scale,
             weight=weight,
+            sd=sd,
             label_dropout=label_dropout,
             ema=ema,
         )

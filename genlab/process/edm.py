@@ -20,15 +20,15 @@ class EDM(Path):
 
     x_t = x0 + sigma eps,  sigma = t sigma_max
 
-    A network sees x_t / sqrt(sd^2 + sigma^2), whose variance is 1 (with predict=F, that is all of
-    the preconditioning), and is told ln(sigma) / 4.
+    A network sees x_t / sqrt(sd^2 + sigma^2), whose variance is 1 for data of deviation sd (with
+    predict=F, that is all of the preconditioning), and is told ln(sigma) / 4.
 
     Reference: Karras et al. 2022, arXiv 2206.00364, table 1.
     """
 
-    def __init__(self, *, sigma_max: Positive, sd: Positive) -> None:
-        """sigma_max: the noise at t = 1; it must drown the data. sd: deviation of the data."""
-        self.sigma_max, self.sd = sigma_max, sd
+    def __init__(self, *, sigma_max: Positive) -> None:
+        """sigma_max: the noise at t = 1; it must drown the data."""
+        self.sigma_max = sigma_max
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """t [B] in [0, 1] -> (a, b, da/dt, db/dt), each [B] float64."""
@@ -44,6 +44,6 @@ class EDM(Path):
         """t [B] -> ln(sigma) / 4000 [B] float64."""
         return self.sigma(t).clamp(min=QUIETEST).log() / 4000
 
-    def seen(self, t: Tensor) -> Tensor:
-        """t [B] -> 1 / sqrt(sd^2 + sigma^2) [B] float64."""
-        return (self.sd**2 + self.sigma(t).square()).rsqrt()
+    def seen(self, t: Tensor, sd: float) -> Tensor:
+        """t [B], standard deviation of the data -> 1 / sqrt(sd^2 + sigma^2) [B] float64."""
+        return (sd**2 + self.sigma(t).square()).rsqrt()

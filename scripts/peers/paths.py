@@ -18,7 +18,7 @@ LEAST, MOST, MEAN, DEVIATION = 0.002, 80.0, -1.2, 1.2  # sigmas of sampling; ln 
 WORDS = [
     "model=flow_matching",
     "process=edm",
-    "process.sd=1",
+    "model.sd=1",
     "model.predict=F",
     "model.weight=edm",
 ]

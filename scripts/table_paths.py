@@ -4,10 +4,10 @@ Every cell is one run of `genlab train` with the same U-Net, data, batches, opti
 images, and then `genlab eval` of its samples at several numbers of network evaluations: 2,000
 unguided samples a cell by DPM-Solver++ (2M) over the same noise levels, whatever the path. What is
 done is kept, so the script can be stopped at any time and started again: a finished cell is read,
-an unfinished run resumes. Cells not run are printed as such. A cell takes about a quarter of an
-hour on two cores; leave the machine alone meanwhile.
+an unfinished run resumes. Cells not run are printed as such. A cell takes about twenty minutes of
+one core; two scripts with other rows run side by side, and nothing else should.
 
-    python scripts/table_paths.py [--minutes 60] [--only linear] [--images 250000] [--table]
+    python scripts/table_paths.py [--minutes 60] [--only linear,trig] [--images 250000] [--table]
 """
 
 import argparse
@@ -67,7 +67,11 @@ def run_cell(series, row, prediction, args):
     """Trains and judges one cell; returns its numbers."""
     home = args.home / series.replace(" ", "_") / f"{row}-{prediction}"
     words = [*COMMON, *SERIES[series][row], f"model.predict={prediction}"]
-    words += [f"schedule.images={args.images}", f"outputs={home}"]
+    words += [
+        f"schedule.images={args.images}",
+        f"outputs={home}",
+        f"hardware.threads={args.threads}",
+    ]
     began = time.monotonic()
     genlab("train", *words)
     trained = time.monotonic() - began
@@ -79,7 +83,8 @@ def run_cell(series, row, prediction, args):
             genlab(
                 *("eval", f"run={run}", "metric=fid,kid", f"features={features}", f"name={name}"),
                 *("guidance.scale=1", "sampler=dpmpp_2m", "sampler.grid=karras"),
-                *(f"sampler.steps={n}", f"n={args.samples}"),
+                *(f"sampler.steps={n}", f"n={args.samples}", f"hardware.threads={args.threads}"),
+                f"outputs={args.home}",  # where the features of the reference are kept for all
             )
             result = json.loads((run / "eval" / name / "result.json").read_text())
             found[name] = {
@@ -132,6 +137,7 @@ def main():
     parser.add_argument("--images", type=int, default=250_000, help="drawn in training, a cell")
     parser.add_argument("--samples", type=int, default=2_000, help="judged, a number")
     parser.add_argument("--features", default="inception,small")
+    parser.add_argument("--threads", type=int, default=1, help="changes the last digits")
     parser.add_argument("--only", default="", help="rows, with commas; all without")
     parser.add_argument("--minutes", type=float, default=1e9, help="no cell begins after these")
     parser.add_argument("--table", action="store_true", help="print what there is, run nothing")

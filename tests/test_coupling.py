@@ -32,6 +32,13 @@ def test_no_pairing_is_nearer(n):
         assert cost(x, noise[order]) == pytest.approx(least, rel=1e-6)
 
 
+def test_pairs_are_exact_within_autocast():
+    x, noise = torch.randn(2, 512, 2, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        order = nearest(x, noise, None)
+    assert torch.equal(order, nearest(x, noise, None))
+
+
 def test_no_pairing_within_the_classes_is_nearer():
     y = torch.tensor([0, 1, 1, 0, 2, 1])
     for seed in range(5):

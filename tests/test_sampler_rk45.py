@@ -35,6 +35,16 @@ def test_it_is_the_exact_flow_on_every_path(ode, process):
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
 
 
+def test_no_step_runs_past_the_end(ode):
+    """A step that did would meet a field that stands still there: 30 times the tolerance."""
+    process, keys = path("vp"), {"rtol": 1e-5, "atol": 1e-5, "state": "float64"}
+    exact, found = (
+        last(sampler("rk45", span=[0.02, 40.0], **k)(Gaussian(process), z(), process, None))
+        for k in (FINE, keys)
+    )
+    assert (found - exact).square().mean().sqrt() < 2e-5
+
+
 @pytest.mark.parametrize("process", ["linear", "trig"])
 def test_the_whole_path_leads_noise_to_data(ode, process):
     process = path(process)

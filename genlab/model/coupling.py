@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genlab.nn.precise import precise
+
 __all__ = ["nearest"]
 
 
@@ -18,7 +20,8 @@ def nearest(x: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
     # |x - z|^2 differs from -2 <x, z> by what no pairing changes
-    cost = -(x.flatten(1).float() @ noise.flatten(1).float().T)
+    with precise(x.device):  # rounded to bf16 the products would pair others
+        cost = -(x.flatten(1).float() @ noise.flatten(1).float().T)
     if y is not None:
         cost = cost.masked_fill(y[:, None] != y, torch.inf)
     _, order = linear_sum_assignment(cost.double().cpu().numpy())

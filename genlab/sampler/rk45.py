@@ -86,7 +86,13 @@ class RungeKutta45:
         start = z.to(self.state) * math.sin(first)
         try:
             states = odeint(
-                velocity, start, phi.to(z.device), rtol=self.rtol, atol=self.atol, method="dopri5"
+                velocity,
+                start,
+                phi.to(z.device),
+                rtol=self.rtol,
+                atol=self.atol,
+                method="dopri5",
+                options={"step_t": phi[-1:].to(z.device)},  # no step runs past the end
             )
         except AssertionError as e:
             raise ConfigError(

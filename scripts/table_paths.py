@@ -3,9 +3,10 @@
 Every cell is one run of `genlab train` with the same U-Net, data, batches, optimizer and number of
 images, and then `genlab eval` of its samples at several numbers of network evaluations: 2,000
 unguided samples a cell by DPM-Solver++ (2M) over the same noise levels, whatever the path. What is
-done is kept, so the script can be stopped at any time and started again: a finished cell is read,
-an unfinished run resumes. Cells not run are printed as such. A cell takes about twenty minutes of
-one core; two scripts with other rows run side by side, and nothing else should.
+done is kept, so the script can be stopped at any time and started again: a finished cell is read
+(and said to differ where other images, samples or features are asked), an unfinished run resumes.
+Cells not run are printed as such. A cell takes about twenty minutes of one core; two scripts with
+other rows run side by side, and nothing else should.
 
     python scripts/table_paths.py [--minutes 60] [--only linear,trig] [--images 250000] [--table]
 """
@@ -56,31 +57,53 @@ def cells():
     return sorted(order, key=lambda c: (c[1] == "trig", c[0] != "as they are"))
 
 
-def genlab(*words):
+def genlab(home, *words):
     """Runs the program; what it says goes to the log of the cell, what fails ends the script."""
-    done = subprocess.run([sys.executable, "-m", "genlab", *words], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"genlab {' '.join(words)}\n{done.stdout}{done.stderr}")
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "log.txt"
+    with log.open("a") as said:
+        print("genlab", *words, file=said, flush=True)
+        command = [sys.executable, "-m", "genlab", *words]
+        code = subprocess.run(command, stdout=said, stderr=subprocess.STDOUT).returncode
+    if code:
+        sys.exit(f"genlab {words[0]} failed with {code}: see {log}")
 
 
-def run_cell(series, row, prediction, args):
-    """Trains and judges one cell; returns its numbers."""
-    home = args.home / series.replace(" ", "_") / f"{row}-{prediction}"
+def folder(cell, args):
+    """Where the run of a cell is."""
+    series, row, prediction = cell
+    return args.home / series.replace(" ", "_") / f"{row}-{prediction}"
+
+
+def asked(cell, args):
+    """What makes the numbers of a cell."""
+    series, row, prediction = cell
     words = [*COMMON, *SERIES[series][row], f"model.predict={prediction}"]
-    words += [
-        f"schedule.images={args.images}",
-        f"outputs={home}",
-        f"hardware.threads={args.threads}",
-    ]
+    words += [f"schedule.images={args.images}", f"outputs={folder(cell, args)}"]
+    words += [f"hardware.threads={args.threads}"]
+    return {"words": words, "samples": args.samples, "features": args.features.split(",")}
+
+
+def differences(found, wanted):
+    """In what a finished cell is not what is asked; what it does not tell is not compared."""
+    told = {"features": list(dict.fromkeys(n.split("-", 1)[1] for n in found["numbers"]))}
+    told = {**told, **{k: found[k] for k in ("words", "samples") if k in found}}
+    return [f"{k} {v}, asked {wanted[k]}" for k, v in told.items() if v != wanted[k]]
+
+
+def run_cell(cell, args):
+    """Trains and judges one cell; returns its numbers."""
+    home, wanted = folder(cell, args), asked(cell, args)
     began = time.monotonic()
-    genlab("train", *words)
+    genlab(home, "train", *wanted["words"])
     trained = time.monotonic() - began
     (run,) = home.glob("edm-fashion_mnist/*/")
     found = {}
     for n in NFE:
-        for features in args.features.split(","):
+        for features in wanted["features"]:
             name = f"{n}-{features}"
             genlab(
+                home,
                 *("eval", f"run={run}", "metric=fid,kid", f"features={features}", f"name={name}"),
                 *("guidance.scale=1", "sampler=dpmpp_2m", "sampler.grid=karras"),
                 *(f"sampler.steps={n}", f"n={args.samples}", f"hardware.threads={args.threads}"),
@@ -91,7 +114,7 @@ def run_cell(series, row, prediction, args):
                 "evaluations": result["subject"]["evaluations"],
                 **{k: m["values"] for k, m in result["metrics"].items()},
             }
-    return {"seconds": trained, "run": str(run), "numbers": found, "words": words}
+    return {"seconds": trained, "run": str(run), "numbers": found, **wanted}
 
 
 def kept(home, cell):
@@ -147,10 +170,12 @@ def main():
     for cell in [] if args.table else chosen:
         file = kept(args.home, cell)
         if file.exists():
+            for difference in differences(json.loads(file.read_text()), asked(cell, args)):
+                print(f"{', '.join(cell)}: kept as it is, with {difference}", flush=True)
             continue
         if time.monotonic() > end:
             break
-        found = run_cell(*cell, args)
+        found = run_cell(cell, args)
         file.write_text(json.dumps(found, indent=1))
         print(f"{', '.join(cell)}: {found['seconds']:.0f} s of training", flush=True)
     table(args.home, args.features)

@@ -1,4 +1,4 @@
-"""The networks: shapes at every size, labels, starts, layouts, and refusals that name the fix."""
+"""Field networks: shapes at every size, labels, starts, layouts; refusals that name the fix."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.contract import Spec
@@ -16,7 +15,6 @@ from genlab.network.mlp import MLP, MLPDiscriminator, MLPGenerator
 from genlab.network.unet import UNet
 from genlab.nn.attention import SelfAttention2d
 from genlab.nn.embed import LabelEmbedding, sinusoids
-from genlab.nn.norm import GroupNorm
 
 tiny_unet = partial(
     UNet,
@@ -198,9 +196,6 @@ def test_dropout_only_in_training():
     assert torch.equal(net(x, t, None), net(x, t, None))
 
 
-# --- layers --------------------------------------------------------------------------------------
-
-
 def test_sinusoids_against_the_formula():
     t = torch.tensor([0.0, 0.3, 1.0])
     got = sinusoids(t, 6)
@@ -209,140 +204,6 @@ def test_sinusoids_against_the_formula():
             angle = 1000 * time / 10000 ** (k / 3)
             assert got[i, k].item() == pytest.approx(angle.cos().item(), abs=2e-4)
             assert got[i, 3 + k].item() == pytest.approx(angle.sin().item(), abs=2e-4)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("conditioned", [False, True])
-def test_group_norm_is_that_of_torch_in_both_layouts(layout, conditioned):
-    g = torch.Generator().manual_seed(0)
-    norm = GroupNorm(12)
-    norm.weight.data.normal_(generator=g)
-    norm.bias.data.normal_(generator=g)
-    x = (5 + torch.randn(3, 12, 4, 5, generator=g)).to(memory_format=layout)
-    scale, shift = torch.randn(2, 3, 12, generator=g) if conditioned else (None, None)
-    expected = F.group_norm(x.double(), 3, norm.weight.double(), norm.bias.double())
-    if conditioned:
-        expected = expected * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
-    y = norm(x, scale, shift)
-    torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
-    assert y.is_contiguous(memory_format=layout)
-
-
-@pytest.mark.parametrize("side", [3, 8, 16, 24])
-def test_group_norm_of_bf16_is_as_good_as_its_rounding(side):
-    """Maps of any size, against float64 on the same bf16 numbers.
-
-    y = A x + B, where A, B, y and the sums behind A and B are rounded by 2^-9 of themselves, and
-    |A x| + |B| + |y| + |mean| < 16 here.
-    """
-    g = torch.Generator().manual_seed(0)
-    norm = GroupNorm(12)
-    x = (2 + torch.randn(2, 12, side, side, generator=g)).bfloat16()
-    x = x.to(memory_format=torch.channels_last).requires_grad_()
-    ahead = torch.randn(x.shape, generator=g).to(memory_format=torch.channels_last)
-    exact = x.detach().double().requires_grad_()
-    expected = F.group_norm(exact, 3)
-    y = norm(x)
-    torch.testing.assert_close(y.double(), expected, rtol=0, atol=16 * 2**-9)
-    y.backward(ahead.bfloat16())
-    expected.backward(ahead.bfloat16().double())
-    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=0, atol=16 * 2**-9)
-
-
-def test_group_norm_has_first_and_second_derivatives():
-    g = torch.Generator().manual_seed(0)
-    norm = GroupNorm(8).double()
-    x = torch.randn(2, 8, 3, 2, generator=g, dtype=torch.float64)
-    x = x.to(memory_format=torch.channels_last).requires_grad_()
-    scale, shift = torch.randn(2, 2, 8, generator=g, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(norm, (x, scale, shift))
-    assert torch.autograd.gradgradcheck(norm, (x, scale, shift))
-
-
-@pytest.mark.parametrize(("channels", "groups"), [(1, 1), (6, 1), (32, 8), (96, 24), (256, 32)])
-def test_group_norm(channels, groups):
-    norm = GroupNorm(channels)
-    assert norm.num_groups == groups
-    x = 3 + 2 * torch.randn(2, channels, 4, 4, generator=torch.Generator().manual_seed(0))
-    per_group = norm(x).detach().view(2, groups, -1)
-    torch.testing.assert_close(per_group.mean(-1), torch.zeros(2, groups), atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        per_group.var(-1, correction=0), torch.ones(2, groups), atol=1e-4, rtol=0
-    )
-    assert norm(x.bfloat16()).dtype == torch.bfloat16
-
-
-# --- adversarial networks ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("side", [8, 12, 28, 32, 64, 128])
-@pytest.mark.parametrize("classes", [None, 3])
-def test_dcgan_sizes(side, classes):
-    spec = Spec((3, side, side), classes)
-    g = DCGANGenerator(spec, width=2, z_dim=5)
-    d = DCGANDiscriminator(spec, width=2, norm="batch")
-    y = None if classes is None else torch.tensor([0, 2])
-    x = g(torch.randn(2, g.z_dim), y)
-    assert x.shape == (2, 3, side, side)
-    assert x.abs().max() <= 1
-    assert d(x, y).shape == (2,)
-
-
-def test_dcgan_smallest_maps():
-    """28 halves to 7 and stops, as 7 is odd; powers of two stop at 4."""
-    for side, base, halvings in [(8, 4, 1), (28, 7, 2), (32, 4, 3), (64, 4, 4), (48, 3, 4)]:
-        g = DCGANGenerator(Spec((1, side, side)), width=2, z_dim=5)
-        assert g.stem.kernel_size == (base, base)
-        assert g.stem.out_channels == 2 * 2 ** (halvings - 1)
-
-
-def test_dcgan_starts_as_published():
-    d = DCGANDiscriminator(Spec((3, 64, 64)), width=32, norm="batch")
-    g = DCGANGenerator(Spec((3, 64, 64)), width=32, z_dim=100)
-    for net in (d, g):
-        convs = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
-        weights = torch.cat([m.weight.flatten() for m in convs])
-        assert weights.std().item() == pytest.approx(0.02, rel=0.02)
-    first, last = [nn.Conv2d, nn.LeakyReLU, nn.Conv2d], [nn.ReLU, nn.ConvTranspose2d, nn.Tanh]
-    assert all(isinstance(m, t) for m, t in zip(d.body[:3], first, strict=True))
-    assert all(isinstance(m, t) for m, t in zip(g.body[-3:], last, strict=True))
-
-
-def test_dcgan_without_normalization_has_none():
-    d = DCGANDiscriminator(Spec((1, 32, 32)), width=4, norm="none")
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in d.modules())
-
-
-@pytest.mark.parametrize(
-    ("make_g", "make_d", "shape"),
-    [
-        (
-            partial(DCGANGenerator, width=4, z_dim=5),
-            partial(DCGANDiscriminator, width=4, norm="none"),
-            (1, 8, 8),
-        ),
-        (
-            partial(MLPGenerator, width=8, depth=2, z_dim=5),
-            partial(MLPDiscriminator, width=8, depth=2),
-            (2,),
-        ),
-    ],
-    ids=["dcgan", "mlp"],
-)
-def test_both_players_see_the_label_and_every_weight_learns(make_g, make_d, shape):
-    g, d = make_g(Spec(shape, 3)), make_d(Spec(shape, 3))
-    z = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
-    y = torch.tensor([0, 1, 2, 0, 1, -1])
-    x = g(z, y)
-    assert not torch.allclose(x, g(z, torch.full_like(y, 1)))
-    logits = d(x, y)
-    assert logits.shape == (6,)
-    shown = d(x, torch.full_like(y, 1))
-    assert torch.equal(shown == logits, y == 1)
-    logits.square().sum().backward()
-    for name, p in [*g.named_parameters(), *d.named_parameters()]:
-        assert p.grad is not None, name
-        assert p.grad.any(), name
 
 
 # --- refusals ------------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     references: list[Reference] = []
 
     def reference(*asked: Any) -> Reference:
-        references.append(Reference(config, data, spec, trust, *asked))
+        references.append(Reference(config, data, spec, _model, trust, *asked))
         return references[0]
 
     guidance = make("guidance", config["guidance"], reference=reference)
@@ -259,6 +259,11 @@ def _through(
     except ConfigError as e:
         raise ConfigError(*(f"sampler.through: {p}" for p in e.problems)) from None
     return make("process", node, "sampler.through", spec=spec)
+
+
+def _model(config: Mapping[str, Any], trust: bool) -> Model:
+    """The model of a config, as a reference wants it."""
+    return build(config, trust=trust).model
 
 
 def _compile(model: Model, networks: Mapping[str, nn.Module]) -> None:

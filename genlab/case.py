@@ -18,10 +18,10 @@ from genlab.errors import DataError
 from genlab.extract import digest
 from genlab.gather import Reference, Subject, choose
 from genlab.hardware.auto import Hardware
+from genlab.loaded import Loaded
 from genlab.nn.shadow import Shadow
 from genlab.progress import say
 from genlab.run.directory import Run, find_run
-from genlab.sample import Loaded
 from genlab.subject import of_built, of_images, read_images, reference
 
 __all__ = ["Case", "enlarged", "of_folder", "of_run", "size_of", "told_of"]

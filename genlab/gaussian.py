@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,9 +21,11 @@ __all__ = [
     "Cut",
     "Level",
     "Path",
+    "Step",
     "aim",
     "levels",
     "part",
+    "posterior",
     "read",
     "readable",
     "switch",
@@ -129,6 +131,43 @@ class Level(NamedTuple):
         From u = a' x0 + b' eps and eps = (x_t - a x0) / b: p = b' / b, q = a' - a b' / b.
         """
         return self.db / self.b, self.da - self.a * self.db / self.b
+
+    def back(self, to: Level) -> Step[float]:
+        """The step to a quieter level."""
+        return posterior(self.a, self.b, to.a, to.b)
+
+
+N = TypeVar("N", float, Tensor)
+
+
+class Step(NamedTuple, Generic[N]):
+    """A step of a Markov chain back from x_t to a quieter x_s, and forth.
+
+    q(x_s | x_t, x0) = N(on_datum x0 + on_here x_t, small),  q(x_t | x_s) has the variance large
+
+    As the variance of a step back the small one is right for a known datum, the large one for
+    standard normal data on a path that preserves variance. Large is for short steps: in a long one
+    it can exceed all the noise that x_s has. On DDPM's path large is beta, and small is beta~.
+    """
+
+    on_datum: N
+    on_here: N
+    small: N
+    large: N
+
+
+def posterior(a: N, b: N, a_s: N, b_s: N) -> Step[N]:
+    """The step from x_t = a x0 + b eps to x_s, by Bayes' rule, between any two levels of a path.
+
+    alpha = a / a_s,  large = b^2 - alpha^2 b_s^2  (x_t given x_s is N(alpha x_s, large))
+    on_here = alpha b_s^2 / b^2,  on_datum = a_s large / b^2,  small = large b_s^2 / b^2
+
+    Reference: Ho et al. 2020, arXiv 2006.11239, eq. 6 and 7, for any a and b: Kingma et al. 2021,
+    arXiv 2107.00630, appendix A.2.
+    """
+    alpha, left = a / a_s, (b_s / b) ** 2
+    large = b**2 - (alpha * b_s) ** 2
+    return Step(a_s * large / b**2, alpha * left, large * left, large)
 
 
 DATUM = Level(0.0, 1.0, 0.0, 0.0, 0.0)

@@ -61,17 +61,20 @@ class Reference:
         config: Mapping[str, Any],
         data: Dataset,
         spec: Spec,
+        builder: Callable[[Mapping[str, Any], bool], Model],
         trust: bool,
         run: str,
         checkpoint: str | int,
         weights: str,
     ) -> None:
-        """config, data, spec: of the model that is guided; trust: as in `registry.find`.
+        """config, data, spec: of the model that is guided; builder: (config, trust) -> its model;
+        trust: as in `registry.find`.
 
         Raises ConfigError where the reference cannot serve it, CheckpointError where it has no
         such checkpoint.
         """
-        self.key, self.trust, self.weights = f"guidance.run={run}", trust, weights
+        self.key, self.weights = f"guidance.run={run}", weights
+        self.builder, self.trust = builder, trust
         self.run = find_run(run, config["outputs"])
         # of the reference itself only the data, the codec, the path and the networks are of use
         self.config = self.run.config | {"guidance": {"name": None}}
@@ -135,12 +138,10 @@ class Reference:
         return switch(field, model.process, process)
 
     def _read(self) -> Denoises:
-        from genlab.build import build
-
         with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-            built = build(self.config, trust=self.trust)
-        load_model(built.model, self.folder / "model.safetensors")
-        assert isinstance(built.model, Denoises)
-        built.model.eval()
-        built.model.weights = self.weights
-        return built.model
+            model = self.builder(self.config, self.trust)
+        load_model(model, self.folder / "model.safetensors")
+        assert isinstance(model, Denoises)
+        model.eval()
+        model.weights = self.weights
+        return model

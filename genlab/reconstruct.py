@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +16,11 @@ from PIL import Image
 
 from genlab import registry
 from genlab.errors import ConfigError, DataError
+from genlab.loaded import Loaded
 from genlab.nn.likeness import psnr
 from genlab.nn.quantize import spread
 from genlab.run import pictures
 from genlab.run.files import write_text
-
-if TYPE_CHECKING:
-    from genlab.sample import Loaded
 
 __all__ = ["decoded", "save_as", "write_reconstructions"]
 

@@ -17,6 +17,7 @@ from genlab.build import build, make_trainer
 from genlab.contract import Spec
 from genlab.network.unet_mp import UNetMP
 from genlab.nn import magnitude as mp
+from genlab.nn.embed import Waves
 from genlab.schedule.inverse_sqrt import InverseSqrt
 
 tiny = partial(
@@ -69,7 +70,7 @@ def test_joined_features_have_the_shares_that_were_asked_for():
         lambda: mp.Linear(64, 512)(normal(256, 64)),
         lambda: mp.Conv(32, 256, 3)(normal(8, 32, 16, 16))[:, :, 1:-1, 1:-1],
         lambda: mp.Conv(32, 256, 1)(normal(8, 32, 16, 16)),
-        lambda: mp.Waves(8192)(normal(512) / 4000),
+        lambda: Waves(8192)(normal(512) / 4000),
         lambda: mp.Labels(10, 256)(torch.arange(10), 10),
         lambda: mp.pixel_norm(7 * normal(8, 32, 16, 16)),
     ],
@@ -177,7 +178,7 @@ def test_channels_last_and_bf16():
 def test_refusals_name_the_fix():
     with pytest.raises(ValueError, match="network=mlp"):
         tiny(Spec((2,)))
-    with pytest.raises(ValueError, match="fewer entries"):
+    with pytest.raises(ValueError, match="at most 4 entries"):
         tiny(Spec((1, 8, 8)), mults=[1] * 5)
     with pytest.raises(ValueError, match="head_width"):
         tiny(Spec((1, 8, 8)), head_width=5)

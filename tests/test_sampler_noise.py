@@ -12,7 +12,6 @@ from paths import PATHS, path
 
 from genlab.gaussian import levels
 from genlab.noise import SampleNoise
-from genlab.sampler.ancestral import posterior
 
 ALL = [*PATHS, "ddpm"]
 
@@ -53,17 +52,17 @@ def test_the_posterior_is_gaussian_conditioning(process, t, s, between):
     assert joint.diag().tolist() == pytest.approx([level.b**2 for level in chain], rel=1e-9)
     gain = (joint[0, -1] / joint[-1, -1]).item()
     left = (joint[0, 0] - joint[0, -1] ** 2 / joint[-1, -1]).item()
-    p, q, c = posterior(chain[-1], chain[0], "small")
-    assert p == pytest.approx(gain, rel=1e-9)
-    assert q == pytest.approx(chain[0].a - gain * chain[-1].a, rel=1e-9)
-    assert c**2 == pytest.approx(left, rel=1e-7)
+    step = chain[-1].back(chain[0])
+    assert step.on_here == pytest.approx(gain, rel=1e-9)
+    assert step.on_datum == pytest.approx(chain[0].a - gain * chain[-1].a, rel=1e-9)
+    assert step.small == pytest.approx(left, rel=1e-7)
 
 
 def test_the_large_variance_is_that_of_standard_normal_data():
     """x_s and x_t are then normal with variance 1 and covariance alpha."""
     high, low, _ = levels(path("vp"), [0.6, 0.4])
     alpha = high.a / low.a
-    assert posterior(high, low, "large")[2] ** 2 == pytest.approx(1 - alpha**2, rel=1e-12)
+    assert high.back(low).large == pytest.approx(1 - alpha**2, rel=1e-12)
 
 
 def test_ddpms_own_numbers():
@@ -72,13 +71,14 @@ def test_ddpms_own_numbers():
     bar = (1 - beta).cumprod(0)
     for i in (1, 2, 500, 999):  # DDPM's count, from 0
         high, low, _ = levels(path("ddpm"), [(i + 1) / 1000, i / 1000])
-        p, q, c = posterior(high, low, "small")
+        step = high.back(low)
         on_x0 = bar[i - 1].sqrt() * beta[i] / (1 - bar[i])
         on_x = (1 - beta[i]).sqrt() * (1 - bar[i - 1]) / (1 - bar[i])
         tilde = (1 - bar[i - 1]) / (1 - bar[i]) * beta[i]
-        assert (p, q) == pytest.approx((on_x.item(), on_x0.item()), rel=1e-9)
-        assert c**2 == pytest.approx(tilde.item(), rel=1e-9)
-        assert posterior(high, low, "large")[2] ** 2 == pytest.approx(beta[i].item(), rel=1e-9)
+        assert step.on_here == pytest.approx(on_x.item(), rel=1e-9)
+        assert step.on_datum == pytest.approx(on_x0.item(), rel=1e-9)
+        assert step.small == pytest.approx(tilde.item(), rel=1e-9)
+        assert step.large == pytest.approx(beta[i].item(), rel=1e-9)
 
 
 @pytest.mark.parametrize("process", ALL)
@@ -285,9 +285,9 @@ def test_no_corrections_are_ancestral_sampling():
 def test_reverse_diffusion_is_the_large_predictor_where_variance_explodes():
     """x <- x + G^2 s + G z,  G^2 = sigma_t^2 - sigma_s^2 (Song et al. 2020, algorithm 2)."""
     high, low, _ = levels(path("ve"), [0.7, 0.69])
-    p, q, c = posterior(high, low, "large")
-    g2 = high.b**2 - low.b**2
-    assert (p, q, c**2) == pytest.approx((1 - g2 / high.b**2, g2 / high.b**2, g2), rel=1e-12)
+    g2, step = high.b**2 - low.b**2, high.back(low)
+    wanted = (1 - g2 / high.b**2, g2 / high.b**2, g2)
+    assert (step.on_here, step.on_datum, step.large) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_where_there_is_noise_alone_it_is_not_corrected():

@@ -147,8 +147,8 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def drawn(run) -> Callable[..., genlab.sample.Loaded]:
-    def load(*words: str) -> genlab.sample.Loaded:
+def drawn(run) -> Callable[..., genlab.loaded.Loaded]:
+    def load(*words: str) -> genlab.loaded.Loaded:
         return genlab.load(run, overrides=["sampler=euler", "sampler.steps=3", *words])
 
     return load

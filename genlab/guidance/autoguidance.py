@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from genlab.contract import Field, Process
-from genlab.guidance.interval import Interval
+from genlab.guidance.within import Interval
 from genlab.registry import register
 from genlab.schema import Natural, NonNegative
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genlab.contract import Field, Process
-from genlab.guidance.cfg import ClassifierFree
-from genlab.guidance.interval import Interval
+from genlab.guidance.labelled import labelled
+from genlab.guidance.within import Interval
 from genlab.registry import register
 from genlab.schema import Count, NonNegative
 
@@ -51,13 +51,13 @@ class Upsample:
         interval: of sigma at the larger size."""
         if factor < 2:
             raise ValueError(f"factor={factor} enlarges nothing; use 2 or more, or guidance=cfg")
-        self.factor, self.theta, self.interval = factor, theta, Interval(interval)
-        self.labelled = ClassifierFree(scale=scale, interval=None)
+        self.factor, self.theta, self.scale = factor, theta, scale
+        self.interval = Interval(interval)
 
     @property
     def unlabelled(self) -> bool:
         """Whether it asks for estimates without a label, which label dropout teaches."""
-        return self.labelled.unlabelled
+        return self.scale != 1
 
     def canvas(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape (C, H, W) of the data -> (C, m H, m W) of what is drawn."""
@@ -68,7 +68,7 @@ class Upsample:
         self, field: Field, y: Tensor | None, process: Process
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """(x, t, y) -> x0 with labels y [B] bound: (x [B, C, m H, m W], t [B]) -> x0."""
-        native, m = self.labelled(field, y, process), self.factor
+        native, m = labelled(field, y, self.scale), self.factor
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
             x0 = native(x, t)

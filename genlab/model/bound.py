@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.special import erfcx
 
 from genlab.contract import Noise, Process
+from genlab.gaussian import posterior
 
 __all__ = ["Bound", "Links", "Reverse", "grey", "links", "normal_kl", "variational_bound"]
 
@@ -23,8 +24,7 @@ level before, in a shape that broadcasts with x)."""
 class Links(NamedTuple):
     """The links of a chain of N noise levels, each [N] float64; the first leads to the datum.
 
-    q(x_{i-1} | x_i, x0) = N(on_datum x0 + on_here x_i, small);  q(x_i | x_{i-1}) has the variance
-    large. On DDPM's path large is beta_i, and small is beta~_i.
+    x_i = a x0 + b eps, and the step back from there as in `gaussian.Step`.
     """
 
     a: Tensor
@@ -36,22 +36,11 @@ class Links(NamedTuple):
 
 
 def links(process: Process, times: Tensor) -> Links:
-    """times [N] rising in (0, 1] -> the links of their chain, with the datum before the first.
-
-    With alpha = a_i / a_{i-1} and v = b_i^2 - alpha^2 b_{i-1}^2, the variance of x_i given
-    x_{i-1}, Bayes' rule gives  on_here = alpha b_{i-1}^2 / b_i^2,  on_datum = a_{i-1} v / b_i^2
-    and the variance v b_{i-1}^2 / b_i^2.
-
-    Reference: Ho et al. 2020, arXiv 2006.11239, eq. 6-7, for any a and b: Kingma et al. 2021,
-    arXiv 2107.00630, appendix A.2.
-    """
+    """times [N] rising in (0, 1] -> the links of their chain, with the datum before the first."""
     a, b, _, _ = process.coefficients(times.double())
     a_before = torch.cat([a.new_ones(1), a[:-1]])
     b_before = torch.cat([b.new_zeros(1), b[:-1]])
-    alpha = a / a_before
-    large = b.square() - (alpha * b_before).square()
-    part = (b_before / b).square()
-    return Links(a, b, a_before * large / b.square(), alpha * part, large * part, large)
+    return Links(a, b, *posterior(a, b, a_before, b_before))
 
 
 class Bound(NamedTuple):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor, nn
 
 from genlab.contract import Batch, Process, Spec
 from genlab.model.path import PathModel
+from genlab.nn.embed import Waves
 from genlab.registry import register
 from genlab.schema import Average, Density, Fraction, Positive, Predict, Weight
 
@@ -81,21 +79,15 @@ class EDM(PathModel):
 
 
 class Uncertainty(nn.Module):
-    """u(sigma) = w . sqrt(2) cos(2 pi (f ln(sigma) / 4 + phase)) + bias, 0 at the start.
-
-    f are 128 standard normal frequencies, phase is uniform on [0, 1).
-    """
+    """u(sigma) = w . waves(ln(sigma) / 4) + bias, 0 at the start."""
 
     def __init__(self, features: int = 128) -> None:
         super().__init__()
-        self.register_buffer("frequency", 2 * math.pi * torch.randn(features))
-        self.register_buffer("phase", 2 * math.pi * torch.rand(features))
+        self.waves = Waves(features)
         self.linear = nn.Linear(features, 1)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, sigma: Tensor) -> Tensor:
         """sigma [B] float64 -> [B] float32."""
-        told = (sigma.log() / 4).float()[:, None]
-        features = (told * self.frequency + self.phase).cos() * math.sqrt(2)
-        return self.linear(features).squeeze(1).float()
+        return self.linear(self.waves(sigma.log() / 4000)).squeeze(1).float()

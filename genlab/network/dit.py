@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.contract import Spec
+from genlab.network.image import patches
 from genlab.nn.attention import SelfAttention
 from genlab.nn.embed import Condition
 from genlab.nn.norm import LayerNorm
@@ -50,18 +51,7 @@ class DiT(nn.Module):
     ) -> None:
         """spec: shape (C, H, W), labels K or None; the keys as in configs/network/dit.yaml."""
         super().__init__()
-        if len(spec.shape) != 3:
-            raise ValueError(
-                f"dit takes images, not data of shape {list(spec.shape)}; use network=mlp and "
-                "codec=points (experiment=toy/flow_matching has both)"
-            )
-        channels, *size = spec.shape
-        if any(side % patch for side in size):
-            fits = [str(p) for p in range(1, min(size) + 1) if not any(s % p for s in size)]
-            raise ValueError(
-                f"{size[0]}x{size[1]} pixels cannot be cut into patches of {patch}x{patch}; "
-                f"patch may be {', '.join(fits)}"
-            )
+        channels, (rows, columns) = patches("dit", spec, patch)
         if position == "rope" and head_width % 4:
             raise ValueError(
                 f"position=rope turns by rows and by columns, which needs a head_width that is a "
@@ -72,9 +62,9 @@ class DiT(nn.Module):
                 f"position=sincos has sines and cosines of rows and columns, which needs a width "
                 f"that is a multiple of 4, and {width} is not; use another or position=learned"
             )
-        self.patch, self.size = patch, (size[0], size[1])
+        self.patch, self.size = patch, (rows * patch, columns * patch)
         self.notes = narrow(patch, channels, width)
-        places = grid(size[0] // patch, size[1] // patch)
+        places = grid(rows, columns)
         self.stem = nn.Linear(patch**2 * channels, width)
         self.learned = LearnedPositions(len(places), width) if position == "learned" else None
         # what follows from the config is in no checkpoint

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.contract import Spec
+from genlab.network.image import halvable, patches
 from genlab.nn.attention import SelfAttention2d
 from genlab.nn.embed import Condition
 from genlab.nn.norm import GroupNorm
@@ -65,8 +66,8 @@ class UNet(nn.Module):
     ) -> None:
         """spec: shape (C, H, W), labels K or None; the keys as in configs/network/unet.yaml."""
         super().__init__()
-        channels, size = _image(spec, patch, len(mults))
-        levels = len(mults)
+        (channels, size), levels = patches("unet", spec, patch), len(mults)
+        halvable(size, levels, "pixels" if patch == 1 else "patches")
         widths, counts = [width * m for m in mults], _each("blocks", blocks, levels)
         drops, sides = _each("dropout", dropout, levels), [max(size) >> n for n in range(levels)]
         style = Style(embedding, modulation, skip_scale, resample == "fir")
@@ -178,32 +179,6 @@ def _resized(between: nn.Module, h: Tensor, e: Tensor) -> Tensor:
         return between(h, e)
     h = between(h)
     return h if between.stride == (2, 2) else F.interpolate(h, scale_factor=2.0, mode="nearest")
-
-
-def _image(spec: Spec, patch: int, levels: int) -> tuple[int, tuple[int, int]]:
-    """(channels, (rows, columns)) of patches; ValueError where the levels do not fit."""
-    if len(spec.shape) != 3:
-        raise ValueError(
-            f"unet takes images, not data of shape {list(spec.shape)}; use network=mlp and "
-            "codec=points (experiment=toy/flow_matching has both)"
-        )
-    channels, *size = spec.shape
-    if any(side % patch for side in size):
-        fits = [str(p) for p in range(1, min(size) + 1) if not any(s % p for s in size)]
-        raise ValueError(
-            f"{size[0]}x{size[1]} pixels cannot be cut into patches of {patch}x{patch}; "
-            f"patch may be {', '.join(fits)}"
-        )
-    rows, columns = size[0] // patch, size[1] // patch
-    halvings = levels - 1
-    if rows % 2**halvings or columns % 2**halvings:
-        fit = next(n for n in range(halvings, -1, -1) if not (rows % 2**n or columns % 2**n))
-        raise ValueError(
-            f"mults has {levels} levels, which halve the image {halvings} times, and "
-            f"{rows}x{columns} {'pixels' if patch == 1 else 'patches'} can be halved {fit} times: "
-            f"give mults at most {fit + 1} entries"
-        )
-    return channels, (rows, columns)
 
 
 def _each(key: str, value: Any, levels: int) -> list[Any]:

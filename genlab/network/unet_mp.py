@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.contract import Spec
+from genlab.network.image import halvable, patches
 from genlab.nn import magnitude as mp
+from genlab.nn.embed import Waves
 from genlab.nn.resample import grow, shrink
 from genlab.registry import register
 from genlab.schema import Count, Fraction
@@ -94,18 +96,8 @@ class UNetMP(nn.Module):
     ) -> None:
         """spec: shape (C, H, W), labels K or None; the keys as in configs/network/unet_mp.yaml."""
         super().__init__()
-        if len(spec.shape) != 3:
-            raise ValueError(
-                f"unet_mp takes images, not data of shape {list(spec.shape)}; use network=mlp "
-                "and codec=points (experiment=toy/flow_matching has both)"
-            )
-        channels, *size = spec.shape
-        halvings = len(mults) - 1
-        if any(s % 2**halvings for s in size):
-            raise ValueError(
-                f"mults has {len(mults)} levels, which halve the image {halvings} times, and "
-                f"{size[0]}x{size[1]} pixels cannot be halved as often: give mults fewer entries"
-            )
+        channels, size = patches("unet_mp", spec)
+        halvable(size, len(mults))
         widths, embedding = [width * m for m in mults], width * max(mults)
         sides = [max(size) >> level for level in range(len(mults))]
 
@@ -116,7 +108,7 @@ class UNetMP(nn.Module):
                 head_width=head_width if attends else None, balance=balance, dropout=dropout,
             )  # fmt: skip
 
-        self.waves = mp.Waves(width)
+        self.waves = Waves(width)
         self.time = mp.Linear(width, embedding)
         self.label = mp.Labels(spec.classes, embedding) if spec.classes is not None else None
         self.stem = mp.Conv(channels + 1, width, 3)
@@ -138,7 +130,7 @@ class UNetMP(nn.Module):
             for attends in (head_width if attention else None, None)
         )  # fmt: skip
         for level in reversed(range(len(mults))):
-            if level < halvings:
+            if level < len(mults) - 1:
                 self.up.append(block(inside, inside, level, False, "double"))
             for _ in range(blocks + 1):
                 self.up.append(block(inside + skips.pop(), widths[level], level, False))

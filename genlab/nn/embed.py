@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Condition", "Fourier", "LabelEmbedding", "sinusoids"]
+__all__ = ["Condition", "Fourier", "LabelEmbedding", "Waves", "sinusoids"]
 
 
 def sinusoids(t: Tensor, width: int, closed: bool = False) -> Tensor:
@@ -47,6 +47,24 @@ class Fourier(nn.Module):
         """t [B] -> [B, width] float32."""
         angles = 2000 * math.pi * t.float()[:, None] * self.frequencies
         return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class Waves(nn.Module):
+    """sqrt(2) cos(2 pi (f_i 1000 t + p_i)),  f_i ~ N(0, 1), p_i ~ U[0, 1), drawn once.
+
+    1000 t is what a path tells a network, on `edm` ln(sigma) / 4.
+    """
+
+    def __init__(self, width: int) -> None:
+        """width: of the result."""
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(width))
+        self.register_buffer("phases", torch.rand(width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t [B] -> [B, width] float32."""
+        turns = 1000 * t.float()[:, None] * self.frequencies + self.phases
+        return (2 * math.pi * turns).cos() * math.sqrt(2)
 
 
 class LabelEmbedding(nn.Embedding):

@@ -23,7 +23,6 @@ __all__ = [
     "Conv",
     "Labels",
     "Linear",
-    "Waves",
     "pixel_norm",
     "settle",
     "silu",
@@ -136,24 +135,6 @@ class Labels(_Forced):
         if y is None:
             return table[-1].expand(n, -1)
         return F.embedding(y.where(y >= 0, len(table) - 1), table)
-
-
-class Waves(nn.Module):
-    """sqrt(2) cos(2 pi (f_i 1000 t + p_i)),  f_i ~ N(0, 1), p_i ~ U[0, 1), drawn once.
-
-    1000 t is what a path tells a network, on `edm` ln(sigma) / 4.
-    """
-
-    def __init__(self, width: int) -> None:
-        """width: of the result."""
-        super().__init__()
-        self.register_buffer("frequencies", torch.randn(width))
-        self.register_buffer("phases", torch.rand(width))
-
-    def forward(self, t: Tensor) -> Tensor:
-        """t [B] -> [B, width] float32."""
-        turns = 1000 * t.float()[:, None] * self.frequencies + self.phases
-        return (2 * math.pi * turns).cos() * math.sqrt(2)
 
 
 class Attention2d(Attends):

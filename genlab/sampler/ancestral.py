@@ -10,12 +10,11 @@ from typing import Literal
 from torch import Tensor
 
 from genlab.contract import Noise, Process
-from genlab.gaussian import Level
 from genlab.registry import register
 from genlab.sampler.grid import Gridded
 from genlab.schema import Count, Grid, Positive
 
-__all__ = ["Ancestral", "posterior"]
+__all__ = ["Ancestral"]
 
 
 @register
@@ -47,8 +46,8 @@ class Ancestral(Gridded):
     ) -> None:
         """steps: network evaluations; grid, span, rho: see `sampler.grid`.
 
-        variance: see `posterior`; learned: of a model that `Spreads`, alone on its own path; clip:
-        keep the estimated datum in [-1, 1].
+        variance: see `gaussian.Step`; learned: of a model that `Spreads`, alone on its own path;
+        clip: keep the estimated datum in [-1, 1].
         """
         self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
         self.variance: Literal["small", "large", "learned"] = variance
@@ -75,33 +74,11 @@ class Ancestral(Gridded):
             x0, share = said if isinstance(said, tuple) else (said, None)
             x0 = self.kept(x0, x)
             if there.b:
-                p, q, c = posterior(here, there, "large" if self.variance == "large" else "small")
-                new = noise.normal(*x.shape[1:])
+                step, new = here.back(there), noise.normal(*x.shape[1:])
+                c = math.sqrt(step.large if self.variance == "large" else step.small)
                 if share is not None:
-                    large = posterior(here, there, "large")[2]
-                    new = new * (share.to(x.dtype) * math.log(large / c)).exp()
-                x = (x * p).add_(x0, alpha=q).add_(new, alpha=c)
+                    new = new * (share.to(x.dtype) * math.log(math.sqrt(step.large) / c)).exp()
+                x = (x * step.on_here).add_(x0, alpha=step.on_datum).add_(new, alpha=c)
             else:
                 x = x0
             yield x
-
-
-def posterior(
-    here: Level, there: Level, variance: Literal["small", "large"]
-) -> tuple[float, float, float]:
-    """(p, q, c) of x_s = p x_t + q x0 + c z, with t = here and the quieter s = there.
-
-    alpha = a_t / a_s,  v = b_t^2 - alpha^2 b_s^2  (x_t given x_s is N(alpha x_s, v))
-    p = alpha b_s^2 / b_t^2,  q = a_s v / b_t^2,  c^2 = v b_s^2 / b_t^2 (small) or v (large)
-
-    The small variance is right for a known datum (then all of this is Bayes' rule), the large one
-    for standard normal data on a path that preserves variance. Large is for short steps: in a long
-    one v can exceed all the noise that level s has.
-    """
-    alpha, left = here.a / there.a, (there.b / here.b) ** 2
-    v = here.b**2 - (alpha * there.b) ** 2
-    return (
-        alpha * left,
-        there.a * v / here.b**2,
-        math.sqrt(v * left if variance == "small" else v),
-    )

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from genlab.contract import Noise, Process
 from genlab.registry import register
-from genlab.sampler.ancestral import posterior
 from genlab.sampler.grid import Gridded
 from genlab.schema import Count, Fraction, Grid, Positive
 
@@ -57,7 +56,7 @@ class DDIM(Gridded):
         for here, there in pairwise(path):
             x0 = estimate(x, here)
             if there.b:
-                c = self.eta * posterior(here, there, "small")[2]
+                c = self.eta * math.sqrt(here.back(there).small)
                 kept = math.sqrt(there.b**2 - c**2) / here.b
                 x = (x * kept).add_(x0, alpha=there.a - here.a * kept)
                 if c:

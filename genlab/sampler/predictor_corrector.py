@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Literal
@@ -11,7 +12,6 @@ from torch import Tensor
 from genlab.contract import Noise, Process
 from genlab.gaussian import Level
 from genlab.registry import register
-from genlab.sampler.ancestral import posterior
 from genlab.sampler.grid import Gridded
 from genlab.schema import Count, Grid, Natural, NonNegative, Positive
 
@@ -50,9 +50,10 @@ class PredictorCorrector(Gridded):
         corrections: Natural,
         snr: NonNegative,
     ) -> None:
-        """steps, grid, span, rho: see `sampler.grid`; variance: of the predictor, see `posterior`.
+        """steps, grid, span, rho: see `sampler.grid`.
 
-        corrections: Langevin steps a level; snr: of the signal to the noise in one.
+        variance: of the predictor, see `gaussian.Step`; corrections: Langevin steps a level;
+        snr: of the signal to the noise in one.
         """
         self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
         self.variance: Literal["small", "large"] = variance
@@ -71,8 +72,10 @@ class PredictorCorrector(Gridded):
                 x = self.corrected(x, estimate(x, here), here, alpha, noise)
             x0 = estimate(x, here)
             if there.b:
-                p, q, c = posterior(here, there, self.variance)
-                x = (x * p).add_(x0, alpha=q).add_(noise.normal(*x.shape[1:]), alpha=c)
+                step = here.back(there)
+                c = math.sqrt(step.small if self.variance == "small" else step.large)
+                x = (x * step.on_here).add_(x0, alpha=step.on_datum)
+                x.add_(noise.normal(*x.shape[1:]), alpha=c)
             else:
                 x = x0
             yield x

@@ -182,7 +182,6 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     hardware: Hardware = make("hardware", config["hardware"])
     data: Dataset = make("data", config["data"], root=config["data"].get("root"))
     schedule: Schedule = make("schedule", config["schedule"])
-    sampler = make("sampler", config["sampler"])
     codec = make("codec", config["codec"], spec=data.spec) if data else None
     if problems or codec is None:
         raise ConfigError(*problems)
@@ -198,6 +197,7 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     classes = classes_of(config["model"]["classes"], data, problems)
     spec = replace(codec.spec, classes=classes)
     process = make("process", config["process"], spec=spec)
+    sampler = make("sampler", config["sampler"], spec=spec)
     through = _through(config["sampler"], make, spec)
     references: list[Reference] = []
 

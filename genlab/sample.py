@@ -255,6 +255,8 @@ def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
             OmegaConf.update(node, key, value)
     out = OmegaConf.to_container(node)
     assert isinstance(out, dict)
+    if isinstance(out["sampler"].get("grid"), list):  # it is as many steps, whatever was asked
+        out["sampler"]["steps"] = len(out["sampler"]["grid"])
     return {str(k): v for k, v in out.items()}
 
 

@@ -6,6 +6,8 @@ the probability flow keeps (x_t - a m) / sqrt(v) constant.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -17,6 +19,7 @@ MEAN, SD = 0.7, 0.4
 SAMPLERS = [n for n in registry.names("sampler") if n != "one_step"]
 PATHS = [n for n in registry.names("process") if n != "none"]
 SPEC = Spec((1, 8, 8))
+BOUNDS = (-1.0, 1.0)
 
 
 def made(room: str, member: str, keys: dict, **given):
@@ -26,10 +29,10 @@ def made(room: str, member: str, keys: dict, **given):
 
 
 def sampler(name: str, **keys):
-    """A sampler with the keys of its yaml but for those given; its data have no bounds."""
+    """A sampler with the keys of its yaml but for those given; it does not clip."""
     if name in ("ancestral", "ddim"):
         keys = {"clip": False, **keys}
-    return made("sampler", name, keys)
+    return made("sampler", name, keys, spec=replace(SPEC, bounds=BOUNDS))
 
 
 def path(name: str, **keys):

@@ -118,12 +118,15 @@ class Edits:
         if mask is not None:
             size = self.built.canvas[1:]
             if mask.shape != size:
+                who = "guidance" if size != self.built.spec.shape[1:] else "the run"
                 raise DataError(
-                    f"the mask has {_size(mask.shape)} pixels, what is drawn {_size(size)}; "
+                    f"the mask has {_size(mask.shape)} pixels, what {who} draws {_size(size)}; "
                     "make it of that size"
                 )
             if not mask.any():
                 raise DataError("the mask is black everywhere: white pixels are those to draw")
+            if mask.all():
+                raise DataError("the mask is white everywhere: black pixels are those to keep")
             self.mask = torch.from_numpy(mask).to(self.built.hardware.device)
 
     @property
@@ -229,7 +232,7 @@ def _check(loaded: Loaded, task: Task, masked: bool, strength: float | None) -> 
         )
     if strength is not None:
         if not 0 < strength <= 1:
-            raise ConfigError(f"strength={strength:g} must be in (0, 1]; near 0 little changes")
+            raise ConfigError(f"strength must be a number in (0, 1], not {strength:g}")
         if sampler.get("span") is not None or isinstance(sampler.get("grid"), list):
             raise ConfigError(
                 "strength= says at which noise sampling starts, and so do sampler.span and a list "
@@ -293,7 +296,8 @@ def write_edits(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
         "shows": "edits",
         **{k: asked[k] for k in ("task", "from", "mask", "strength", "variants")},
         "n": len(names),
-        **{k: asked[k] for k in ("batch", "seed", "labels", "weights")},
+        **{k: asked[k] for k in ("batch", "seed", "weights")},
+        "labels": "none" if label is None else asked["labels"],
         "converted": converted,
         **loaded.record(),
         "evaluations": loaded.built.solver.evaluations,
@@ -325,10 +329,13 @@ def _labels(loaded: Loaded, asked: int | list[int] | None) -> list[int] | None:
 
 def _mask(place: str) -> NDArray[np.bool_]:
     """[H, W], True where the image at `place` is white (128 and above)."""
+    asks = "give one image, white where it should draw"
+    if not Path(place).expanduser().exists():
+        raise DataError(f"mask={place} is not there; {asks}")
     found = list(registry.find("data", "folder").each(place, 1, None))
     if len(found) != 1 or found[0][1] is None:
         what = "is corrupt" if len(found) == 1 else f"holds {len(found)} images"
-        raise DataError(f"mask={place} {what}; give one image, white where it should draw")
+        raise DataError(f"mask={place} {what}; {asks}")
     return found[0][1][0].numpy() >= 128
 
 

@@ -44,7 +44,7 @@ SCHEMA = {
     "from": "str | None",
     "task": "Literal['inpaint', 'colourise', 'edit'] | None",
     "mask": "str | None",
-    "strength": "Fraction | None",
+    "strength": "Part | None",
     "variants": "Count",
     "name": "str | None",
 }
@@ -89,6 +89,7 @@ class Loaded:
             )
         self.checkpoint = folder.name
         self.built = build(self.config, trust=trust)
+        self.built.folder = folder
         self.built.hardware.start()
         load_model(self.built.model, folder / "model.safetensors")
         kept = partial(Averages(run.path, print).rebuild, self.built.model, int(folder.name))
@@ -122,7 +123,9 @@ class Loaded:
         if asked is None:
             return [i % k for i in range(n)]
         wanted = [asked] if isinstance(asked, int) else list(asked)
-        if not wanted or min(wanted) < 0 or max(wanted) >= k:
+        if not wanted:
+            raise ConfigError(f"labels=[] is empty: name some of 0 to {k - 1}, or leave it out")
+        if min(wanted) < 0 or max(wanted) >= k:
             raise ConfigError(f"labels={asked}: this run has the labels 0 to {k - 1}")
         return [wanted[i % len(wanted)] for i in range(n)]
 
@@ -250,7 +253,8 @@ def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
             )
         elif key not in cfg.flatten(OmegaConf.to_container(node)):
             known = cfg.flatten(OmegaConf.to_container(node))
-            raise ConfigError(f"no key {key!r} in this run. {registry.suggest(key, known)}")
+            near = registry.owners(room, key[len(room) + 1 :]) or registry.suggest(key, known)
+            raise ConfigError(f"no key {key!r} in this run. {near}")
         else:
             OmegaConf.update(node, key, value)
     out = OmegaConf.to_container(node)

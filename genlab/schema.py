@@ -48,6 +48,7 @@ _ALIASES: dict[str, tuple[str, str, Callable[[float], bool]]] = {
     "Positive": ("float", "a finite number > 0", lambda v: v > 0),
     "NonNegative": ("float", "a finite number >= 0", lambda v: v >= 0),
     "Fraction": ("float", "a number in [0, 1]", lambda v: 0 <= v <= 1),
+    "Part": ("float", "a number in (0, 1]", lambda v: 0 < v <= 1),  # strength of an edit
     "Count": ("int", "a whole number >= 1", lambda v: v >= 1),
     "Natural": ("int", "a whole number >= 0", lambda v: v >= 0),
     "Spread": (

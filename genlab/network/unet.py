@@ -201,7 +201,7 @@ def _image(spec: Spec, patch: int, levels: int) -> tuple[int, tuple[int, int]]:
         raise ValueError(
             f"mults has {levels} levels, which halve the image {halvings} times, and "
             f"{rows}x{columns} {'pixels' if patch == 1 else 'patches'} can be halved {fit} times: "
-            f"give mults at most {fit + 1} entries"
+            f"give mults at most {fit + 1} entries, or choose another data.size"
         )
     return channels, (rows, columns)
 

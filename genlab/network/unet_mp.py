@@ -104,7 +104,8 @@ class UNetMP(nn.Module):
         if any(s % 2**halvings for s in size):
             raise ValueError(
                 f"mults has {len(mults)} levels, which halve the image {halvings} times, and "
-                f"{size[0]}x{size[1]} pixels cannot be halved as often: give mults fewer entries"
+                f"{size[0]}x{size[1]} pixels cannot be halved as often: give mults fewer entries, "
+                "or choose another data.size"
             )
         widths, embedding = [width * m for m in mults], width * max(mults)
         sides = [max(size) >> level for level in range(len(mults))]

@@ -155,8 +155,8 @@ def _at(process: Process, sigmas: list[float]) -> list[Level]:
 def _most(process: Process, steps: int) -> None:
     if process.steps is not None and steps > process.steps:
         raise ConfigError(
-            f"sampler.steps={steps}: this path was learned at {process.steps} noise levels; use at "
-            f"most {process.steps}"
+            f"sampler.steps={steps}: this path was learned at {process.steps} noise levels; "
+            f"use at most {process.steps}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +56,7 @@ class Built:
     schedule: Schedule
     rebuild: Callable[[float], Rebuilt] | None = None  # of a run: makes the average of a std
     reference: Reference | None = None  # a run that guidance compares the model with
+    folder: Path | None = None  # of the checkpoint of a run
 
     @property
     def canvas(self) -> tuple[int, ...]:
@@ -134,13 +136,19 @@ class Built:
     def rebuilt(self, weights: str | float) -> Rebuilt | None:
         """What the average of a relative std is made of; None for "ema" and "raw".
 
-        Raises ConfigError for other weights and where there is no such average, CheckpointError
-        where those that were kept do not make it.
+        Raises ConfigError for other weights, for those that guidance compares the model with and
+        where there is no such average, CheckpointError where those that were kept do not make it.
         """
         try:
             weights = schema.coerce(weights, schema.WEIGHTS)
         except ValueError as e:
             raise ConfigError(f"weights must be {e}, not {weights!r}") from None
+        other = self.reference
+        if other and self.folder and other.is_of(self.folder) and other.weights == weights:
+            raise ConfigError(
+                f"{other.key} is this run at this checkpoint with these weights, and guides it "
+                "nowhere: name another run, or guidance.checkpoint=<images it had seen>"
+            )
         if isinstance(weights, str):
             return None
         if self.rebuild is None:
@@ -182,7 +190,6 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     hardware: Hardware = make("hardware", config["hardware"])
     data: Dataset = make("data", config["data"], root=config["data"].get("root"))
     schedule: Schedule = make("schedule", config["schedule"])
-    sampler = make("sampler", config["sampler"])
     codec = make("codec", config["codec"], spec=data.spec) if data else None
     if problems or codec is None:
         raise ConfigError(*problems)
@@ -198,6 +205,7 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     classes = classes_of(config["model"]["classes"], data, problems)
     spec = replace(codec.spec, classes=classes)
     process = make("process", config["process"], spec=spec)
+    sampler = make("sampler", config["sampler"], spec=spec)
     through = _through(config["sampler"], make, spec)
     references: list[Reference] = []
 
@@ -254,10 +262,10 @@ def _through(
     name = sampler.get("through")
     if name is None:
         return None
-    try:
-        node = OmegaConf.to_container(cfg.member("process", name))
-    except ConfigError as e:
-        raise ConfigError(*(f"sampler.through: {p}" for p in e.problems)) from None
+    paths = [n for n in registry.names("process") if n != "none"]
+    if name not in paths:
+        raise ConfigError(f"sampler.through: {registry.unknown('process', name, paths)}")
+    node = OmegaConf.to_container(cfg.member("process", name))
     return make("process", node, "sampler.through", spec=spec)
 
 

@@ -289,9 +289,10 @@ def _explain(
         keys = [k for k in flatten(base) if not k.startswith("hydra")]
         leaf = key.rpartition(".")
         room = [k for k in keys if k.startswith(leaf[0] + ".")] if leaf[0] else keys
-        hint = suggest(key, keys) or (
-            f"{leaf[0]} has: {_list(k[len(leaf[0]) + 1 :] for k in room)}." if room else ""
-        )
+        hint = registry.owners(leaf[0], leaf[2]) if leaf[0] in ROOMS else ""
+        hint = hint or suggest(key, keys)
+        if room and not hint:
+            hint = f"{leaf[0]} has: {_list(k[len(leaf[0]) + 1 :] for k in room)}."
         return f"no key {key!r}. {hint} (`genlab show` lists every key)"
     if missing := re.search(
         r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text
@@ -303,7 +304,8 @@ def _explain(
         return registry.unknown(group, name, registry.names(group, *map(Path, config_dirs)))
     line = first_line(e)
     if type(e).__name__ == "OverrideParseException":
-        return f"cannot read an override: {line} (key=value; quote values with special characters)"
+        word = getattr(e, "override", None) or "an override"
+        return f"cannot read {word!r}: {line} (key=value; quote values with special characters)"
     return line
 
 

@@ -107,12 +107,15 @@ class Edits:
         if mask is not None:
             size = self.built.canvas[1:]
             if mask.shape != size:
+                who = "guidance" if size != self.built.spec.shape[1:] else "the run"
                 raise DataError(
-                    f"the mask has {_size(mask.shape)} pixels, what is drawn {_size(size)}; "
+                    f"the mask has {_size(mask.shape)} pixels, what {who} draws {_size(size)}; "
                     "make it of that size"
                 )
             if not mask.any():
                 raise DataError("the mask is black everywhere: white pixels are those to draw")
+            if mask.all():
+                raise DataError("the mask is white everywhere: black pixels are those to keep")
             self.mask = torch.from_numpy(mask).to(self.built.hardware.device)
 
     @property
@@ -218,7 +221,7 @@ def _check(loaded: Loaded, task: Task, masked: bool, strength: float | None) -> 
         )
     if strength is not None:
         if not 0 < strength <= 1:
-            raise ConfigError(f"strength={strength:g} must be in (0, 1]; near 0 little changes")
+            raise ConfigError(f"strength must be a number in (0, 1], not {strength:g}")
         if sampler.get("span") is not None or isinstance(sampler.get("grid"), list):
             raise ConfigError(
                 "strength= says at which noise sampling starts, and so do sampler.span and a list "

@@ -79,7 +79,8 @@ def write_edits(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
         "shows": "edits",
         **{k: asked[k] for k in ("task", "from", "mask", "strength", "variants")},
         "n": len(names),
-        **{k: asked[k] for k in ("batch", "seed", "labels", "weights")},
+        **{k: asked[k] for k in ("batch", "seed", "weights")},
+        "labels": "none" if label is None else asked["labels"],
         "converted": converted,
         **loaded.record(),
         "evaluations": loaded.built.solver.evaluations,
@@ -111,10 +112,13 @@ def _labels(loaded: Loaded, asked: int | list[int] | None) -> list[int] | None:
 
 def _mask(place: str) -> NDArray[np.bool_]:
     """[H, W], True where the image at `place` is white (128 and above)."""
+    asks = "give one image, white where it should draw"
+    if not Path(place).expanduser().exists():
+        raise DataError(f"mask={place} is not there; {asks}")
     found = list(registry.find("data", "folder").each(place, 1, None))
     if len(found) != 1 or found[0][1] is None:
         what = "is corrupt" if len(found) == 1 else f"holds {len(found)} images"
-        raise DataError(f"mask={place} {what}; give one image, white where it should draw")
+        raise DataError(f"mask={place} {what}; {asks}")
     return found[0][1][0].numpy() >= 128
 
 

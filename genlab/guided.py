@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -75,14 +76,14 @@ class Reference:
         """
         self.key, self.weights = f"guidance.run={run}", weights
         self.builder, self.trust = builder, trust
-        self.run = find_run(run, config["outputs"])
+        self.spec, self.run = spec, find_run(run, config["outputs"])
         # of the reference itself only the data, the codec, the path and the networks are of use
         self.config = self.run.config | {"guidance": {"name": None}}
         self.config |= {room: config[room] for room in ("hardware", "sampler", "schedule")}
         self.config["data"] = self.config["data"] | {"root": config["data"].get("root")}
         asked = self.config["model"]["classes"]
         self.classes = {"auto": data.spec.classes, "none": None}.get(asked, asked)
-        if problems := self._apart(config, spec):
+        if problems := self._apart(config, data, spec):
             raise ConfigError(*(f"{self.key}: {p}" for p in problems))
         found = Checkpoints(self.run.path / "checkpoints", print).find(checkpoint)
         if found is None:
@@ -91,7 +92,7 @@ class Reference:
         self.model: Denoises | None = None
         self.count: Callable[[int], None] = lambda rows: None
 
-    def _apart(self, config: Mapping[str, Any], spec: Spec) -> list[str]:
+    def _apart(self, config: Mapping[str, Any], data: Dataset, spec: Spec) -> list[str]:
         """What keeps the two from being compared, as sentences."""
         name = self.config["model"]["name"]
         if not hasattr(registry.find("model", name, trust=self.trust), "field"):
@@ -104,18 +105,34 @@ class Reference:
                 for key in sorted((own.keys() | other.keys()) - set(INDIFFERENT))
                 if own.get(key) != other.get(key)
             ]
-            if differ:
+            if differ == ["size"]:
+                there, here = (_size(data.spec) for data in (self._data(), data))
+                problems.append(
+                    f"it was trained on images of {there} pixels, this model of {here}"
+                )
+            elif differ:
+                differ = ["name"] if "name" in differ else differ
                 there, here = (
-                    ", ".join(f"{room}.{key}={node.get(key)}" for key in differ)
+                    ", ".join(f"{room}.{k}={node[k]}" for k in differ if node.get(k) is not None)
                     for node in (other, own)
                 )
-                problems.append(f"it was trained with {there}, this model with {here}")
+                apart = f"{there or 'the default'}, this model with {here or 'the default'}"
+                problems.append(f"it was trained with {apart}")
         if not problems and self.classes not in (None, spec.classes):
             problems.append(
                 f"it was trained with {self.classes} classes, this model with "
                 f"{'none' if spec.classes is None else spec.classes}"
             )
         return problems
+
+    def _data(self) -> Dataset:
+        node = self.config["data"]
+        data: Dataset = registry.build("data", node, root=node["root"])
+        return data
+
+    def is_of(self, folder: Path) -> bool:
+        """Whether this is the checkpoint in a folder."""
+        return self.folder.resolve() == folder.resolve()
 
     def record(self) -> dict[str, Any]:
         """What tells this reference from every other one."""
@@ -129,6 +146,8 @@ class Reference:
 
     def __call__(self, process: Process) -> Field:
         """Its field on `process`, whatever the path it was trained on."""
+        if self.model is None and self.spec.classes and not self.classes:
+            print(f"{self.key} was trained without labels, so it is given none")
         model = self.model = self.model or self._read()
 
         def field(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
@@ -145,3 +164,7 @@ class Reference:
         model.eval()
         model.weights = self.weights
         return model
+
+
+def _size(spec: Spec) -> str:
+    return "x".join(map(str, spec.shape[1:]))

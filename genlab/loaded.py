@@ -66,6 +66,7 @@ class Loaded:
             )
         self.checkpoint = folder.name
         self.built = build(self.config, trust=trust)
+        self.built.folder = folder
         self.built.hardware.start()
         load_model(self.built.model, folder / "model.safetensors")
         kept = partial(Averages(run.path, print).rebuild, self.built.model, int(folder.name))
@@ -99,7 +100,9 @@ class Loaded:
         if asked is None:
             return [i % k for i in range(n)]
         wanted = [asked] if isinstance(asked, int) else list(asked)
-        if not wanted or min(wanted) < 0 or max(wanted) >= k:
+        if not wanted:
+            raise ConfigError(f"labels=[] is empty: name some of 0 to {k - 1}, or leave it out")
+        if min(wanted) < 0 or max(wanted) >= k:
             raise ConfigError(f"labels={asked}: this run has the labels 0 to {k - 1}")
         return [wanted[i % len(wanted)] for i in range(n)]
 
@@ -227,9 +230,12 @@ def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
             )
         elif key not in cfg.flatten(OmegaConf.to_container(node)):
             known = cfg.flatten(OmegaConf.to_container(node))
-            raise ConfigError(f"no key {key!r} in this run. {registry.suggest(key, known)}")
+            near = registry.owners(room, key[len(room) + 1 :]) or registry.suggest(key, known)
+            raise ConfigError(f"no key {key!r} in this run. {near}")
         else:
             OmegaConf.update(node, key, value)
     out = OmegaConf.to_container(node)
     assert isinstance(out, dict)
+    if isinstance(out["sampler"].get("grid"), list):  # it is as many steps, whatever was asked
+        out["sampler"]["steps"] = len(out["sampler"]["grid"])
     return {str(k): v for k, v in out.items()}

@@ -39,6 +39,7 @@ __all__ = [
     "members",
     "mismatches",
     "names",
+    "owners",
     "register",
     "signature",
     "suggest",
@@ -233,6 +234,12 @@ def _read(node: ast.ClassDef, tree: ast.Module) -> Signature:
     return Signature((), (), {}, doc)
 
 
+def owners(room: str, key: str) -> str:
+    """`eta is a key of sampler=ddim.`, or an empty string where no member has it."""
+    found = [f"{room}={n}" for n in members(room) if key in signature(room, n).keys]
+    return f"{key} is a key of {' and '.join(found)}." if found else ""
+
+
 # --- from a config node to an object -------------------------------------------------------------
 
 
@@ -250,7 +257,8 @@ def check(room: str, node: Mapping[str, Any], key: str | None = None) -> list[st
     except ConfigError as e:
         return list(e.problems)
     own = {k: value for k, value in node.items() if k != "name"}
-    return mismatches(own, key, f"{room} {name!r}", wanted.keys, COMMON.get(room, {}))
+    more = COMMON.get(room, {})
+    return mismatches(own, key, f"{room} {name!r}", wanted.keys, more, lambda k: owners(room, k))
 
 
 def mismatches(
@@ -259,17 +267,22 @@ def mismatches(
     whose: str,
     needed: Mapping[str, str],
     more: Mapping[str, str] = types.MappingProxyType({}),
+    elsewhere: Callable[[str], str] = lambda key: "",
 ) -> list[str]:
     """Every unknown, mistyped or missing key of a mapping as a sentence.
 
     key: where it stands in the config; whose: what it describes; needed, more: key -> annotation
-    of those it must and those it may have.
+    of those it must and those it may have; elsewhere: a sentence on who else has a key.
     """
     schema = {**needed, **more}
     problems = []
     for k, value in node.items():
         if k not in schema:
-            near = suggest(k, schema) or "It has: " + (", ".join(schema) or "no keys") + "."
+            near = (
+                elsewhere(k)
+                or suggest(k, schema)
+                or "It has: " + (", ".join(schema) or "no keys") + "."
+            )
             problems.append(f"{key}.{k}: {whose} has no such key. {near}")
             continue
         try:

@@ -36,11 +36,13 @@ class Spec:
     classes: number of labels K the run uses, None without labels.
     vocabulary: number of token values, which are then 0 .. vocabulary - 1; None where data are
         numbers.
+    bounds: least and largest value a number may have, None where data have none; a codec says.
     """
 
     shape: tuple[int, ...]
     classes: int | None = None
     vocabulary: int | None = None
+    bounds: tuple[float, float] | None = None
 
 
 class Noise(Protocol):

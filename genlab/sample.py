@@ -34,7 +34,7 @@ SCHEMA = {
     "from": "str | None",
     "task": "Literal['inpaint', 'colourise', 'edit'] | None",
     "mask": "str | None",
-    "strength": "Fraction | None",
+    "strength": "Part | None",
     "variants": "Count",
     "name": "str | None",
 }

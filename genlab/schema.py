@@ -48,6 +48,7 @@ _ALIASES: dict[str, tuple[str, str, Callable[[float], bool]]] = {
     "Positive": ("float", "a finite number > 0", lambda v: v > 0),
     "NonNegative": ("float", "a finite number >= 0", lambda v: v >= 0),
     "Fraction": ("float", "a number in [0, 1]", lambda v: 0 <= v <= 1),
+    "Part": ("float", "a number in (0, 1]", lambda v: 0 < v <= 1),  # strength of an edit
     "Count": ("int", "a whole number >= 1", lambda v: v >= 1),
     "Natural": ("int", "a whole number >= 0", lambda v: v >= 0),
     "Spread": (
@@ -101,10 +102,13 @@ def _coerce(value: Any, node: ast.expr) -> Any:
             return _choose(value, [ast.literal_eval(e) for e in getattr(inner, "elts", [inner])])
         case ast.Subscript(value=ast.Name(id="list" | "tuple" as kind)):
             if not isinstance(value, (list, tuple)):
-                raise _Mismatch("a list like [1,2]")
+                raise _Mismatch("a list like [2,1]")
             inner = node.slice
             element = inner.elts[0] if isinstance(inner, ast.Tuple) else inner
-            items = [_coerce(v, element) for v in value]
+            try:
+                items = [_coerce(v, element) for v in value]
+            except _Mismatch as e:
+                raise _Mismatch(f"a list like [2,1] of which each is {e}") from None
             return tuple(items) if kind == "tuple" else items
         case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[_, inner])):
             if not isinstance(value, Mapping):

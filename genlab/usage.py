@@ -43,6 +43,7 @@ EXAMPLES = {
         "genlab sample",
         "genlab sample run=a1b2c3 n=64 sampler=heun sampler.steps=30 seed=7",
         "genlab sample run=d4e5f6 from=photos/",
+        "genlab sample run=a1b2c3 task=inpaint from=photos/ mask=mask.png",
     ],
     "eval": [
         "genlab eval",

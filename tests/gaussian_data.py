@@ -6,21 +6,24 @@ the probability flow keeps (x_t - a m) / sqrt(v) constant.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
-from paths import made
+from paths import SPEC, made
 from torch import Tensor
 
 from genlab import registry
 
 MEAN, SD = 0.7, 0.4
 SAMPLERS = [n for n in registry.names("sampler") if n != "one_step"]
+BOUNDS = (-1.0, 1.0)
 
 
 def sampler(name: str, **keys):
-    """A sampler with the keys of its yaml but for those given; its data have no bounds."""
+    """A sampler with the keys of its yaml but for those given; it does not clip."""
     if name in ("ancestral", "ddim"):
         keys = {"clip": False, **keys}
-    return made("sampler", name, keys)
+    return made("sampler", name, keys, spec=replace(SPEC, bounds=BOUNDS))
 
 
 class Gaussian:

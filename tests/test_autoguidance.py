@@ -85,16 +85,26 @@ def test_evaluations_of_both_networks_are_counted(run, weaker, words, evaluation
     assert loaded.built.solver.evaluations == evaluations
 
 
-def test_scale_one_and_a_run_as_its_own_reference_change_nothing(run, weaker):
+def test_scale_one_changes_nothing(run, weaker):
     plain = genlab.load(run, overrides=["sampler=euler", "sampler.steps=3"]).sample(3)
     assert np.array_equal(guided(run, weaker, "guidance.scale=1").sample(3), plain)
-    assert np.abs(guided(run, run).sample(3).astype(int) - plain).max() <= 1
     assert not np.array_equal(guided(run, weaker).sample(3), plain)
 
 
-def test_a_reference_without_labels_is_asked_for_none(run, tmp_path_factory):
+def test_a_reference_without_labels_is_asked_for_none_and_said_once(run, tmp_path_factory, capsys):
     other = trained(tmp_path_factory, "flow_matching", **{"model.classes": "none"})
-    assert guided(run, other).sample(2).shape == (2, 1, 8, 8)
+    loaded = guided(run, other)
+    assert loaded.sample(2, batch=1).shape == (2, 1, 8, 8)
+    assert capsys.readouterr().out.count("trained without labels") == 1
+
+
+def test_a_run_is_no_reference_of_itself_but_its_raw_weights_are(run, capsys):
+    with pytest.raises(ConfigError, match="guides it nowhere"):
+        guided(run, run).sample(1)
+    words = [f"run={run}", "n=1", "name=own", "guidance=autoguidance", f"guidance.run={run}"]
+    assert main(["sample", *words]) == 2
+    assert not (run / "samples" / "own").exists()
+    assert guided(run, run, "guidance.weights=raw").sample(1).shape == (1, 1, 8, 8)
 
 
 def test_the_weights_are_read_when_the_first_sample_is_drawn(run, weaker):
@@ -178,7 +188,7 @@ def more_classes(tmp_path_factory):
     ("which", "reason"),
     [
         ("gan", "model 'gan' has no path"),
-        ("larger", "trained with data.size=16, this model with data.size=None"),
+        ("larger", "trained on images of 16x16 pixels, this model of 8x8"),
         ("dequantized", "codec.name=dequantize.*this model with .*codec.name=pixels"),
         ("points", "data.name=toy.*this model with .*data.name=digits"),
         ("more_classes", "trained with 12 classes, this model with 10"),

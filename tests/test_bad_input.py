@@ -109,7 +109,7 @@ TRAIN: list[tuple[list[str], int, list[str]]] = [
     (["model=gan", "guidance=cfg"], 2, ["guidance=none"]),
     (["process=none"], 2, ["needs a process"]),
     (["sampler=one_step"], 2, ["sampler=heun", "ancestral, ddim"]),
-    (["process=vp", "sampler.steps=1001"], 2, ["sampler.steps=1001", "use fewer steps"]),
+    (["process=vp", "sampler.steps=1001"], 2, ["sampler.steps=1001", "use at most 1000"]),
     (["process=ve", "sampler.span=[0.01,60]"], 2, ["sigma=60", "0.01 to 50", "sampler.span"]),
     (["sampler.through=ve", "sampler.grid=[60,1]"], 2, ["sigma=60", "0.01 to 50"]),
     (["sampler.span=[3,1]"], 2, ["sampler.span", "least and the largest"]),

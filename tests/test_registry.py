@@ -138,7 +138,7 @@ def test_coerce(value, annotation, expected):
         (1, "Literal['a', 'b']", "a or b"),
         (True, "Literal[1, 2]", "1 or 2"),
         ("x", "list[int]", "a list like"),
-        ([1, "x"], "list[int]", "a whole number"),
+        ([1, "x"], "list[int]", "a list like [2,1] of which each is a whole number"),
         ("x", "int | None", "a whole number or null"),
         (3, "dict[str, int]", "a mapping"),
     ],

@@ -90,8 +90,8 @@ def test_a_discrete_path_is_visited_at_its_own_times():
 @pytest.mark.parametrize(
     ("process", "keys", "words"),
     [
-        ("ddpm", {"steps": 1001}, ["sampler.steps=1001", "1000 noise levels", "fewer steps"]),
-        ("ddpm", {"steps": 500, "kind": "quadratic"}, ["quadratic grid", "sampler.grid=karras"]),
+        ("ddpm", {"steps": 1001}, ["sampler.steps=1001", "at most 1000"]),
+        ("ddpm", {"steps": 500, "kind": "quadratic"}, ["quadratic grid", "sampler.grid=uniform"]),
         ("ve", {"kind": [60.0, 1.0]}, ["sigma=60", "0.01 to 50", "sampler.through"]),
         ("ve", {"kind": "karras", "span": [0.001, 40.0]}, ["sigma=0.001", "sampler.span"]),
         ("ve", {"span": [0.1, 51.0]}, ["sigma=51", "sampler.span"]),

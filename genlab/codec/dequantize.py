@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -35,7 +36,8 @@ class Dequantize:
             )
         if bits > 8:
             raise ValueError(f"bits={bits}, but stored images have 8; use 1 to 8")
-        self.spec, self.bits, self.half = spec, bits, half
+        self.spec = replace(spec, bounds=(-half, half))
+        self.bits, self.half = bits, half
         self._levels = 2**bits
 
     def encode(self, u: Tensor, noise: Noise | None) -> Tensor:

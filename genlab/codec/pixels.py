@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ class Pixels:
             raise ValueError(
                 f"pixels takes images, not data of shape {list(spec.shape)}; use codec=points"
             )
-        self.spec = spec
+        self.spec = replace(spec, bounds=(-1.0, 1.0))
 
     def encode(self, u: Tensor, noise: Noise | None) -> Tensor:
         """u uint8 [B, C, H, W] -> x float32 [B, C, H, W] in [-1, 1]."""

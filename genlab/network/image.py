@@ -35,5 +35,5 @@ def halvable(size: tuple[int, int], levels: int, unit: str = "pixels") -> None:
         raise ValueError(
             f"mults has {levels} levels, which halve the image {halvings} times, and "
             f"{rows}x{columns} {unit} can be halved {fit} times: "
-            f"give mults at most {fit + 1} entries"
+            f"give mults at most {fit + 1} entries, or choose another data.size"
         )

@@ -47,7 +47,7 @@ class Rebuilt(NamedTuple):
     def __str__(self) -> str:
         return (
             f"weights={self.std:g}: made of averages kept at {len(self.moments)} moments, "
-            f"{self.residual:.2%} of the profile left over"
+            f"{self.residual:.2%} of the profile left over (at most {WORST:.0%} is accepted)"
         )
 
 

@@ -9,9 +9,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from genlab.contract import Noise, Process
+from genlab.contract import Noise, Process, Spec
 from genlab.registry import register
-from genlab.sampler.grid import Gridded
+from genlab.sampler.grid import Gridded, bounds
 from genlab.schema import Count, Grid, Positive
 
 __all__ = ["Ancestral"]
@@ -36,6 +36,7 @@ class Ancestral(Gridded):
 
     def __init__(
         self,
+        spec: Spec,
         *,
         steps: Count,
         grid: Grid | list[Positive],
@@ -46,12 +47,12 @@ class Ancestral(Gridded):
     ) -> None:
         """steps: network evaluations; grid, span, rho: see `sampler.grid`.
 
-        variance: see `gaussian.Step`; learned: of a model that `Spreads`, alone on its own path;
-        clip: keep the estimated datum in [-1, 1].
+        spec: of model space. variance: see `gaussian.Step`; learned: of a model that `Spreads`,
+        alone on its own path; clip: keep the estimated datum in the range of its codec.
         """
         self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
         self.variance: Literal["small", "large", "learned"] = variance
-        self.clip = clip
+        self.bounds = bounds(spec, clip)
 
     @property
     def spread(self) -> bool:

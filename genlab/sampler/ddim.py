@@ -8,9 +8,9 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genlab.contract import Noise, Process
+from genlab.contract import Noise, Process, Spec
 from genlab.registry import register
-from genlab.sampler.grid import Gridded
+from genlab.sampler.grid import Gridded, bounds
 from genlab.schema import Count, Fraction, Grid, Positive
 
 __all__ = ["DDIM"]
@@ -31,6 +31,7 @@ class DDIM(Gridded):
 
     def __init__(
         self,
+        spec: Spec,
         *,
         steps: Count,
         grid: Grid | list[Positive],
@@ -41,10 +42,11 @@ class DDIM(Gridded):
     ) -> None:
         """steps: network evaluations; grid, span, rho: see `sampler.grid`.
 
-        eta: the part of the noise that is new; clip: keep the estimated datum in [-1, 1].
+        spec: of model space. eta: the part of the noise that is new; clip: keep the estimated
+        datum in the range of its codec.
         """
         self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
-        self.eta, self.clip = eta, clip
+        self.eta, self.bounds = eta, bounds(spec, clip)
 
     def __call__(
         self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise

@@ -13,7 +13,7 @@ from genlab.contract import Process, Spec
 from genlab.errors import ConfigError
 from genlab.gaussian import Level, levels
 
-__all__ = ["Gridded", "ends", "grid"]
+__all__ = ["Gridded", "bounds", "ends", "grid"]
 
 USUAL = (0.002, 80.0)
 """Least and largest sigma of grids in sigma where nothing else is asked, as in EDM's paper."""
@@ -29,20 +29,15 @@ class Gridded:
     grid: str | list[float]
     span: list[float] | None
     rho: float
-    clip = False  # True: estimates are kept in [-1, 1], as images are
+    bounds: tuple[float, float] | None = None  # estimates are kept between them
 
     def levels(self, process: Process) -> list[Level]:
         """Falling levels with noise, and the datum."""
         return grid(process, self.steps, self.grid, self.span, self.rho)
 
     def check(self, process: Process, spec: Spec) -> None:
-        """Raises ConfigError where the path lacks the levels, or the data their bounds."""
+        """Raises ConfigError where the path lacks the levels."""
         self.levels(process)
-        if self.clip and len(spec.shape) != 3:
-            raise ConfigError(
-                "sampler.clip=true keeps estimates in [-1, 1], where images are, but these data "
-                "are points; use sampler.clip=false"
-            )
 
     def estimate(
         self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor
@@ -55,7 +50,20 @@ class Gridded:
     def kept(self, x0: Tensor, x: Tensor) -> Tensor:
         """The estimate x0 [B, *S] as a sampler takes it, of the type of the state x [B, *S]."""
         x0 = x0.to(x.dtype)
-        return x0.clamp(-1, 1) if self.clip else x0
+        return x0 if self.bounds is None else x0.clamp(*self.bounds)
+
+
+def bounds(spec: Spec, clip: bool) -> tuple[float, float] | None:
+    """What a sampler keeps estimates between: the range of its codec, None without clip.
+
+    Raises ValueError where the data have no range.
+    """
+    if clip and spec.bounds is None:
+        raise ValueError(
+            "clip=true keeps estimates in the range of the data, and points have none; use "
+            "sampler.clip=false"
+        )
+    return spec.bounds if clip else None
 
 
 def grid(
@@ -73,7 +81,7 @@ def grid(
         quadratic  roots of times equally
         geometric  ln sigma equally
         karras     sigma^(1/rho) equally (Karras et al. 2022, arXiv 2206.00364, eq. 5)
-        a list     these sigmas, falling, whatever `steps` is
+        a list     these sigmas, falling, as many as they are, whatever `steps` is
 
     span: least and largest sigma, None for the whole path (for geometric and karras .002 to 80, or
     what of it the path has). A discrete path is visited at its own times, but for grids in sigma.
@@ -106,11 +114,12 @@ def grid(
     times = (t[:steps] ** power).tolist()
     if process.steps is None:
         return levels(process, times)
+    _most(process, steps)
     whole = [round(t * process.steps) for t in times]
     if len({*whole, 0}) <= steps:
         raise ConfigError(
-            f"sampler.steps={steps}: the {process.steps} noise levels of this path have no "
-            f"{steps} different ones on a {kind} grid; use fewer steps or sampler.grid=karras"
+            f"sampler.steps={steps}: a {kind} grid meets some of the {process.steps} noise levels "
+            "of this path twice; use fewer steps, or sampler.grid=uniform on the whole path"
         )
     return levels(process, [i / process.steps for i in whole])
 
@@ -134,12 +143,21 @@ def ends(process: Process, span: list[float] | None) -> tuple[float, float]:
 
 def _at(process: Process, sigmas: list[float]) -> list[Level]:
     _inside(process, sigmas)
+    _most(process, len(sigmas))
     times = process.time(_float64(*sigmas)).tolist()
     if any(a <= b for a, b in pairwise(times)) or not sigmas:
         raise ConfigError(
             f"sampler.grid={sigmas} must fall from the largest sigma to the least, e.g. [80,5,.1]"
         )
     return levels(process, times)
+
+
+def _most(process: Process, steps: int) -> None:
+    if process.steps is not None and steps > process.steps:
+        raise ConfigError(
+            f"sampler.steps={steps}: this path was learned at {process.steps} noise levels; "
+            f"use at most {process.steps}"
+        )
 
 
 def _inside(process: Process, sigmas: list[float]) -> None:

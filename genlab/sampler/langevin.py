@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from torch import Tensor
 
-from genlab.contract import Noise, Process
+from genlab.contract import Noise, Process, Spec
+from genlab.errors import ConfigError
+from genlab.gaussian import Level
 from genlab.registry import register
-from genlab.sampler.grid import Gridded
+from genlab.sampler.grid import Gridded, grid
 from genlab.schema import Count, Fraction, Grid, Positive
 
 __all__ = ["Langevin"]
+
+MOST = 2.0
+"""Largest variance at a level, in parts of that where a chain of this rate settles."""
+
+MANY = 2**14  # most levels or repeats that are advised
 
 
 @register
@@ -29,7 +37,8 @@ class Langevin(Gridded):
 
     A chain must forget, (1 - rate)^(2 repeats), faster than the levels fall: NCSNv2's are 3.8 %
     apart, as a geometric grid or the path `ve` has them, and it still keeps 13 % of variance too
-    much. steps repeats + 1 evaluations.
+    much. Levels that would keep as much again as there is are refused. steps repeats + 1
+    evaluations.
 
     Reference: Song and Ermon 2019, arXiv 1907.05600, algorithm 1; 2020, arXiv 2006.09011, section
     3 and algorithm 1.
@@ -52,6 +61,42 @@ class Langevin(Gridded):
         self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
         self.repeats, self.rate = repeats, rate
 
+    def check(self, process: Process, spec: Spec) -> None:
+        """Raises ConfigError where the levels fall faster than the chain forgets."""
+        path = self.levels(process)
+        found = [k for k in _kept(path, self.rate, self.repeats) if k[0] > MOST]
+        if not found:
+            return
+        kept, sigma = found[0]
+        more = [
+            f"sampler.repeats={r}" for r in self._least(lambda n: (path, n), self.repeats, MANY)
+        ]
+        if not isinstance(self.grid, list):
+
+            def finer(n: int) -> tuple[list[Level], int]:
+                return grid(process, n, self.grid, self.span, self.rho), self.repeats
+
+            most = process.steps or MANY
+            more = [*(f"sampler.steps={n}" for n in self._least(finer, self.steps, most)), *more]
+        raise ConfigError(
+            f"sampler=langevin: {self.repeats} steps of rate {self.rate:g} at sigma={sigma:.3g} "
+            f"leave {kept:.1f} times the noise of that level, since sigma falls too fast, and "
+            f"samples would be noise; use {' or '.join(more) or 'a larger sampler.rate'}"
+        )
+
+    def _least(
+        self, chain: Callable[[int], tuple[list[Level], int]], start: int, most: int
+    ) -> list[int]:
+        """The least number above `start`, up to `most`, whose chain forgets, if one does."""
+        numbers = range(start + 1, most + 1)
+
+        def forgets(n: int) -> bool:
+            path, repeats = chain(n)
+            return all(kept <= MOST for kept, _ in _kept(path, self.rate, repeats))
+
+        i = bisect_left(numbers, True, key=forgets)
+        return [numbers[i]] if i < len(numbers) else []
+
     def __call__(
         self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
     ) -> Iterator[Tensor]:
@@ -68,3 +113,15 @@ class Langevin(Gridded):
             else:
                 x = estimate(x, here)
         yield x
+
+
+def _kept(path: list[Level], rate: float, repeats: int) -> Iterator[tuple[float, float]]:
+    """Variance of noise alone after each level, in parts of where its chain settles; and sigma.
+
+    w <- left (g^2 w - 1) + 1,  left = (1 - rate)^(2 repeats),  g the ratio of sigma to the next
+    """
+    kept, left = 1.0, (1 - rate) ** (2 * repeats)
+    for before, here in pairwise(path[:-1]):
+        fall = before.sigma / here.sigma if before.a else 1.0  # from noise alone eps stays
+        kept = left * (fall**2 * kept - 1) + 1
+        yield kept, here.sigma

@@ -25,9 +25,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genlab.contract import Codec, Denoises, Field, Generates, Guidance, Process
+from genlab.contract import Codec, Denoises, Field, Generates, Guidance, Process, Sampler
 from genlab.errors import ConfigError, DataError
-from genlab.gaussian import Cut
+from genlab.gaussian import Cut, Level
 from genlab.loaded import Loaded
 from genlab.noise import SampleNoise
 from genlab.solver import PathSolver
@@ -84,9 +84,10 @@ class Edits:
     """Draws edits of images by a run.
 
     task inpaint draws what lies inside the mask. colourise keeps the grey. edit goes a part of the
-    way to the noise and back (SDEdit, Meng et al. 2021, arXiv 2108.01073): sampling starts at the
-    time `strength` of the path it follows, from a x + b z; the sampler takes as many steps on that
-    part of the path as on all of it. With a mask, edit changes what lies inside alone.
+    way to the noise and back (SDEdit, Meng et al. 2021, arXiv 2108.01073): sampling starts from
+    a x + b z where b / a = strength / (1 - strength), whatever the path: strength is the share of
+    noise in it. The sampler takes as many steps on that part of the path as on all of it. With a
+    mask, edit changes what lies inside alone.
     """
 
     def __init__(
@@ -123,7 +124,15 @@ class Edits:
         """The part of the path that is followed, None for all of it."""
         solver = self.built.solver
         path = solver.through or solver.process
-        return None if self.strength is None or path is None else Cut(path, self.strength)
+        if self.strength is None or path is None:
+            return None
+        sigma = self.strength / (1 - self.strength) if self.strength < 1 else math.inf
+        end = path.time(torch.tensor([sigma], dtype=torch.float64)).item()
+        if not end:
+            raise ConfigError(
+                f"strength={self.strength:g} is less noise than this path ever has; use more"
+            )
+        return Cut(path, end)
 
     @torch.inference_mode()
     def draw(
@@ -144,18 +153,16 @@ class Edits:
         noise = SampleNoise(seed, indices, device)
         z = built.start(noise)
         known, project = self._known(x)
-        if self.cut is not None:
-            a, b = (c.item() for c in self.cut.coefficients(torch.ones(1, device=device))[:2])
-            z = z + x * (a / b)
-            known = project(b * z / math.hypot(a, b))
         labels = None if y is None else torch.tensor(y, device=device)
-        with (
-            built.viewed(weights),
-            built.hardware.autocast(),
-            _following(built.solver, Held(built.solver.guidance, project), self.cut),
-        ):
-            assert isinstance(built.model, Generates)
-            out = built.model.transport(z, labels, noise, built.solver)
+        cut, held = self.cut, Held(built.solver.guidance, project)
+        with _following(built.solver, held, cut):
+            if cut is not None:
+                a, b = _start(built.solver.sampler, cut)
+                z = z + x * (a / b)
+                known = project(b * z / math.hypot(a, b))
+            with built.viewed(weights), built.hardware.autocast():
+                assert isinstance(built.model, Generates)
+                out = built.model.transport(z, labels, noise, built.solver)
         drawn = built.codec.decode(project(out.float()))
         if self.mask is not None:  # a codec of few bits gives back other bytes
             drawn = torch.where(self.mask, drawn, images)
@@ -175,13 +182,30 @@ class Edits:
 
 @contextmanager
 def _following(solver: PathSolver, guidance: Guidance, cut: Cut | None) -> Iterator[None]:
-    """The solver with another guidance, and on a part of its path."""
-    before = solver.guidance, solver.through
+    """The solver with another guidance, and on a part of its path.
+
+    A part of a discrete path has fewer levels; no more steps than these are done.
+    """
+    before = solver.guidance, solver.through, getattr(solver.sampler, "steps", None)
     solver.guidance, solver.through = guidance, cut or solver.through
+    if cut is not None and cut.steps is not None and before[2] is not None:
+        solver.sampler.steps = min(before[2], cut.steps)  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        solver.guidance, solver.through = before
+        solver.guidance, solver.through = before[:2]
+        if before[2] is not None:
+            solver.sampler.steps = before[2]  # type: ignore[attr-defined]
+
+
+def _start(sampler: Sampler, cut: Cut) -> tuple[float, float]:
+    """a and b where a sampler begins, which need not be the end of the path."""
+    lay = getattr(sampler, "levels", None)
+    if lay is None:
+        a, b, _, _ = cut.coefficients(torch.ones(1, dtype=torch.float64))
+        return a.item(), b.item()
+    first: Level = lay(cut)[0]
+    return first.a, first.b
 
 
 def _range(codec: Codec, x: Tensor) -> tuple[float, float]:

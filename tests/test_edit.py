@@ -142,8 +142,8 @@ def test_grey_is_held_by_the_least_change_that_fits_the_range():
     ("through", "a", "b"),
     [
         ("null", 0.6, 0.4),
-        ("trig", np.cos(0.2 * np.pi), np.sin(0.2 * np.pi)),
-        ("edm", 1.0, 32.0),
+        ("trig", 0.6 / 0.52**0.5, 0.4 / 0.52**0.5),
+        ("edm", 1.0, 0.4 / 0.6),
     ],
 )
 def test_an_edit_starts_on_the_path_at_its_strength(run, given, through, a, b):
@@ -158,6 +158,33 @@ def test_an_edit_starts_on_the_path_at_its_strength(run, given, through, a, b):
     error = (states[0].mean(0) - float(a) * x[0]) / float(b) * 2000**0.5
     assert error.abs().max() < 4.5, "the mean is a x"
     assert states[0].std(0).mean().item() == pytest.approx(float(b), rel=0.02)
+
+
+def test_a_part_of_a_discrete_path_has_its_own_number_of_steps(given, tmp_path_factory):
+    run = trained(tmp_path_factory, "ddpm")
+    loaded = genlab.load(run, overrides=["sampler=ddim", "sampler.steps=1000"])
+    Edits(loaded, "edit", strength=0.3).draw(given, None, 0, range(5))
+    path = loaded.built.solver.process
+    steps = 1000 * path.time(torch.tensor([3 / 7], dtype=torch.float64)).item()
+    assert loaded.built.solver.evaluations == round(steps) < 1000
+    assert loaded.built.solver.sampler.steps == 1000, "as it was"
+
+
+def test_grids_that_begin_below_the_end_of_the_part_begin_on_the_path(run, given):
+    """Karras' grid starts at 80 at most: the image there has the weight that level gives it."""
+    loaded = genlab.load(run, overrides=["sampler=heun_karras", "sampler.steps=2"])
+    states = []
+    loaded.built.solver.watch = lambda x: states.append(x.clone())
+    Edits(loaded, "edit", strength=0.999).draw(given, None, 0, range(5))
+    x = loaded.built.codec.encode(given, None)
+    z = SampleNoise(0, range(5), "cpu").normal(1, 8, 8)
+    torch.testing.assert_close(states[0], (x + 80 * z) / 81, rtol=1e-4, atol=1e-4)
+
+
+def test_less_noise_than_a_path_has_is_refused(run, given):
+    loaded = genlab.load(run, overrides=["sampler.through=ve"])
+    with pytest.raises(ConfigError, match="less noise than this path"):
+        Edits(loaded, "edit", strength=0.005).draw(given, None, 0, range(5))
 
 
 def test_a_strength_near_zero_returns_the_image_and_a_large_one_does_not(run, given):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import small, trained
-from gaussian_data import SPEC, path, sampler
+from gaussian_data import sampler
+from paths import SPEC, path
 
 import genlab
 from genlab.build import build

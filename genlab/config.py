@@ -306,10 +306,7 @@ def _explain(
         return registry.unknown(group, name, registry.names(group, *map(Path, config_dirs)))
     line = first_line(e)
     if type(e).__name__ == "OverrideParseException":
-        return (
-            f"cannot read {getattr(e, 'override', None) or 'an override'!r}: {line} "
-            "(key=value; quote values with special characters)"
-        )
+        return f"cannot read {getattr(e, 'override', '')!r}: {line} (quote special characters)"
     return line
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import get_args
 
 from genlab import catalog, overrides, registry
-from genlab.errors import ConfigError
-from genlab.schema import CHOICES
+from genlab.errors import ConfigError, GenlabError
+from genlab.schema import CHOICES, SAMPLE
 
 __all__ = ["candidates", "script"]
 
@@ -115,6 +115,8 @@ def _runs(given: list[str], current: str) -> list[str]:
 
 def _overrides(verb: str, given: list[str], current: str, folders: list[Path]) -> list[str]:
     primary = verb if verb in ("sample", "eval") else "train"
+    if primary != "train":
+        given = [*_of_run(given), *given]
     sign = current[: len(current) - len(current.lstrip("+~"))]
     key, equals, value = current[len(sign) :].partition("=")
     groups = catalog.groups(*folders)
@@ -145,6 +147,20 @@ def _overrides(verb: str, given: list[str], current: str, folders: list[Path]) -
     ]
 
 
+def _of_run(given: list[str]) -> list[str]:
+    """The sampler and guidance of the run that is asked for, as words to stand before others."""
+    from genlab.run import directory
+
+    said = dict(w.split("=", 1) for w in given if "=" in w)
+    try:
+        run = directory.find_run(said.get("run", "latest"), said.get("outputs", "outputs"))
+    except GenlabError:
+        return []
+    its = {k.name: k.default for k in catalog.scan(run.path / "config.yaml")}
+    names = {room: its.get(f"{room}.name", "null") for room in ("sampler", "guidance")}
+    return [f"{room}={name}" for room, name in names.items() if name != "null"]
+
+
 def _keys(primary: str, given: list[str], folders: list[Path]) -> dict[str, catalog.Key]:
     """The keys of what was chosen so far; a run knows its own model, so sample shows the rest."""
     found = catalog.keys(primary, overrides.picks(given, *folders), *folders)
@@ -155,14 +171,19 @@ def _values(key: str, primary: str, given: list[str], folders: list[Path]) -> li
     """The words a key takes, from the annotation of its member's constructor."""
     room, _, leaf = key.rpartition(".")
     named = catalog.keys(primary, overrides.picks(given, *folders), *folders)
-    if not room or f"{room}.name" not in named:
+    if key == "sampler.through":
+        return [*(n for n in registry.names("process") if n != "none"), "null"]
+    if not room and primary == "sample":
+        annotation = SAMPLE.get(key, "")
+    elif f"{room}.name" in named:
+        group = room.partition(".")[0]
+        try:
+            signature = registry.signature(group, named[f"{room}.name"].default)
+        except ConfigError:
+            return []
+        annotation = {**signature.keys, **registry.COMMON.get(group, {})}.get(leaf, "")
+    else:
         return []
-    group = room.partition(".")[0]
-    try:
-        signature = registry.signature(group, named[f"{room}.name"].default)
-    except ConfigError:
-        return []
-    annotation = {**signature.keys, **registry.COMMON.get(group, {})}.get(leaf, "")
     words = ["true", "false"] if "bool" in annotation else []
     if "Literal[" in annotation:
         words += re.findall(r"'([^']+)'", annotation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from genlab.build import build, make_trainer
+from genlab.build import Built, build, make_trainer
 from genlab.contract import Dataset
 from genlab.memory import memory, memory_advice
 from genlab.noise import hash64
@@ -18,6 +19,8 @@ from genlab.run.words import count, duration, size
 __all__ = ["dry_run"]
 
 STEPS = 3  # the first ones allocate and compile; the last is timed
+SMALL = 8  # images of the step that comes first on a CPU
+LONG = 5.0  # seconds of a step on a CPU that are not waited for
 
 
 def dry_run(config: Mapping[str, Any]) -> int:
@@ -29,23 +32,50 @@ def dry_run(config: Mapping[str, Any]) -> int:
         for role, network in built.model.named_children():
             total = sum(p.numel() for p in network.parameters())
             print(f"{role:<16}{total:>14,} parameters  {type(network).__name__}")
-        images, labels = fake(built.data, 2 * schedule.batch)
-        trainer = make_trainer(config, built, images, labels)
-        for _ in range(STEPS):
-            before, start = trainer.clock.images, time.perf_counter()
-            trainer.one_step()
-            trainer.peek()  # waits for the device, and says if a step was not finite
-            seconds = time.perf_counter() - start
-    rate = (trainer.clock.images - before) / seconds
+        batch, part = schedule.batch, _part(built)
+        if part < batch:
+            print(f"measuring one step of {part} images first", flush=True)
+            drawn, seconds = _step(config, built, part, 1)
+        long = part < batch and seconds * batch / part > LONG
+        if not long:
+            drawn, seconds = _step(config, built, batch, STEPS)
+    rate = drawn / seconds
+    if long:
+        print(f"a step of {batch} would take long: what follows is {part} images, extrapolated")
+        seconds *= batch / part
     whole = schedule.images / rate
     end = "nobody is there to see it"
     if whole < 100 * 365 * 86400:
         end = (datetime.now() + timedelta(seconds=whole)).strftime("%d %B %Y, %H:%M")
     print(f"{'hardware':<16}{hardware.describe()}")
-    print(f"{'memory':<16}{size(memory(hardware.device))} at batch {schedule.batch}")
+    print(f"{'memory':<16}{size(memory(hardware.device))} at batch {part if long else batch}")
     print(f"{'speed':<16}{rate:,.1f} images/s ({seconds:.3f} s a step)")
     print(f"{'the run':<16}{count(schedule.images)} images in {duration(whole)}, until {end}")
     return 0
+
+
+def _part(built: Built) -> int:
+    """Images of the first step: a few on a CPU, where a whole batch may take minutes."""
+    batch = built.schedule.batch
+    if built.hardware.device.type != "cpu":
+        return batch
+    return math.gcd(batch, SMALL, built.hardware.accumulation(batch)[1])
+
+
+def _step(config: Mapping[str, Any], built: Built, batch: int, steps: int) -> tuple[int, float]:
+    """(images, seconds) of the last of some steps; a small batch does not start the model."""
+    whole, built.schedule.batch = built.schedule.batch, batch
+    try:
+        trainer = make_trainer(config, built, *fake(built.data, 2 * batch))
+    finally:
+        built.schedule.batch = whole
+    trainer.fresh = batch == whole
+    for _ in range(steps):
+        before, start = trainer.clock.images, time.perf_counter()
+        trainer.one_step()
+        trainer.peek()  # waits for the device, and says if a step was not finite
+        seconds = time.perf_counter() - start
+    return trainer.clock.images - before, seconds
 
 
 def fake(data: Dataset, n: int) -> tuple[torch.Tensor, torch.Tensor | None]:

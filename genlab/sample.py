@@ -22,22 +22,6 @@ from genlab.run.files import disk, write_text
 
 __all__ = ["main"]
 
-SCHEMA = {
-    "n": "Count",
-    "batch": "Count",
-    "seed": "Natural",
-    "labels": "int | list[int] | None",
-    "weights": schema.WEIGHTS,
-    "save": "Literal['png', 'npy', 'none']",
-    "interpolate": "bool",
-    "animate": "bool",
-    "from": "str | None",
-    "task": "Literal['inpaint', 'colourise', 'edit'] | None",
-    "mask": "str | None",
-    "strength": "Part | None",
-    "variants": "Count",
-    "name": "str | None",
-}
 FRAMES = 40  # most frames of an animation
 
 
@@ -48,12 +32,12 @@ def main(words: Sequence[str]) -> int:
     """
     options, rest = cfg.options(words)
     own, others = [], []
-    keys = set(SCHEMA) | {"run", "outputs"}
+    keys = set(schema.SAMPLE) | {"run", "outputs"}
     for word in rest:
         (own if word.partition("=")[0] in keys else others).append(word)
     asked, _ = cfg.compose(own, primary="sample")
     problems = []
-    for key, annotation in SCHEMA.items():
+    for key, annotation in schema.SAMPLE.items():
         try:
             schema.coerce(asked[key], annotation)
         except ValueError as e:

@@ -14,6 +14,7 @@ from genlab.errors import ConfigError
 
 __all__ = [
     "CHOICES",
+    "SAMPLE",
     "WEIGHTS",
     "Average",
     "Count",
@@ -43,6 +44,24 @@ WEIGHTS = "Literal['ema', 'raw'] | Spread"  # of a run: which samples are drawn 
 Grid = Literal["uniform", "quadratic", "geometric", "karras"]  # see sampler/grid.py
 CHOICES = {"Predict": Predict, "Weight": Weight, "Density": Density, "Grid": Grid}
 """Names of closed sets of words that members of several rooms or files take."""
+
+SAMPLE = {
+    "n": "Count",
+    "batch": "Count",
+    "seed": "Natural",
+    "labels": "int | list[int] | None",
+    "weights": WEIGHTS,
+    "save": "Literal['png', 'npy', 'none']",
+    "interpolate": "bool",
+    "animate": "bool",
+    "from": "str | None",
+    "task": "Literal['inpaint', 'colourise', 'edit'] | None",
+    "mask": "str | None",
+    "strength": "Part | None",
+    "variants": "Count",
+    "name": "str | None",
+}
+"""Keys of `genlab sample`, here so that Tab knows them without torch."""
 
 _ALIASES: dict[str, tuple[str, str, Callable[[float], bool]]] = {
     "Positive": ("float", "a finite number > 0", lambda v: v > 0),

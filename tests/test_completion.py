@@ -39,6 +39,19 @@ def test_candidates(tmp_path):
     run.mkdir(parents=True)
     (run / "config.yaml").touch()
     assert complete(f"sample outputs={tmp_path} run=") == ["run=latest", "run=abc123"]
+    (run / "config.yaml").write_text("sampler:\n  name: ddim\nguidance:\n  name: cfg\n")
+    ours = f"sample outputs={tmp_path} run=abc123"
+    assert complete(f"{ours} sampler.gri") == ["sampler.grid="]
+    assert complete(f"{ours} sampler.grid=ka") == ["sampler.grid=karras"]
+    assert complete(f"{ours} sampler.et") == ["sampler.eta="]
+    assert complete(f"{ours} sampler=heun sampler.et") == []
+    assert complete(f"{ours} guidance.sc") == ["guidance.scale="]
+    assert complete("sample task=") == [
+        f"task={t}" for t in ("inpaint", "colourise", "edit", "null")
+    ]
+    paths = complete("train sampler.through=")
+    assert {"sampler.through=edm", "sampler.through=null"} <= set(paths)
+    assert "sampler.through=none" not in paths
     assert complete(f"report outputs={tmp_path} run=a") == ["run=abc123"]
     assert complete(f"compare outputs={tmp_path} latest a") == ["abc123"]
     assert complete("compare s") == ["sort="]

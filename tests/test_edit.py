@@ -228,6 +228,7 @@ def photos(tmp_path, given, mask):
     Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mask.png")
     Image.new("L", (16, 16), 255).save(tmp_path / "large.png")
     Image.new("L", (8, 8), 0).save(tmp_path / "black.png")
+    Image.new("L", (8, 8), 255).save(tmp_path / "white.png")
     return folder
 
 
@@ -299,6 +300,12 @@ def test_images_are_edited_at_the_size_that_guidance_draws(run, photos):
         (["task=inpaint", "from={photos}", "mask={photos}/broken.png"], "is corrupt"),
         (["task=inpaint", "from={photos}", "mask={here}/large.png"], "16x16 pixels.* 8x8"),
         (["task=inpaint", "from={photos}", "mask={here}/black.png"], "black everywhere"),
+        (["task=inpaint", "from={photos}", "mask={here}/white.png"], "white everywhere"),
+        (["task=inpaint", "from={photos}", "mask={here}/no.png"], "white where it should draw"),
+        (["task=edit", "from={photos}", "strength=.5", "labels=[]"], "is empty"),
+        (["labels=[1.5]"], "labels must be a whole number or a list like .* whole number or null"),
+        (["sampler.eta=1"], "eta is a key of sampler=ddim"),
+        (["sampler.through=none"], "no process 'none'"),
         (["task=inpaint", "from={photos}", "mask={mask}", "strength=0.5"], "all the way"),
         (["task=inpaint", "from={here}/nowhere", "mask={mask}"], "is not there"),
         (["task=inpaint", "from={photos}/broken.png", "mask={mask}"], "no image can be decoded"),

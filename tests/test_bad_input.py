@@ -74,7 +74,7 @@ TRAIN: list[tuple[list[str], int, list[str]]] = [
     (["run=latest"], 2, ["run"]),
     (["gan"], 2, ["'model=gan'"]),
     (["seed"], 2, ["seed=1"]),
-    (["optimizer.lr=[1"], 2, ["cannot read an override"]),
+    (["optimizer.lr=[1"], 2, ["cannot read 'optimizer"]),
     # types and ranges
     (["optimizer.lr=nan"], 2, ["optimizer.lr must be", "nan"]),
     (["optimizer.lr=inf"], 2, ["optimizer.lr must be", "inf"]),
@@ -255,7 +255,7 @@ SAMPLE: list[tuple[list[str], int, list[str]]] = [
     (["labels=10"], 2, ["labels 0 to 9"]),
     (["labels=-1"], 2, ["labels 0 to 9"]),
     (["labels=[0,10]"], 2, ["labels 0 to 9"]),
-    (["labels=[]"], 2, ["labels 0 to 9"]),
+    (["labels=[]"], 2, ["labels=[] is empty"]),
     (["name=../x"], 2, ["plain folder name"]),
     (["name=/tmp/x"], 2, ["plain folder name"]),
     (["name=.."], 2, ["plain folder name"]),

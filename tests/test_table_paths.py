@@ -17,7 +17,9 @@ CELL = ("one weighting", "vp", "eps")
 
 
 def given(home: Path, **keys) -> Namespace:
-    return Namespace(**{"home": home, "images": 100, "samples": 20, "features": "small"} | keys)
+    return Namespace(
+        **{"home": home, "images": 100, "samples": 20, "features": "small", "threads": 1} | keys
+    )
 
 
 def test_a_kept_cell_says_in_what_it_is_not_the_one_that_is_asked(tmp_path, monkeypatch, capsys):

@@ -23,7 +23,7 @@ BOUND = 1e-3  # weight of the variational bound beside the simple loss
 
 @register
 class DDPM(PathModel):
-    """Regression of the noise at levels of a path, the T of a discrete one or any.
+    """Regression of the noise at the levels of a path.
 
     L_simple = E |net(x_i, i) - eps|^2,  i uniform on 1 .. T
 

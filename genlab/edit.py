@@ -141,7 +141,7 @@ class Edits:
         y: Sequence[int] | None,
         seed: int,
         indices: Sequence[int],
-        weights: str = "ema",
+        weights: str | float = "ema",
     ) -> tuple[Tensor, Tensor]:
         """images uint8 [n, C, H, W] -> (what is known of them, an edit of each), both uint8.
 

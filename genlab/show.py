@@ -7,12 +7,13 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from genlab import catalog, config, overrides, registry
 from genlab.errors import ConfigError
 from genlab.listing import table
 from genlab.registry import COMMON, ROOMS
+from genlab.schema import CHOICES
 
 __all__ = ["text"]
 
@@ -149,4 +150,6 @@ def _read(node: ast.expr) -> str:
         case ast.Subscript(value=ast.Name(id="dict")):
             return "{name: ...}"
     word = ast.unparse(node)
+    if word in CHOICES:
+        return " | ".join(get_args(CHOICES[word]))
     return _TYPES.get(word, word)

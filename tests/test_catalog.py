@@ -122,3 +122,10 @@ def test_show_folds_comments_into_the_terminal(capsys, monkeypatch):
     assert len(narrow.splitlines()) > len(wide.splitlines())
     assert max(map(len, narrow.splitlines())) < max(map(len, wide.splitlines()))
     assert sorted(narrow.split()) == sorted(wide.split())
+
+
+def test_show_names_the_words_of_a_closed_set(capsys):
+    code, said, _ = run(capsys, "show", "model=edm")
+    assert code == 0
+    assert "eps | x0 | v | velocity | score | F" in said
+    assert "Predict" not in said and "Density" not in said

@@ -17,11 +17,12 @@ from genlab import registry
 MEAN, SD = 0.7, 0.4
 SAMPLERS = [n for n in registry.names("sampler") if n != "one_step"]
 BOUNDS = (-1.0, 1.0)
+CLIPPED = ("ancestral", "ddim", "dpmpp_2m", "euler", "heun")
 
 
 def sampler(name: str, **keys):
     """A sampler with the keys of its yaml but for those given; it does not clip."""
-    if name in ("ancestral", "ddim"):
+    if name in CLIPPED:
         keys = {"clip": False, **keys}
     return made("sampler", name, keys, spec=replace(SPEC, bounds=BOUNDS))
 

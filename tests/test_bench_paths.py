@@ -28,6 +28,7 @@ SMALL = [
 def tiny(monkeypatch):
     monkeypatch.setattr(paths, "WORDS", [*paths.WORDS, *SMALL])
     monkeypatch.setattr(paths, "BATCH", 2)
+    monkeypatch.setattr(paths, "DRAWN", 2)
     monkeypatch.setattr(paths, "LEVELS_OF_K", [16, 32, 32])
     monkeypatch.setattr(paths, "CHANNELS_OF_D", (32, 32, 32))
 
@@ -58,7 +59,7 @@ def test_genlab_and_the_bare_network_are_evaluated_as_often(make, monkeypatch):
 def test_the_bare_loss_is_that_of_genlab():
     """The same data, noise and times by both: the loss agrees."""
     _, built = paths.ours.built(*paths.WORDS, "hardware.precision=fp32", side=32)
-    model, x0 = built.model, paths.images()
+    model, x0 = built.model, paths.images(2)
     g = torch.Generator().manual_seed(3)
     for p in model.net.parameters():
         p.data.normal_(0, 0.1, generator=g)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gaussian_data import SAMPLERS, Gaussian, last, sampler
+from gaussian_data import CLIPPED, SAMPLERS, Gaussian, last, sampler
 from paths import PATHS, SPEC, path
 
 from genlab.errors import ConfigError
@@ -135,7 +135,7 @@ def test_evaluations_are_counted(name, keys, evaluations, scale):
 
 def test_clipping_keeps_estimates_in_the_range_of_images():
     process, wild = path("linear"), lambda x, t: x * 100
-    for name in ("ancestral", "ddim"):
+    for name in CLIPPED:
         clipped = sampler(name, steps=4, clip=True)
         noise = SampleNoise(0, range(2), "cpu")
         x = last(clipped(wild, noise.normal(*SPEC.shape), process, noise))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import small, trained
-from gaussian_data import sampler
+from gaussian_data import CLIPPED, sampler
 from paths import SPEC, path
 
 import genlab
@@ -18,7 +18,7 @@ from genlab.noise import SampleNoise
 from genlab.sampler.grid import ends
 
 
-@pytest.mark.parametrize("name", ["ddim", "ancestral"])
+@pytest.mark.parametrize("name", CLIPPED)
 @pytest.mark.parametrize(("codec", "half"), [("dequantize", 0.5), ("pixels", 1.0)])
 def test_clipped_estimates_lie_in_the_range_of_the_codec(name, codec, half):
     keys = {"sampler": name, "sampler.clip": True, "codec": codec}

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genlab.contract import Noise, Process
+from genlab.contract import Noise, Process, Spec
 from genlab.registry import register
-from genlab.sampler.grid import Gridded
+from genlab.sampler.grid import Gridded, bounds
 from genlab.schema import Count, Grid, Positive
 
 __all__ = ["DPMSolverPlusPlus"]
@@ -33,14 +33,20 @@ class DPMSolverPlusPlus(Gridded):
 
     def __init__(
         self,
+        spec: Spec,
         *,
         steps: Count,
         grid: Grid | list[Positive],
         span: list[Positive] | None,
         rho: Positive,
+        clip: bool,
     ) -> None:
-        """steps: network evaluations; grid, span, rho: see `sampler.grid`."""
+        """steps: network evaluations; grid, span, rho: see `sampler.grid`.
+
+        spec: of model space. clip: keep the estimated datum in the range of its codec.
+        """
         self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
+        self.bounds = bounds(spec, clip)
 
     def __call__(
         self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise

@@ -9,10 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from genlab.contract import Noise, Process
+from genlab.contract import Noise, Process, Spec
 from genlab.gaussian import Level, levels
 from genlab.registry import register
-from genlab.sampler.grid import Gridded
+from genlab.sampler.grid import Gridded, bounds
 from genlab.schema import Count, Grid, NonNegative, Positive
 
 __all__ = ["Heun"]
@@ -43,6 +43,7 @@ class Heun(Gridded):
 
     def __init__(
         self,
+        spec: Spec,
         *,
         steps: Count,
         grid: Grid | list[Positive],
@@ -52,14 +53,16 @@ class Heun(Gridded):
         churn_min: NonNegative,
         churn_max: Positive | None,
         noise: Positive,
+        clip: bool,
     ) -> None:
         """steps: of the grid; the network is evaluated 2 steps - 1 times.
 
-        grid, span, rho: see `sampler.grid`. churn, churn_min, churn_max (None: no limit), noise:
-        S_churn, S_tmin, S_tmax and S_noise of the paper.
+        spec: of model space. grid, span, rho: see `sampler.grid`. churn, churn_min, churn_max
+        (None: no limit), noise: S_churn, S_tmin, S_tmax and S_noise of the paper. clip: keep the
+        estimated datum in the range of its codec.
         """
         self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
-        self.churn, self.noise = churn, noise
+        self.churn, self.noise, self.bounds = churn, noise, bounds(spec, clip)
         self.churn_min, self.churn_max = churn_min, math.inf if churn_max is None else churn_max
 
     def __call__(

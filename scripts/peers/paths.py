@@ -12,7 +12,7 @@ from peers.unet import LEVELS, described
 
 __all__ = ["MODES", "TARGETS"]
 
-BATCH, SIDE, STEPS = 64, 32, 18
+BATCH, DRAWN, SIDE, STEPS = 64, 16, 32, 18  # images of a training step and of a draw
 EVALUATIONS = 2 * STEPS - 1  # of Heun's method, whose last step is Euler's
 LEAST, MOST, MEAN, DEVIATION = 0.002, 80.0, -1.2, 1.2  # sigmas of sampling; ln sigma of training
 WORDS = [
@@ -36,9 +36,9 @@ MODES = {
 }
 
 
-def images() -> torch.Tensor:
-    """Numbers of variance 1, of the shape of a batch."""
-    return torch.randn(BATCH, 1, SIDE, SIDE)
+def images(n: int) -> torch.Tensor:
+    """Numbers of variance 1, of the shape of n images."""
+    return torch.randn(n, 1, SIDE, SIDE)
 
 
 def autocast(mode: str) -> torch.autocast:
@@ -62,8 +62,8 @@ def genlab_train(mode: str) -> Work:
 def genlab_heun(mode: str) -> Work:
     """As `genlab sample` draws, to bytes."""
     _, built = ours.built(*WORDS, *MODES[mode], side=SIDE)
-    draw = partial(built.draw, None, 0, range(BATCH), "raw")
-    return Work(draw, BATCH, built.hardware.describe())
+    draw = partial(built.draw, None, 0, range(DRAWN), "raw")
+    return Work(draw, DRAWN, built.hardware.describe())
 
 
 def network(mode: str) -> tuple[nn.Module, str]:
@@ -95,7 +95,7 @@ def steps(loss, parameters):
 def bare_train(mode: str) -> Work:
     """EDM's loss in F, ten lines of it."""
     net, said = network(mode)
-    x0 = images()
+    x0 = images(BATCH)
 
     def loss() -> torch.Tensor:
         eps = torch.randn_like(x0)
@@ -116,12 +116,12 @@ def bare_heun(mode: str) -> Work:
 
     @torch.inference_mode()
     def step() -> None:
-        x, t = images(), torch.full((BATCH,), 1e-4)
+        x, t = images(DRAWN), torch.full((DRAWN,), 1e-4)
         with autocast(mode):
             for _ in range(EVALUATIONS):
                 x = net(x, t, None)
 
-    return Work(step, BATCH, said)
+    return Work(step, DRAWN, said)
 
 
 # --- peers ---------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def denoiser(mode: str, own: bool):
 def k_train(mode: str, own: bool) -> Work:
     """Its loss of its preconditioner."""
     model, said = denoiser(mode, own)
-    x0 = images()
+    x0 = images(BATCH)
 
     def loss() -> torch.Tensor:
         sigma = (torch.randn(BATCH) * DEVIATION + MEAN).exp()
@@ -179,9 +179,9 @@ def k_heun(mode: str, own: bool) -> Work:
     @torch.inference_mode()
     def step() -> None:
         with autocast(mode):
-            sampling.sample_heun(model, images() * MOST, sigmas, disable=True)
+            sampling.sample_heun(model, images(DRAWN) * MOST, sigmas, disable=True)
 
-    return Work(step, BATCH, said)
+    return Work(step, DRAWN, said)
 
 
 def diffusers_net(mode: str):
@@ -208,7 +208,7 @@ def diffusers_train(mode: str) -> Work:
     from diffusers import DDPMScheduler
 
     net, said = diffusers_net(mode)
-    levels, x0 = DDPMScheduler(), images()
+    levels, x0 = DDPMScheduler(), images(BATCH)
 
     def loss() -> torch.Tensor:
         eps, t = torch.randn_like(x0), torch.randint(1000, (BATCH,))
@@ -229,27 +229,27 @@ def diffusers_heun(mode: str) -> Work:
     @torch.inference_mode()
     def step() -> None:
         solver.set_timesteps(STEPS)
-        x = images() * solver.init_noise_sigma
+        x = images(DRAWN) * solver.init_noise_sigma
         with autocast(mode):
             for t in solver.timesteps:
                 x = solver.step(net(solver.scale_model_input(x, t), t).sample, t, x).prev_sample
 
-    return Work(step, BATCH, said)
+    return Work(step, DRAWN, said)
 
 
 def _target(work: str, mode: str) -> Target:
     if work == "train":
-        makes = (genlab_train, bare_train, k_train, diffusers_train)
+        makes, batch = (genlab_train, bare_train, k_train, diffusers_train), BATCH
         what = "training step, EDM's loss, AdamW, clip 1.0, no average"
     else:
-        makes = (genlab_heun, bare_heun, k_heun, diffusers_heun)
+        makes, batch = (genlab_heun, bare_heun, k_heun, diffusers_heun), DRAWN
         what = f"{STEPS} steps of Heun's method, {EVALUATIONS} evaluations, to the end"
     genlab, bare, k, diffusers = makes
     kdiffusion = ("k_diffusion", "k-diffusion")
     return Target(
         key=f"{work}-{mode}",
         unit="images/s",
-        protocol=f"{what}; U-Nets of about 10 M parameters, {SIDE}x{SIDE}x1, batch {BATCH}",
+        protocol=f"{what}; U-Nets of about 10 M parameters, {SIDE}x{SIDE}x1, batch {batch}",
         ours=Side("genlab", partial(genlab, mode)),
         peers=(
             Side("the same network bare", partial(bare, mode)),

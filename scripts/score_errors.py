@@ -59,7 +59,7 @@ def train(kind: type[PathModel], predict: str, weight: str, images: int) -> Path
     """A perceptron after so many points; sigma is log-normal, as for every other row."""
     torch.manual_seed(0)
     g = torch.Generator().manual_seed(1)
-    keys = {"density": "lognormal", "location": -1.2, "scale": 1.6, "label_dropout": 0.0}
+    keys = {"density": "lognormal", "location": -1.2, "scale": 1.6, "label_dropout": 0.0, "sd": 1}
     net = MLP(SPEC, width=64, depth=2, embedding=64)
     model = kind(net, Trigonometric(), SPEC, predict=predict, weight=weight, ema=0, **keys)
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)

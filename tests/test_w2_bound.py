@@ -11,8 +11,10 @@ from torch.distributions import MultivariateNormal
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-from score_errors import CENTERS, denoised
+from score_errors import CENTERS, denoised, draw, error, train
 from show_w2_bound import carried, compare, data_score, distance, perturbed, root, scaled
+
+from genlab.model.path import PathModel
 
 ONE = torch.tensor([0.7], dtype=torch.float64)
 THREE = torch.tensor([0.3, 0.7, 1.5], dtype=torch.float64)
@@ -69,3 +71,10 @@ def test_the_score_of_eight_gaussians():
     parts = MultivariateNormal(CENTERS, (0.01 + sigma**2) * torch.eye(2).double())
     parts.log_prob(x[:, None]).logsumexp(1).sum().backward()
     torch.testing.assert_close(denoised(x.detach(), sigma), x.detach() + sigma**2 * x.grad)
+
+
+def test_training_nears_the_exact_score():
+    """Nearer than the datum guessed to be x, whose error is E |x0(x) - x|^2 at sigma = 1."""
+    x = draw(4000, torch.Generator().manual_seed(3)) + torch.randn(4000, 2).double()
+    blind = (denoised(x, 1.0) - x).square().sum(1).mean().item()
+    assert error(train(PathModel, "F", "uniform", 20_000), 1.0) < blind / 2

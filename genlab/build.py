@@ -222,9 +222,9 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         }
         if None in networks.values():
             raise ConfigError(*problems)
-        model: Model = make(
-            "model", config["model"], spec=spec, process=process, codec=codec, **networks
-        )
+        given = {"spec": spec, "process": process, "codec": codec, **networks}
+        astray = process is None and config["process"]["name"] is not None  # its problem is told
+        model: Model = None if astray else make("model", config["model"], **given)
     solver = PathSolver(sampler, guidance, getattr(model, "process", None), through)
     if model is not None:
         problems += misfits(config, model, solver, spec)

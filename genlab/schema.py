@@ -41,7 +41,7 @@ Predict = Literal["eps", "x0", "v", "velocity", "score", "F"]  # see gaussian.py
 Weight = Literal["uniform", "x0", "eps", "velocity", "edm", "min_snr", "likelihood"]
 Density = Literal["uniform", "lognormal", "logit_normal", "u_shape"]  # see model/path.py
 WEIGHTS = "Literal['ema', 'raw'] | Spread"  # of a run: which samples are drawn with
-Grid = Literal["uniform", "quadratic", "geometric", "karras"]  # see sampler/grid.py
+Grid = Literal["auto", "uniform", "quadratic", "geometric", "karras"]  # see sampler/grid.py
 CHOICES = {"Predict": Predict, "Weight": Weight, "Density": Density, "Grid": Grid}
 """Names of closed sets of words that members of several rooms or files take."""
 

@@ -110,6 +110,13 @@ TRAIN: list[tuple[list[str], int, list[str]]] = [
     (["process=none"], 2, ["needs a process"]),
     (["sampler=one_step"], 2, ["sampler=heun", "ancestral, ddim"]),
     (["process=vp", "sampler.steps=1001"], 2, ["sampler.steps=1001", "use at most 1000"]),
+    (["model=ddpm", "process=vp", "process.steps=20"], 2, ["process: over steps=20"]),
+    (["model=score_sde", "process=ve", "process.sigma_min=60"], 2, ["process: sigma_min=60"]),
+    (
+        ["model=ddpm", "process=cosine", "sampler.steps=1000"],
+        2,
+        ["sampler.steps=1000", "997 noise levels up to sigma=214", "use at most 997"],
+    ),
     (["process=ve", "sampler.span=[0.01,60]"], 2, ["sigma=60", "0.01 to 50", "sampler.span"]),
     (["sampler.through=ve", "sampler.grid=[60,1]"], 2, ["sigma=60", "0.01 to 50"]),
     (["sampler.span=[3,1]"], 2, ["sampler.span", "least and the largest"]),

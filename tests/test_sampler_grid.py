@@ -7,10 +7,14 @@ from itertools import pairwise
 
 import pytest
 import torch
+from conftest import small
+from gaussian_data import SD, Gaussian, last, sampler
 from paths import PATHS, path
 
+from genlab.build import build
 from genlab.errors import ConfigError
 from genlab.gaussian import Cut, Level
+from genlab.noise import SampleNoise
 from genlab.sampler.grid import grid
 
 
@@ -26,7 +30,7 @@ def times(*args, **keys) -> list[float]:
     return [level.t for level in visited(*args, **keys)]
 
 
-@pytest.mark.parametrize("kind", ["uniform", "quadratic", "geometric", "karras"])
+@pytest.mark.parametrize("kind", ["auto", "uniform", "quadratic", "geometric", "karras"])
 @pytest.mark.parametrize("process", [*PATHS, "ddpm"])
 def test_levels_fall_from_the_start_to_the_datum(process, kind):
     found = visited(path(process), 6, kind)
@@ -122,3 +126,25 @@ def test_karras_grid_has_the_root_it_is_asked_for():
     for rho, inner in ((2.0, [9, 4]), (1.0, [11, 6])):
         found = sigmas(path("edm"), 4, "karras", [1.0, 16.0], rho=rho)
         assert found == pytest.approx([16, *inner, 1, 0])
+
+
+@pytest.mark.parametrize("name", ["ancestral", "ddim", "dpmpp_2m", "euler", "heun"])
+def test_as_they_are_samplers_keep_the_variance_on_the_path_of_edm(name):
+    """Fifty first-order steps lose a fifteenth; times equal in sigma lose a half and more."""
+    noise = SampleNoise(0, range(4000), "cpu")
+    x = last(sampler(name)(Gaussian(path("edm")), noise.normal(1).double(), path("edm"), noise))
+    assert x.std().item() == pytest.approx(SD, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("process", "keys", "levels"),
+    [("ddpm", {}, 1000), ("cosine", {"steps": 30}, 30), ("vp", {}, 1000)],
+)
+def test_ancestral_visits_all_levels_unless_told(process, keys, levels):
+    assert len(sampler("ancestral").levels(path(process, **keys))) == levels + 1
+
+
+def test_ddpm_draws_on_the_levels_a_prediction_of_the_noise_has():
+    """Of cosine's thousand, 997: the other three lie above sigma = 200."""
+    solver = build(small("ddpm", "digits", **{"process": "cosine", "sampler.steps": None})).solver
+    assert len(solver.sampler.levels(solver.process)) == 998

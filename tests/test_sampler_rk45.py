@@ -136,6 +136,15 @@ def test_a_field_without_a_flow_is_refused_in_words(ode):
         sampler("rk45", span=[0.1, 90.0]).check(path("edm"), SPEC)
 
 
+def test_tolerances_that_no_step_meets_end_in_words(ode):
+    """A field of noise is smooth at no scale; every step is refused."""
+    g = torch.Generator().manual_seed(0)
+    rough = lambda x, t: torch.randn(x.shape, generator=g, dtype=x.dtype)  # noqa: E731
+    ours = sampler("rk45", state="float64")
+    with pytest.raises(ConfigError, match=r"came to no end .*sampler\.rtol"):
+        last(ours(rough, z(), path("linear"), None))
+
+
 def test_without_the_package_the_error_has_the_fix(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DeviceError, match=r"pip install 'genlab\[ode\]'"):

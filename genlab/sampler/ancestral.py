@@ -38,16 +38,17 @@ class Ancestral(Gridded):
         self,
         spec: Spec,
         *,
-        steps: Count,
+        steps: Count | None,
         grid: Grid | list[Positive],
         span: list[Positive] | None,
         rho: Positive,
         variance: Literal["small", "large", "learned"],
         clip: bool,
     ) -> None:
-        """steps: network evaluations; grid, span, rho: see `sampler.grid`.
+        """steps: network evaluations, None for all levels of the path.
 
-        spec: of model space. variance: see `gaussian.Step`; learned: of a model that `Spreads`,
+        spec: of model space. grid, span, rho: see `sampler.grid`.
+        variance: see `gaussian.Step`; learned: of a model that `Spreads`,
         alone on its own path; clip: keep the estimated datum in the range of its codec.
         """
         self.steps, self.grid, self.span, self.rho = steps, grid, span, rho

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from genlab.contract import Process, Spec
 from genlab.errors import ConfigError
-from genlab.gaussian import Level, levels
+from genlab.gaussian import Cut, Level, levels
 
 __all__ = ["Gridded", "bounds", "ends", "grid"]
+
+MANY = 1000
+"""Levels where nothing else is asked of a path that has no number of its own."""
 
 USUAL = (0.002, 80.0)
 """Least and largest sigma of grids in sigma where nothing else is asked, as in EDM's paper."""
@@ -25,7 +28,7 @@ NEAR = 1e-3
 class Gridded:
     """What the samplers that visit the levels of a grid share; the keys are those of `grid`."""
 
-    steps: int
+    steps: int | None
     grid: str | list[float]
     span: list[float] | None
     rho: float
@@ -33,7 +36,8 @@ class Gridded:
 
     def levels(self, process: Process) -> list[Level]:
         """Falling levels with noise, and the datum."""
-        return grid(process, self.steps, self.grid, self.span, self.rho)
+        steps = self.steps or process.steps or MANY
+        return grid(process, steps, self.grid, self.span, self.rho)
 
     def check(self, process: Process, spec: Spec) -> None:
         """Raises ConfigError where the path lacks the levels."""
@@ -77,6 +81,7 @@ def grid(
 
     kind: how they are spaced.
 
+        auto       karras where time is sigma, as on EDM's path, and uniform elsewhere
         uniform    times equally, from 1
         quadratic  roots of times equally
         geometric  ln sigma equally
@@ -91,6 +96,8 @@ def grid(
     if isinstance(kind, list):
         return _at(process, kind)
     low, high = ends(process, span)
+    if kind == "auto":  # times equal in sigma would jump from far above the data to the datum
+        kind = "karras" if _in_sigma(process) else "uniform"
     if kind in ("geometric", "karras"):
         if span is None:
             low, high = max(low, USUAL[0]), min(high, USUAL[1])
@@ -154,8 +161,12 @@ def _at(process: Process, sigmas: list[float]) -> list[Level]:
 
 def _most(process: Process, steps: int) -> None:
     if process.steps is not None and steps > process.steps:
+        above = ""
+        if isinstance(process, Cut):
+            last = process.sigma(_float64(1.0)).item()
+            above = f" up to sigma={last:.3g}, the loudest that was learned"
         raise ConfigError(
-            f"sampler.steps={steps}: this path was learned at {process.steps} noise levels; "
+            f"sampler.steps={steps}: this path has {process.steps} noise levels{above}; "
             f"use at most {process.steps}"
         )
 
@@ -169,6 +180,12 @@ def _inside(process: Process, sigmas: list[float]) -> None:
                 f"{last:g}; change sampler.span or sampler.grid, or follow another path with "
                 "sampler.through"
             )
+
+
+def _in_sigma(process: Process) -> bool:
+    """Whether time is sigma, but for a factor."""
+    quarter, whole = process.sigma(_float64(0.25, 1.0)).tolist()
+    return math.isclose(4 * quarter, whole, rel_tol=1e-9)  # not where both are infinite
 
 
 def _float64(*values: float) -> torch.Tensor:

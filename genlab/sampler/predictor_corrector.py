@@ -42,7 +42,7 @@ class PredictorCorrector(Gridded):
     def __init__(
         self,
         *,
-        steps: Count,
+        steps: Count | None,
         grid: Grid | list[Positive],
         span: list[Positive] | None,
         rho: Positive,
@@ -50,7 +50,7 @@ class PredictorCorrector(Gridded):
         corrections: Natural,
         snr: NonNegative,
     ) -> None:
-        """steps, grid, span, rho: see `sampler.grid`.
+        """steps (None: all levels of the path), grid, span, rho: see `sampler.grid`.
 
         variance: of the predictor, see `gaussian.Step`; corrections: Langevin steps a level;
         snr: of the signal to the noise in one.

@@ -20,6 +20,7 @@ from genlab.schema import Positive
 __all__ = ["RungeKutta45"]
 
 STATES = 16  # that are yielded before the sample; between its steps the method interpolates
+MOST = 500  # steps from one of these to the next, taken or refused; a sample takes tens in all
 
 
 @register
@@ -92,12 +93,15 @@ class RungeKutta45:
                 rtol=self.rtol,
                 atol=self.atol,
                 method="dopri5",
-                options={"step_t": phi[-1:].to(z.device)},  # no step runs past the end
+                options={
+                    "step_t": phi[-1:].to(z.device),  # no step runs past the end
+                    "max_num_steps": MOST,
+                },
             )
         except AssertionError as e:
             raise ConfigError(
-                f"sampler=rk45 found no step within its tolerances ({e}); use larger sampler.rtol "
-                "and sampler.atol, or sampler.state=float64"
+                f"sampler=rk45 came to no end within its tolerances ({e}); use larger "
+                "sampler.rtol and sampler.atol, or sampler.state=float64"
             ) from None
         for level, state in zip(path, states, strict=False):
             x = (state * math.hypot(level.a, level.b)).to(z.dtype)

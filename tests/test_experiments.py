@@ -9,11 +9,12 @@ import pytest
 import torch
 from conftest import SMALL
 
+from genlab import catalog, overrides, registry
 from genlab import config as cfg
-from genlab import registry
 from genlab.build import build, make_trainer
 from genlab.contract import Spec
 from genlab.dry import fake
+from genlab.network.dit import DiT
 
 SHAPES = {
     "digits": ((1, 8, 8), 10),
@@ -36,11 +37,19 @@ def stored(node):
     return SimpleNamespace(spec=spec, count=10**6, names=None, flip=node.get("flip", False))
 
 
-@pytest.mark.parametrize("experiment", registry.names("experiment"))
-def test_two_steps(experiment, monkeypatch):
+def of_images(experiment):
+    """Whether a recipe is of a model of a path and of images."""
+    chosen = catalog.chosen("train", overrides.picks([f"experiment={experiment}"]))
+    model, data = chosen["model"][0], chosen["data"][0]
+    return data != "toy" and "process" in registry.signature("model", model).required
+
+
+def two_steps(monkeypatch, experiment, *words):
+    """Takes two steps of a recipe made small, on data of its shape; the model."""
     if experiment == "cifar10/tong2023":
         pytest.importorskip("torchdiffeq")
-    config, _ = cfg.compose([f"experiment={experiment}", "hardware=cpu", "hardware.threads=1"])
+    recipe = [f"experiment={experiment}", "hardware=cpu", "hardware.threads=1"]
+    config, _ = cfg.compose([*recipe, *words])
     assert cfg.validate(config) == []
     for node in (*config["network"].values(), config["schedule"]):
         node.update({k: v for k, v in FEW.items() if k in node})
@@ -60,3 +69,14 @@ def test_two_steps(experiment, monkeypatch):
     for name, params in players.items():
         moved = [not torch.equal(p, b) for p, b in zip(params, before[name], strict=True)]
         assert any(moved), f"nothing of player {name} moved"
+    return built.model
+
+
+@pytest.mark.parametrize("experiment", registry.names("experiment"))
+def test_two_steps(experiment, monkeypatch):
+    two_steps(monkeypatch, experiment)
+
+
+@pytest.mark.parametrize("experiment", [e for e in registry.names("experiment") if of_images(e)])
+def test_two_steps_on_a_transformer(experiment, monkeypatch):
+    assert isinstance(two_steps(monkeypatch, experiment, "network=dit_small").net, DiT)

@@ -1,0 +1,125 @@
+"""A stop that is asked for while images are drawn does not wait for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+from conftest import journal, started
+from test_resume import newest, same
+
+from genlab.errors import Stopped
+from genlab.run.directory import Run
+from genlab.solver import PathSolver
+from genlab.trainer import Trainer
+from genlab.worker import work
+
+SLOW = {"sampler": "langevin", "sampler.steps": 2, "sampler.repeats": 2**9}
+QUICK = {"sampler": "ancestral", "sampler.steps": 4}
+EVERY = {"every.log": 24, "every.checkpoint": 32, "every.sample": 24, "schedule.images": 48}
+JUDGED = {"every.eval": 16, "metric": "swd", "eval.n": 24, "keep.best": "metric/swd"}
+
+
+@pytest.fixture
+def during(monkeypatch) -> Callable[[int], list[int]]:
+    """during(n): SIGTERM comes in the n-th network evaluation of all that is drawn, once.
+
+    Returns the list of rows of every evaluation from the first on.
+    """
+    plain = PathSolver.count
+
+    def plan(n: int) -> list[int]:
+        seen: list[int] = []
+
+        def count(solver: PathSolver, rows: int) -> None:
+            plain(solver, rows)
+            seen.append(rows)
+            if len(seen) == n:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(PathSolver, "count", count)
+        return seen
+
+    return plan
+
+
+def grids(run: Run) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((run.path / "samples/train").glob("*.png"))}
+
+
+def test_a_grid_is_abandoned_within_one_evaluation(tiny, during):
+    """Even where the sampler evaluates the network hundreds of times between two states."""
+    run = started(tiny("ddpm", **EVERY, **SLOW))
+    seen = during(10)
+    with pytest.raises(Stopped, match=r"SIGTERM at image 24, saved; go on with") as e:
+        work(run.path)
+    assert e.value.code == 143 and len(seen) == 10
+    assert newest(run).name == f"{24:012d}" and run.status.startswith("interrupted: SIGTERM")
+    assert not grids(run) and not (run.path / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_what_was_abandoned_is_done_when_the_run_goes_on(tiny, tmp_path, during, schedule):
+    """Stopped in every drawing in turn, those of the last image and of its resume too."""
+    keys = {**EVERY, **JUDGED, **QUICK, "schedule": schedule}
+    whole = started(tiny("ddpm", **keys))
+    seen = during(0)
+    work(whole.path)
+    run, at = started(tiny("ddpm", outputs=str(tmp_path / "stopped"), **keys)), []
+    grid, evaluation = 4 * [64], 4 * [24] + 4 * [1]  # of which one draws what one sample costs
+    assert seen == [*evaluation, *grid, *evaluation, *evaluation, *grid]
+    for n in (2, 10, 6, 10, 10):
+        seen = during(n)
+        with pytest.raises(Stopped):
+            work(run.path)
+        assert len(seen) == n
+        at.append(int(newest(run).name))
+    assert at == [16, 24, 32, 48, 48]
+    during(0)
+    work(run.path)
+    same(whole, run)
+    assert grids(run) == grids(whole) and len(grids(run)) == 2
+    assert run.status == "done"
+    assert len(journal(run)) == 4, "16, 24, 32, 48"
+    assert (run.path / "checkpoints/best").read_text() == (
+        whole.path / "checkpoints/best"
+    ).read_text()
+
+
+@pytest.mark.parametrize("model", ["gan", "ddpm"])
+def test_nothing_is_drawn_once_a_stop_is_asked_for(tiny, tmp_path, monkeypatch, model):
+    plain = Trainer.one_step
+
+    def one_step(trainer: Trainer) -> None:
+        plain(trainer)
+        if trainer.clock.images == 24:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    keys = {**EVERY, **({} if model == "gan" else QUICK)}
+    whole = started(tiny(model, **keys))
+    work(whole.path)
+    run = started(tiny(model, outputs=str(tmp_path / "stopped"), **keys))
+    monkeypatch.setattr(Trainer, "one_step", one_step)
+    with pytest.raises(Stopped) as e:
+        work(run.path)
+    assert e.value.code == 130 and not grids(run)
+    work(run.path)
+    same(whole, run)
+    assert grids(run) == grids(whole)
+
+
+def test_a_kill_after_the_drawing_was_made_up_for_doubles_no_line(tiny, tmp_path, during):
+    """The checkpoint of the stop is still the last one then."""
+    keys = {**EVERY, **QUICK}
+    whole = started(tiny("ddpm", **keys))
+    work(whole.path)
+    run = started(tiny("ddpm", outputs=str(tmp_path / "stopped"), **keys))
+    during(2)
+    with pytest.raises(Stopped):
+        work(run.path)
+    (run.path / "metrics.jsonl").write_text('{"images": 24, "seconds": 1.0}\n')
+    during(0)
+    work(run.path)
+    same(whole, run)

@@ -7,11 +7,15 @@ import signal
 from collections.abc import Callable
 
 import pytest
+import torch
 from conftest import journal, started
 from test_resume import newest, same
 
 from genlab.errors import Stopped
+from genlab.model.path import PathModel
 from genlab.run.directory import Run
+from genlab.shards import Shards, ranges
+from genlab.signals import Abandoned, Signals, heed
 from genlab.solver import PathSolver
 from genlab.trainer import Trainer
 from genlab.worker import work
@@ -123,3 +127,49 @@ def test_a_kill_after_the_drawing_was_made_up_for_doubles_no_line(tiny, tmp_path
     during(0)
     work(run.path)
     same(whole, run)
+
+
+def test_only_a_drawing_that_may_be_given_up_heeds():
+    with Signals() as signals:
+        with signals.drawing():
+            heed()  # nobody has asked
+        signals.caught = signal.SIGTERM
+        heed()
+        with signals.drawing(False):
+            heed()
+        with pytest.raises(Abandoned), signals.drawing():
+            heed()
+        heed()
+
+
+def test_parts_of_an_evaluation_are_given_up_between_each_other(tmp_path):
+    """Features too, which ask no sampler."""
+    made: list[int] = []
+
+    def make(k: int) -> dict[str, torch.Tensor]:
+        made.append(k)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"x": torch.zeros(2)}
+
+    shards = Shards("samples", ranges(8, 2), lambda k: tmp_path / f"{k}.safetensors", make)
+    with Signals() as signals, pytest.raises(Abandoned), signals.drawing():
+        shards.all()
+    assert made == [0] and (tmp_path / "0.safetensors").exists()
+
+
+def test_a_likelihood_is_given_up_between_two_evaluations(tiny, monkeypatch):
+    pytest.importorskip("torchdiffeq")
+    plain, calls = PathModel.field, []
+
+    def field(model: PathModel, *given: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(model, *given)
+
+    monkeypatch.setattr(PathModel, "field", field)
+    keys = {**EVERY, **QUICK, "codec": "dequantize"}
+    run = started(tiny("ddpm", **keys, **{"every.eval": 16, "metric": "bpd", "eval.n": 4}))
+    with pytest.raises(Stopped, match="SIGTERM at image 16, saved"):
+        work(run.path)
+    assert len(calls) == 3

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from genlab import __version__, dist
 from genlab.contract import Dataset
+from genlab.errors import CheckpointError
 from genlab.hardware.auto import Hardware
+from genlab.nn.shadow import Shadow
+from genlab.run.files import write_text
 
-__all__ = ["changes", "environment"]
+__all__ = ["changes", "environment", "ranks", "record"]
 
 EXACT = (
     "genlab",
@@ -65,6 +69,34 @@ def changes(folder: Path, now: Mapping[str, Any]) -> str:
         new = now["attention"] in ("triton", "flex")
         then["attention"] = "sdpa" if new else now["attention"]
     return ", ".join(f"{k} was {then.get(k)}, is {now[k]}" for k in EXACT if then.get(k) != now[k])
+
+
+def ranks(then: int, allowed: bool) -> str:
+    """What another number of ranks than a run was trained on means, as text; "" if it is the same.
+
+    Raises CheckpointError unless that is allowed.
+    """
+    now = dist.world()
+    if then == now:
+        return ""
+    if not allowed:
+        raise CheckpointError(
+            f"this run was trained on {then} ranks, this is {now}: the result is statistically "
+            "the same, not bit for bit; add allow=[world]"
+        )
+    return f"{then} ranks became {now}: not bit for bit the same run"
+
+
+def record(folder: Path, now: Mapping[str, Any], model: nn.Module) -> None:
+    """Writes environment.json of a run directory, with the number of parameters of networks."""
+    parameters = {
+        role: sum(p.numel() for p in network.parameters())
+        for role, network in model.named_children()
+        if not isinstance(network, Shadow)
+    }
+    write_text(
+        folder / "environment.json", json.dumps({**now, "parameters": parameters}, indent=1)
+    )
 
 
 def _cpu() -> str:

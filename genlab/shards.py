@@ -20,6 +20,7 @@ from torch import Tensor
 
 from genlab import dist
 from genlab.run.files import disk
+from genlab.signals import heed
 
 __all__ = ["Shards", "ranges"]
 
@@ -49,6 +50,7 @@ class Shards:
 
     def do(self, k: int) -> float:
         """Does part k and keeps it; seconds it took."""
+        heed()
         start = time.perf_counter()
         tensors = {name: t.contiguous() for name, t in self.make(k).items()}
         path = self.path(k)

@@ -1,4 +1,4 @@
-"""Stop signals: noted, answered at the end of the step."""
+"""Stop signals: noted, answered at the end of the step or, in a long drawing, of its step."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["Signals"]
+from genlab.errors import Stopped
+
+__all__ = ["Abandoned", "Signals", "heed", "stopped"]
 
 CAUGHT = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 PATIENCE = 5.0  # a second Ctrl-C within this many seconds stops at once
+
+
+class Abandoned(BaseException):
+    """What is being drawn is given up, since a stop was asked for: no error to be mended."""
 
 
 class Signals:
@@ -26,6 +34,16 @@ class Signals:
         self.caught = 0
         self._when = 0.0
         self._before: dict[int, Any] = {}
+
+    @contextmanager
+    def drawing(self, may: bool = True) -> Iterator[None]:
+        """Context in which `heed` gives up what is drawn, once a signal was caught; if it may."""
+        global _heeded
+        _heeded = self if may else None
+        try:
+            yield
+        finally:
+            _heeded = None
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
@@ -52,3 +70,23 @@ class Signals:
                 "\nstopping after this step and a checkpoint; Ctrl-C again: at once\n"
             )
         self.caught, self._when = self.caught or number, now
+
+
+_heeded: Signals | None = None
+
+
+def heed() -> None:
+    """For every step of a long drawing: raises Abandoned if it is to be given up.
+
+    That is in `Signals.drawing` alone; elsewhere, as in `genlab sample`, it does nothing.
+    """
+    if _heeded is not None and _heeded.caught:
+        raise Abandoned
+
+
+def stopped(number: int, where: str) -> Stopped:
+    """The error of a run that a signal has stopped. where: at what, and how to go on."""
+    error = Stopped(number, f"{signal.Signals(number).name} at {where}")
+    if number == signal.SIGUSR1:
+        error.code = 75  # the batch system's word for "run me again"
+    return error

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genlab.contract import Estimate, Field, Guidance, Noise, Process, Sampler, Spec
 from genlab.gaussian import part, switch
+from genlab.signals import heed
 
 __all__ = ["PathSolver"]
 
@@ -80,6 +81,7 @@ class PathSolver:
         self.drawn += len(z)
 
         def counted(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+            heed()
             self.count(len(x))
             return field(x, t, labels)
 

@@ -143,11 +143,12 @@ class Trainer:
         self.unread: dict[str, list[float]] = {}
 
     def restore(self, clock: Mapping[str, int], scales: Mapping[str, Mapping[str, float]]) -> None:
-        """Puts clock and loss scales where a checkpoint left them."""
+        """Puts clock, learning rates and loss scales where a checkpoint left them."""
         self.clock.step, self.clock.images = clock["step"], clock["images"]
+        self.clock.drawn = clock.get("drawn", 0)
         for name, state in scales.items():
             self.players[name].restore(state)
-        self._factor = None
+        self._set_rates(self.schedule(self.clock.images - self.clock.drawn))
         self.fresh = False
 
     def _begin(self) -> None:

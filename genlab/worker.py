@@ -5,41 +5,37 @@ A first start, `genlab resume`, a rank under torchrun and a job of a sweep are t
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import torch
 
 from genlab import dist
 from genlab.best import Best
 from genlab.build import Built, build, make_track, make_trainer
-from genlab.cadence import cadences
+from genlab.cadence import Cadence
 from genlab.child import die_with_parent
 from genlab.contract import Model
-from genlab.environment import changes, environment
+from genlab.environment import changes, environment, ranks, record
 from genlab.errors import CheckpointError, ConfigError, Diverged, GenlabError, PeerLost, Stopped
 from genlab.grids import write_grid
 from genlab.heldout import held_out
 from genlab.memory import memory, memory_advice
-from genlab.nn.shadow import Shadow
 from genlab.referee import Referee
 from genlab.registry import suggest
 from genlab.run import checkpoint as ckpt
 from genlab.run.averages import Averages
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run, find_run
-from genlab.run.files import write_text
 from genlab.run.journal import Journal
 from genlab.run.panel import Panel
 from genlab.run.sink import Sink
-from genlab.signals import Signals
+from genlab.signals import Abandoned, Signals, stopped
 
 __all__ = ["Worker", "main", "work"]
 
@@ -87,7 +83,7 @@ class Worker:
         dist.start(hardware.device)
         self.model: Model = self.built.model
         self.total = self.built.schedule.images
-        self.every = cadences(self.config["every"], self.total, self.built.schedule.batch)
+        self.cadence = Cadence(self.config["every"], self.total, self.built.schedule.batch)
         self.panel = Panel(run.title, self.total, None if self.main else open(os.devnull, "w"))
         self.journal = Journal(run.path)
         self.checkpoints = Checkpoints(run.path / "checkpoints", self.panel.note, self.main)
@@ -110,6 +106,7 @@ class Worker:
         self.measured = math.nan
         self.seconds = 0.0
         self._start_from(allow)
+        self.owed = self.clock.drawn  # images of a step whose events a stop has put off
         dist.broadcast_([*self.model.parameters(), *self.model.buffers()])
 
     def _start_from(self, allow: tuple[str, ...]) -> None:
@@ -123,7 +120,8 @@ class Worker:
             self.averages.cut(int(found[0].name) if found else -1)
         if found:
             folder, state = found
-            self._check_world(state, allow)
+            if other := ranks(state["world"], "world" in allow):
+                self.say(other)
             ckpt.load_model(self.model, folder / "model.safetensors")
             ckpt.load_optimizers(
                 self.model, self.trainer.optimizers, folder / "optimizer.safetensors"
@@ -132,7 +130,8 @@ class Worker:
             self.trainer.unread = state["unread"]
             if not self.best.recall(state):
                 self.say(f"keep.best={self.best.wanted} now means another measure: begun anew")
-            self.seconds = self.journal.cut(self.clock.images) if self.main else 0.0
+            if self.main:
+                self.seconds = self.journal.cut(self.clock.images - self.clock.drawn)
             self.say(f"resuming at image {self.clock.images:,} from {folder.name}")
             if different := changes(self.run.path, now):
                 self.say(f"not bit for bit the run it was: {different}")
@@ -144,21 +143,7 @@ class Worker:
             if init := self.config["init"]:
                 self._init_from(init)
         if self.main:
-            now["parameters"] = {
-                role: sum(p.numel() for p in network.parameters())
-                for role, network in self.model.named_children()
-                if not isinstance(network, Shadow)
-            }
-            write_text(self.run.path / "environment.json", json.dumps(now, indent=1))
-
-    def _check_world(self, state: Mapping[str, Any], allow: tuple[str, ...]) -> None:
-        if state["world"] != dist.world():
-            if "world" not in allow:
-                raise CheckpointError(
-                    f"this run was trained on {state['world']} ranks, this is {dist.world()}: the "
-                    "result is statistically the same, not bit for bit; add allow=[world]"
-                )
-            self.say(f"{state['world']} ranks became {dist.world()}: not bit for bit the same run")
+            record(self.run.path, now, self.model)
 
     def _init_from(self, ref: str) -> None:
         other = find_run(ref, self.config["outputs"])
@@ -183,10 +168,10 @@ class Worker:
             self.say(line)
         if not any(rate for p in self.trainer.players.values() for rate in p.rates):
             self.say("optimizer.lr=0: nothing will be learned")
-        if self.clock.images >= self.total:
+        if self.clock.images - self.owed >= self.total:
             self.say(f"this run is done ({self.clock.images:,} images)")
         try:
-            sink = self.sink.open(self.clock.images)
+            sink = self.sink.open(self.clock.images - self.owed)
             with Signals() as signals, self.panel, sink, memory_advice(self.config):
                 try:
                     self._loop(signals)
@@ -210,7 +195,9 @@ class Worker:
         self._last, self._pause = (self._start, clock.images), 0.0
         save_at = time.monotonic() + self.config["every"]["seconds"]
         alone = dist.world() == 1
-        soonest = self._soonest()
+        if self.owed:
+            self._events(signals, 0, True)
+        soonest = self.cadence.soonest(clock)
         while clock.images < self.total:
             trainer.one_step()
             stop, late = signals.caught, time.monotonic() >= save_at
@@ -218,8 +205,8 @@ class Worker:
                 stop, late = dist.any_(stop, late)
             if clock.images < soonest and not stop and not late:
                 continue
-            saved = self._events(bool(stop or late))
-            soonest = self._soonest()
+            saved = self._events(signals, stop, bool(stop or late))
+            soonest = self.cadence.soonest(clock)
             if saved:
                 save_at = time.monotonic() + self.config["every"]["seconds"]
             if stop:
@@ -232,58 +219,68 @@ class Worker:
         fix = "lower optimizer.lr" if clip else "lower optimizer.lr or set optimizer.clip=1"
         return f"of checkpoints {kept}: {fix}, then train with fresh=true"
 
-    def _stop(self, number: int) -> None:
-        name = signal.Signals(number).name
-        error = Stopped(
-            number,
-            f"{name} at image {self.clock.images:,}, saved; go on with "
-            f"genlab resume run={self._name()}",
+    def _stop(self, number: int) -> NoReturn:
+        # the id where it is looked for by itself
+        run = self.run.id if self.config["outputs"] == "outputs" else str(self.run.path)
+        raise stopped(
+            number, f"image {self.clock.images:,}, saved; go on with genlab resume run={run}"
         )
-        if number == signal.SIGUSR1:
-            error.code = 75  # the batch system's word for "run me again"
-        raise error
 
-    def _name(self) -> str:
-        """What to type as run=: the id where it is looked for by itself, else the path."""
-        return self.run.id if self.config["outputs"] == "outputs" else str(self.run.path)
+    def _events(self, signals: Signals, stop: int, save_now: bool) -> bool:
+        """Journal, held-out loss, grid and checkpoint where due; whether one was saved.
 
-    def _soonest(self) -> int:
-        """The image count at which something is due next: a function of the clock alone."""
-        return min((self.clock.images // e + 1) * e for e in self.every.values())
-
-    def _is_due(self, what: str) -> bool:
-        every, clock = self.every[what], self.clock
-        crossed = clock.images // every > (clock.images - clock.drawn) // every
-        return crossed or clock.images >= self.total
-
-    def _events(self, save_now: bool) -> bool:
-        """Journal, held-out loss, grid and checkpoint where due; whether one was saved."""
+        A stop puts off what has to be drawn, and the journal with it: the run that goes on does
+        all of it before its first step, by the weights that were saved here.
+        """
         self._began = time.monotonic()
-        line: dict[str, float] = {}
-        log, save = self._is_due("log"), self._is_due("checkpoint") or save_now
+        clock, due = self.clock, self.cadence.due
+        log, save = due(clock, "log"), due(clock, "checkpoint") or save_now
         self.trainer.peek()  # raises if a step was not finite, on every rank alike
-        if self._is_due("eval"):
-            line |= self.referee(self.clock.images)  # all ranks draw
+        try:
+            if stop and due(clock, "eval", "sample"):
+                raise Abandoned
+            line, grid = self._drawn(signals)
+        except Abandoned:
+            if self.main:
+                self._save(False, owed=clock.drawn)
+            self._stop(stop or signals.caught)
         if not self.main:
             if log:
                 self.trainer.read()
             return save
-        if self._is_due("eval") and type(self.model).loss is not Model.loss:
-            line |= held_out(self.built, self.built.schedule.batch, self.config["seed"])
         if log or line:
             self._log(line, means=log)
-        if self._is_due("sample"):
-            folder = self.run.path / "samples" / "train"
-            if grid := write_grid(self.built, self.config["seed"], folder, self.clock.images):
-                self.sink.picture(*grid, self.clock.images)
+        if grid:
+            self.sink.picture(*grid, clock.images)
         # saved now, since the best is what was measured; a broken value is never the best
         better = self.best.beaten_by(self.measured)
-        if self._is_due("checkpoint"):  # first, since a resume removes what is later than it
-            self.averages.save(self.clock.images, self.model)
+        if due(clock, "checkpoint"):  # first, since a resume removes what is later than it
+            self.averages.save(clock.images, self.model)
         if save or better:
             self._save(better)
         self._pause += time.monotonic() - max(self._began, self._last[0])
         return save
+
+    def _drawn(self, signals: Signals) -> tuple[dict[str, float], tuple[str, Path] | None]:
+        """What was measured by samples and by held-out data, and the grid, where due."""
+        line: dict[str, float] = {}
+        images, alone, grid = self.clock.images, dist.world() == 1, None
+        if self.cadence.due(self.clock, "eval"):
+            with signals.drawing(alone):  # ranks that draw wait for each other: none may leave
+                line |= self.referee(images)
+            if self.main and type(self.model).loss is not Model.loss:
+                line |= held_out(self.built, self.built.schedule.batch, self.config["seed"])
+        if self.main and self.cadence.due(self.clock, "sample"):
+            folder = self.run.path / "samples" / "train"
+            try:
+                # other ranks are at their next step, where all stop, unless there is none
+                with signals.drawing(alone or images < self.total):
+                    grid = write_grid(self.built, self.config["seed"], folder, images)
+            except Abandoned:
+                if alone:
+                    raise
+                self.say(f"stopping: the grid of image {images:,} is left out")
+        return line, grid
 
     def _log(self, line: Mapping[str, float] = {}, *, means: bool = True) -> None:
         now, images = time.monotonic(), self.clock.images
@@ -310,7 +307,7 @@ class Worker:
         self.sink.line(values)
         self.panel.update({**values, "total": self.total})
 
-    def _save(self, best: bool) -> None:
+    def _save(self, best: bool, owed: int = 0) -> None:
         tensors = ckpt.model_tensors(self.model)
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -319,7 +316,7 @@ class Worker:
             self.best.value = self.measured
         self.measured = math.nan
         state = {
-            "clock": {"step": self.clock.step, "images": self.clock.images},
+            "clock": {"step": self.clock.step, "images": self.clock.images, "drawn": owed},
             "scales": {n: p.state() for n, p in self.trainer.players.items()},
             "unread": self.trainer.unread,
             **self.best.state(),

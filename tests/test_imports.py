@@ -8,7 +8,7 @@ import pytest
 from genlab.registry import PACKAGE, ROOMS
 
 SHARED = {"contract", "evidence", "registry", "schema", "noise", "dist", "errors", "progress"}
-SHARED |= {"rooms", "gaussian", "nn", "kernel"}
+SHARED |= {"signals", "rooms", "gaussian", "nn", "kernel"}
 """What every room may import."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -13,6 +13,7 @@ from genlab.contract import Field, Noise, Process
 from genlab.errors import DataError, DeviceError
 from genlab.nn.precise import precise
 from genlab.nn.shadow import frozen
+from genlab.signals import heed
 
 __all__ = ["TOLERANCE", "log_density", "solver"]
 
@@ -73,6 +74,7 @@ def log_density(
 
         def slope(phi: Tensor, state: Tensor) -> Tensor:
             """phi [], state [B, D + 1] float64: x_phi and log p / D, less what it began with."""
+            heed()
             cos, sin = (math.pi / 2 - phi).sin(), phi.sin()
             here = state[:, :-1].to(x.dtype).view_as(x)
             x0, along = _estimate(field, process, here, phi.expand(len(x)), y, signs)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Literal
 
 import numpy as np
@@ -186,16 +187,16 @@ def _following(solver: PathSolver, guidance: Guidance, cut: Cut | None) -> Itera
 
     A part of a discrete path has fewer levels; no more steps than these are done.
     """
-    before = solver.guidance, solver.through, getattr(solver.sampler, "steps", None)
+    before = solver.guidance, solver.through, solver.sampler
     solver.guidance, solver.through = guidance, cut or solver.through
-    if cut is not None and cut.steps is not None and before[2] is not None:
-        solver.sampler.steps = min(before[2], cut.steps)  # type: ignore[attr-defined]
+    steps = getattr(solver.sampler, "steps", None)
+    if cut is not None and cut.steps is not None and steps is not None:
+        solver.sampler = copy(solver.sampler)
+        vars(solver.sampler)["steps"] = min(steps, cut.steps)
     try:
         yield
     finally:
-        solver.guidance, solver.through = before[:2]
-        if before[2] is not None:
-            solver.sampler.steps = before[2]  # type: ignore[attr-defined]
+        solver.guidance, solver.through, solver.sampler = before
 
 
 def _start(sampler: Sampler, cut: Cut) -> tuple[float, float]:

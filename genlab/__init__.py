@@ -5,7 +5,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str):  # noqa: ANN202 - lazy, so that `genlab --help` never imports torch
     if name == "load":
-        from genlab.loaded import load
+        from genlab.sampling.pipeline import load
 
         return load
     raise AttributeError(f"module 'genlab' has no attribute {name!r}")

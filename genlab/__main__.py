@@ -2,6 +2,6 @@
 
 import sys
 
-from genlab.cli import main
+from genlab.cli.main import main
 
 sys.exit(main())

@@ -14,8 +14,8 @@ import sys
 from torch import nn
 
 import genlab
-from genlab.build import build
-from genlab.config import compose
+from genlab.assemble.components import build
+from genlab.config.compose import compose
 from genlab.nn.patch import audit, budget
 
 HEAD = "| network | weights | patch | numbers | width | rank | condition | |"

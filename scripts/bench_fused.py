@@ -17,7 +17,7 @@ from importlib.util import find_spec
 
 import torch
 
-from genlab.errors import DeviceError
+from genlab.core.errors import DeviceError
 from genlab.kernel.dispatch import interpreted
 
 WINS = 1.1

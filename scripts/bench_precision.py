@@ -10,9 +10,10 @@ import argparse
 import statistics
 import time
 
-from genlab.build import build, make_trainer
-from genlab.config import compose
-from genlab.heldout import held_out
+from genlab.assemble.components import build
+from genlab.config.compose import compose
+from genlab.training.preview import held_out
+from genlab.training.setup import make_trainer
 
 VARIANTS = [(p, c) for p in ("fp32", "bf16") for c in (False, True)]
 

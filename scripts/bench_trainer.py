@@ -16,10 +16,11 @@ from pathlib import Path
 
 import torch
 
-from genlab.build import build, make_trainer
-from genlab.config import compose
+from genlab.assemble.components import build
+from genlab.config.compose import compose
+from genlab.core.signals import Signals
 from genlab.run.journal import Journal
-from genlab.signals import Signals
+from genlab.training.setup import make_trainer
 
 LOG = 50  # steps between two journal lines
 

@@ -59,7 +59,7 @@ class Fit:
 
 def shipped(masks: Iterable[str]) -> Iterator[Fit]:
     """Every configuration that may be chosen on a Hopper GPU."""
-    from genlab.kernel.tuning import Key, candidates
+    from genlab.kernel.triton.tuning import Key, candidates
 
     for kernel in ("forward", "keys", "queries"):
         for dtype, widths in (("bfloat16", (64, 128, 256)), ("float32", (64, 128))):
@@ -84,7 +84,7 @@ def compiled(fit: Fit, features: bool, even: bool) -> Fit:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from genlab.kernel import backward, forward
+    from genlab.kernel.triton import backward, forward
 
     function = {
         "forward": forward.forward,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from test_contract import GOLDEN, MODELS, curve
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.model.test_every_model import GOLDEN, MODELS, curve
 
 torch.set_num_threads(1)
 GOLDEN.mkdir(exist_ok=True)

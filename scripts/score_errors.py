@@ -12,10 +12,10 @@ import time
 import torch
 from torch import Tensor
 
-from genlab.contract import Batch, Spec
+from genlab.core.contract import Batch, Spec
+from genlab.core.random import SampleNoise
 from genlab.model.path import PathModel
 from genlab.network.mlp import MLP
-from genlab.noise import SampleNoise
 from genlab.process.trig import Trigonometric
 
 SPEC, DEVIATION = Spec((2,)), 0.1

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from PIL import Image
 
-from genlab import registry
-from genlab.contract import Spec
+from genlab.core import registry
+from genlab.core.contract import Spec
 from genlab.kernel.mask import MaskSpec
 from genlab.nn.position import alibi_slopes
 

@@ -26,9 +26,9 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image, ImageDraw
 
-from genlab import registry
-from genlab.contract import Spec
-from genlab.gaussian import levels
+from genlab.core import registry
+from genlab.core.contract import Spec
+from genlab.core.gaussian_path import levels
 
 FIRST, LAST = 0.01, 50.0  # sigma of the ends
 STEPS = 400  # of Runge and Kutta's method, equal in ln sigma

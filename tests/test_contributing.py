@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from genlab.registry import PACKAGE, configs_dir
+from genlab.core.registry import PACKAGE, configs_dir
 
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 

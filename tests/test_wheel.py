@@ -5,7 +5,7 @@ import subprocess
 import sys
 import zipfile
 
-from genlab.registry import PACKAGE, configs_dir
+from genlab.core.registry import PACKAGE, configs_dir
 
 
 def test_wheel_works_from_any_folder(tmp_path):

@@ -1,1 +1,0 @@
-"""Bridges between stored data and model space."""

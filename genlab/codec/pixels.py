@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from genlab.contract import Noise, Spec
-from genlab.errors import ConfigError
-from genlab.registry import register
+from genlab.core.contract import Noise, Spec
+from genlab.core.errors import ConfigError
+from genlab.core.registry import register
 
 __all__ = ["Pixels"]
 

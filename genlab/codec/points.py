@@ -6,10 +6,10 @@ import math
 
 from torch import Tensor
 
-from genlab.contract import Noise, Spec
-from genlab.errors import ConfigError
-from genlab.registry import register
-from genlab.schema import Positive
+from genlab.core.contract import Noise, Spec
+from genlab.core.errors import ConfigError
+from genlab.core.registry import register
+from genlab.core.schema import Positive
 
 __all__ = ["Points"]
 

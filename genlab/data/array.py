@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from genlab.errors import DataError
+from genlab.core.errors import DataError
 
 __all__ = ["Rows"]
 

@@ -27,8 +27,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from genlab.errors import DiskError
-from genlab.progress import say
+from genlab.core.console import say
+from genlab.core.errors import DiskError
 
 __all__ = ["Cache", "Cached"]
 

@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genlab.contract import Spec
+from genlab.core.contract import Spec
+from genlab.core.errors import ConfigError, DataError
+from genlab.core.registry import register, suggest
 from genlab.data.decoded import Decoded, last_tenth
 from genlab.data.image import Box, Recipe, centred
 from genlab.data.resize import check_size
 from genlab.data.source import Source, source
-from genlab.errors import ConfigError, DataError
-from genlab.registry import register, suggest
 
 __all__ = ["CelebA"]
 

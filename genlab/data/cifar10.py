@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.contract import Spec
+from genlab.core.console import progress, say
+from genlab.core.contract import Spec
+from genlab.core.errors import DataError
+from genlab.core.registry import register
 from genlab.data import cifar_files as files
 from genlab.data.cache import Cache
 from genlab.data.decoded import planes
 from genlab.data.fetch import fetch_archive, mirrors
 from genlab.data.resize import check_size, resize
-from genlab.errors import DataError
-from genlab.progress import progress, say
-from genlab.registry import register
 
 __all__ = ["CIFAR10"]
 

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from genlab.errors import DataError, Refused
+from genlab.core.errors import DataError, Refused
 
 __all__ = ["BATCHES", "binary", "from_folder", "from_tar", "mosaic", "pickled"]
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genlab.core.console import progress, say
+from genlab.core.errors import DataError
 from genlab.data.cache import Cache, Cached
 from genlab.data.image import Corrupt, Recipe, quiet
 from genlab.data.source import Source, fingerprint
-from genlab.errors import DataError
-from genlab.progress import progress, say
 
 __all__ = ["Decoded", "last_tenth", "planes"]
 

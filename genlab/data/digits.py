@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.contract import Spec
+from genlab.core.contract import Spec
+from genlab.core.errors import DataError
+from genlab.core.registry import register
 from genlab.data.resize import check_size, resize
-from genlab.errors import DataError
-from genlab.registry import register
 
 __all__ = ["Digits"]
 

@@ -13,8 +13,8 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from genlab.core.errors import ConfigError, DataError, DiskError
 from genlab.data.idx import inflate
-from genlab.errors import ConfigError, DataError, DiskError
 
 __all__ = ["fetch", "fetch_archive", "mirrors"]
 

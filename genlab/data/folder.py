@@ -10,14 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genlab.contract import Spec
+from genlab.core.contract import Spec
+from genlab.core.errors import ConfigError, DataError
+from genlab.core.registry import register
 from genlab.data.array import Rows
 from genlab.data.decoded import Decoded, last_tenth, planes
 from genlab.data.image import Corrupt, Recipe, quiet, square
 from genlab.data.resize import check_size
 from genlab.data.source import Source, source
-from genlab.errors import ConfigError, DataError
-from genlab.registry import register
 
 __all__ = ["Folder"]
 

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from genlab.errors import DataError
+from genlab.core.errors import DataError
 
 __all__ = ["idx_bytes", "idx_shape", "inflate", "read_idx"]
 

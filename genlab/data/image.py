@@ -25,7 +25,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from genlab.errors import Refused
+from genlab.core.errors import Refused
 
 __all__ = ["BYTES", "Corrupt", "Recipe", "centred", "opened", "plain", "quiet", "square"]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genlab.contract import Spec
+from genlab.core.contract import Spec
+from genlab.core.errors import DataError
+from genlab.core.registry import register
 from genlab.data.fetch import fetch, mirrors
 from genlab.data.idx import idx_bytes, idx_shape, read_idx
 from genlab.data.resize import check_size, resize
-from genlab.errors import DataError
-from genlab.registry import register
 
 __all__ = ["MNIST", "FashionMNIST"]
 

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from PIL import Image
 
+from genlab.core.errors import DataError, Refused
 from genlab.data.image import BYTES, Corrupt, opened
-from genlab.errors import DataError, Refused
 
 __all__ = ["Files", "Source", "Zip", "fingerprint", "source"]
 

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from genlab.contract import Spec
-from genlab.registry import register
-from genlab.schema import Count, Natural
+from genlab.core.contract import Spec
+from genlab.core.registry import register
+from genlab.core.schema import Count, Natural
 
 __all__ = ["Toy"]
 

@@ -1,1 +1,0 @@
-"""Networks whose outputs stand for images when sets of them are compared."""

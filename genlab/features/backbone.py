@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from genlab.nn.precise import precise
-from genlab.nn.prepare import Prepare
-from genlab.nn.weights import digest
+from genlab.nn.full_precision import precise
+from genlab.nn.preprocess import Prepare
+from genlab.nn.pretrained_weights import digest
 
 __all__ = ["Backbone"]
 

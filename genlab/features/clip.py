@@ -6,12 +6,12 @@ from typing import Literal
 
 import torch
 
-from genlab.contract import Spec
+from genlab.core.contract import Spec
+from genlab.core.registry import register
 from genlab.features.backbone import Backbone
-from genlab.nn.prepare import Prepare, check_images
+from genlab.nn.preprocess import Prepare, check_images
+from genlab.nn.pretrained_weights import another, given, read_weights, renamed
 from genlab.nn.vit import ViT
-from genlab.nn.weights import another, given, read_weights, renamed
-from genlab.registry import register
 
 __all__ = ["CLIP"]
 

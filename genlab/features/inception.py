@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genlab.contract import Spec
-from genlab.errors import DataError, DeviceError
-from genlab.nn.inception import Inception
-from genlab.nn.precise import precise
-from genlab.nn.prepare import check_images, coloured
-from genlab.nn.weights import read_weights
-from genlab.registry import register
+from genlab.core.contract import Spec
+from genlab.core.errors import DataError, DeviceError
+from genlab.core.registry import register
+from genlab.nn.full_precision import precise
+from genlab.nn.inception_v3 import Inception
+from genlab.nn.preprocess import check_images, coloured
+from genlab.nn.pretrained_weights import read_weights
 
 __all__ = ["InceptionFeatures", "resize"]
 

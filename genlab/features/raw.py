@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from genlab.contract import Spec
-from genlab.registry import register
+from genlab.core.contract import Spec
+from genlab.core.registry import register
 
 __all__ = ["Raw"]
 

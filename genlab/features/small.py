@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.contract import Spec
-from genlab.nn.precise import precise
-from genlab.nn.weights import digest, fit, read_weights
-from genlab.registry import register
+from genlab.core.contract import Spec
+from genlab.core.registry import register
+from genlab.nn.full_precision import precise
+from genlab.nn.pretrained_weights import digest, fit, read_weights
 
 __all__ = ["Classifier", "Small", "canvas"]
 

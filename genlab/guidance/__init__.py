@@ -1,1 +1,0 @@
-"""Wrappers of the field a sampler sees."""

@@ -7,10 +7,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from genlab.contract import Field, Process
-from genlab.guidance.within import Interval
-from genlab.registry import register
-from genlab.schema import Natural, NonNegative
+from genlab.core.contract import Field, Process
+from genlab.core.registry import register
+from genlab.core.schema import Natural, NonNegative
+from genlab.guidance.interval import Interval
 
 __all__ = ["Autoguidance"]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from genlab.contract import Field, Process
+from genlab.core.contract import Field, Process
+from genlab.core.registry import register
+from genlab.core.schema import NonNegative
+from genlab.guidance.interval import Interval
 from genlab.guidance.labelled import labelled
-from genlab.guidance.within import Interval
-from genlab.registry import register
-from genlab.schema import NonNegative
 
 __all__ = ["ClassifierFree"]
 

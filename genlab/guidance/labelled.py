@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from genlab.contract import Field
+from genlab.core.contract import Field
 
 __all__ = ["labelled"]
 

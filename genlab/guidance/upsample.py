@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab.contract import Field, Process
+from genlab.core.contract import Field, Process
+from genlab.core.registry import register
+from genlab.core.schema import Count, NonNegative
+from genlab.guidance.interval import Interval
 from genlab.guidance.labelled import labelled
-from genlab.guidance.within import Interval
-from genlab.registry import register
-from genlab.schema import Count, NonNegative
 
 __all__ = ["Upsample"]
 

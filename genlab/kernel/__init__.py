@@ -1,1 +1,0 @@
-"""Attention: one function, one mask specification, one backend for each kind of machine."""

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from genlab import dist
-from genlab.errors import DeviceError
+from genlab.core import console, dist
+from genlab.core.errors import DeviceError
 from genlab.kernel.mask import MaskSpec
-from genlab.progress import say
 
 __all__ = ["BACKENDS", "Backend", "attention", "available", "say_once"]
 
@@ -164,11 +163,9 @@ def interpreted() -> bool:
 
 
 def say_once(line: str) -> None:
-    """A line on stderr, the first time; on rank 0 alone."""
-    if line not in _SAID and not torch.compiler.is_compiling():
-        _SAID.add(line)
-        if dist.rank() == 0:
-            say(line)
+    """A line on stderr, the first time; on rank 0 alone, and not while torch.compile traces."""
+    if not torch.compiler.is_compiling() and dist.rank() == 0:
+        console.say_once(line)
 
 
 def _chosen(
@@ -220,15 +217,15 @@ def _chosen(
 def _backend(name: str) -> Attend:
     """The function of a module of genlab.kernel, in words that torch.compile can follow."""
     if name == "triton":
-        from genlab.kernel.triton import attend
+        from genlab.kernel.triton.operator import attend
     elif name == "flex":
         from genlab.kernel.flex import attend
     elif name == "blocked":
-        from genlab.kernel.blocked import attend
+        from genlab.kernel.chunked import attend
     elif name == "sdpa":
         from genlab.kernel.sdpa import attend
     else:
-        from genlab.kernel.plain import attend
+        from genlab.kernel.math import attend
     return attend
 
 

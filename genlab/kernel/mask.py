@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genlab.kernel.ranks import ALWAYS, NEVER, RankMask, Sides
+from genlab.kernel.rank_mask import ALWAYS, NEVER, RankMask, Sides
 
 __all__ = ["ALWAYS", "NEVER", "MaskSpec", "Sides"]
 

@@ -1,1 +1,0 @@
-"""What is measured of samples, reconstructions and likelihoods."""

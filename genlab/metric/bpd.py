@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from genlab.evidence import Evidence, Verdict
-from genlab.registry import register
+from genlab.core.metric import Evidence, Verdict
+from genlab.core.registry import register
 
 __all__ = ["BitsPerDimension"]
 

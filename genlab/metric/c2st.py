@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 import torch
 
-from genlab.errors import DataError
-from genlab.evidence import Evidence, Verdict
+from genlab.core.errors import DataError
+from genlab.core.metric import Evidence, Verdict
+from genlab.core.random import hash64
+from genlab.core.registry import register
 from genlab.metric.vectors import check
-from genlab.noise import hash64
-from genlab.registry import register
 
 __all__ = ["C2ST"]
 

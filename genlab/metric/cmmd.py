@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from genlab.errors import DataError
-from genlab.evidence import Evidence, Verdict
+from genlab.core.errors import DataError
+from genlab.core.metric import Evidence, Verdict
+from genlab.core.registry import register
 from genlab.metric.mmd import mmd
 from genlab.metric.vectors import feature_sets
-from genlab.registry import register
 
 __all__ = ["CMMD"]
 

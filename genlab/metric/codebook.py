@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 
-from genlab.errors import DataError
-from genlab.evidence import Evidence, Verdict
+from genlab.core.errors import DataError
+from genlab.core.metric import Evidence, Verdict
+from genlab.core.registry import register
 from genlab.nn.quantize import spread
-from genlab.registry import register
 
 __all__ = ["Codebook"]
 

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genlab.evidence import Evidence, Verdict
+from genlab.core.metric import Evidence, Verdict
+from genlab.core.random import hash64
+from genlab.core.registry import register
 from genlab.metric.vectors import feature_sets
-from genlab.noise import hash64
-from genlab.registry import register
 
 __all__ = ["FID", "Moments", "frechet"]
 

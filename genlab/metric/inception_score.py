@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from genlab.evidence import Evidence, Verdict
+from genlab.core.metric import Evidence, Verdict
+from genlab.core.random import hash64
+from genlab.core.registry import register
+from genlab.core.schema import Count
 from genlab.metric.vectors import check
-from genlab.noise import hash64
-from genlab.registry import register
-from genlab.schema import Count
 
 __all__ = ["InceptionScore", "inception_scores"]
 

@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genlab.evidence import Evidence, Verdict
+from genlab.core.metric import Evidence, Verdict
+from genlab.core.random import hash64
+from genlab.core.registry import register
+from genlab.core.schema import Count, Natural
 from genlab.metric.mmd import Kernel, mmd
 from genlab.metric.vectors import feature_sets
-from genlab.noise import hash64
-from genlab.registry import register
-from genlab.schema import Count, Natural
 
 __all__ = ["KID", "cubic"]
 

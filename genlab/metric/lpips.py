@@ -7,15 +7,15 @@ from typing import Literal
 
 from torch import Tensor
 
-from genlab.errors import DataError
-from genlab.evidence import Evidence, Verdict
+from genlab.core.errors import DataError
+from genlab.core.metric import Evidence, Verdict
+from genlab.core.registry import register
 from genlab.metric.pairwise import check_size, each
+from genlab.nn.backbones import VGG16, AlexNet
+from genlab.nn.full_precision import precise
 from genlab.nn.perceptual import Perceptual
-from genlab.nn.precise import precise
-from genlab.nn.prepare import coloured
-from genlab.nn.torso import VGG16, AlexNet
-from genlab.nn.weights import digest, given
-from genlab.registry import register
+from genlab.nn.preprocess import coloured
+from genlab.nn.pretrained_weights import digest, given
 
 __all__ = ["LPIPS"]
 

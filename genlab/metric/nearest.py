@@ -8,13 +8,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from genlab.errors import DataError
-from genlab.evidence import Evidence, Verdict
+from genlab.core.errors import DataError
+from genlab.core.metric import Evidence, Verdict
+from genlab.core.random import hash64
+from genlab.core.registry import register
+from genlab.core.schema import Natural
 from genlab.metric import neighbours
 from genlab.metric.vectors import check
-from genlab.noise import hash64
-from genlab.registry import register
-from genlab.schema import Natural
 
 __all__ = ["Nearest"]
 

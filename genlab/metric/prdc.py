@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from genlab.errors import DataError
-from genlab.evidence import Evidence, Verdict
+from genlab.core.errors import DataError
+from genlab.core.metric import Evidence, Verdict
+from genlab.core.registry import register
+from genlab.core.schema import Count
 from genlab.metric.neighbours import nearest, together, within
 from genlab.metric.vectors import blocks, feature_sets
-from genlab.registry import register
-from genlab.schema import Count
 
 __all__ = ["PR", "PRDC", "Overlap", "prdc"]
 

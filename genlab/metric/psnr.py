@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from genlab.evidence import Evidence, Verdict
+from genlab.core.metric import Evidence, Verdict
+from genlab.core.registry import register
 from genlab.metric.pairwise import each
-from genlab.nn.likeness import psnr
-from genlab.registry import register
+from genlab.nn.similarity import psnr
 
 __all__ = ["PSNR"]
 

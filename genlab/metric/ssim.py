@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from genlab.evidence import Evidence, Verdict
+from genlab.core.metric import Evidence, Verdict
+from genlab.core.registry import register
 from genlab.metric.pairwise import check_size, each
-from genlab.nn.likeness import WINDOW, ssim
-from genlab.registry import register
+from genlab.nn.similarity import WINDOW, ssim
 
 __all__ = ["SSIM"]
 

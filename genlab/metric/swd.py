@@ -8,13 +8,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from genlab.errors import DataError
-from genlab.evidence import Evidence, Verdict
+from genlab.core.errors import DataError
+from genlab.core.metric import Evidence, Verdict
+from genlab.core.random import hash64
+from genlab.core.registry import register
+from genlab.core.schema import Count
 from genlab.metric.vectors import blocks, check
-from genlab.nn.precise import precise
-from genlab.noise import hash64
-from genlab.registry import register
-from genlab.schema import Count
+from genlab.nn.full_precision import precise
 
 __all__ = ["SWD", "sliced_wasserstein", "wasserstein"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from genlab.errors import DataError
-from genlab.evidence import Evidence
+from genlab.core.errors import DataError
+from genlab.core.metric import Evidence
 
 __all__ = ["blocks", "check", "feature_sets", "quick"]
 

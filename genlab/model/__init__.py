@@ -1,1 +1,0 @@
-"""Algorithms: one file holds one objective, the rest of the house does not know it."""

@@ -8,13 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.contract import Batch, Codec, Noise, Process, Solver, Spec
-from genlab.gaussian import read
-from genlab.model.bound import Bound, grey, links, normal_kl, variational_bound
+from genlab.core.contract import Batch, Codec, Noise, Process, Solver, Spec
+from genlab.core.gaussian_path import read
+from genlab.core.registry import register
+from genlab.core.schema import Average, Density, Fraction, Positive, Predict, Weight
 from genlab.model.path import Asked, PathModel
-from genlab.nn.precise import precise
-from genlab.registry import register
-from genlab.schema import Average, Density, Fraction, Positive, Predict, Weight
+from genlab.model.vlb import Bound, grey, links, normal_kl, variational_bound
+from genlab.nn.full_precision import precise
 
 __all__ = ["DDPM"]
 

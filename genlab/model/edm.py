@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from genlab.contract import Batch, Process, Spec
+from genlab.core.contract import Batch, Process, Spec
+from genlab.core.registry import register
+from genlab.core.schema import Average, Density, Fraction, Positive, Predict, Weight
 from genlab.model.path import PathModel
 from genlab.nn.embed import Waves
-from genlab.registry import register
-from genlab.schema import Average, Density, Fraction, Positive, Predict, Weight
 
 __all__ = ["EDM"]
 

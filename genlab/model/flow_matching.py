@@ -6,11 +6,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from genlab.contract import Batch, Process, Spec
-from genlab.model.coupling import nearest
+from genlab.core.contract import Batch, Process, Spec
+from genlab.core.registry import register
+from genlab.core.schema import Average, Density, Fraction, Positive, Predict, Weight
+from genlab.model.minibatch_ot import nearest
 from genlab.model.path import PathModel
-from genlab.registry import register
-from genlab.schema import Average, Density, Fraction, Positive, Predict, Weight
 
 __all__ = ["FlowMatching"]
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genlab.contract import Field, Noise, Process
-from genlab.errors import DataError, DeviceError
-from genlab.nn.precise import precise
-from genlab.nn.shadow import frozen
-from genlab.signals import heed
+from genlab.core.contract import Field, Noise, Process
+from genlab.core.ema import frozen
+from genlab.core.errors import DataError, DeviceError
+from genlab.core.signals import heed
+from genlab.nn.full_precision import precise
 
 __all__ = ["TOLERANCE", "log_density", "solver"]
 

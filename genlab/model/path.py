@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.contract import Batch, Model, Noise, Process, Solver, Spec
-from genlab.gaussian import aim, read, readable, weigh
+from genlab.core.contract import Batch, Model, Noise, Process, Solver, Spec
+from genlab.core.ema import average
+from genlab.core.gaussian_path import aim, read, readable, weigh
+from genlab.core.schema import Average, Density, Fraction, Positive, Predict, Weight
 from genlab.model.likelihood import TOLERANCE, log_density, solver
-from genlab.nn.shadow import average
-from genlab.schema import Average, Density, Fraction, Positive, Predict, Weight
 
 __all__ = ["Asked", "PathModel"]
 

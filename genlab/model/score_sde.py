@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.contract import Noise, Process, Spec
+from genlab.core.contract import Noise, Process, Spec
+from genlab.core.registry import register
+from genlab.core.schema import Average, Count, Density, Fraction, Positive, Predict, Weight
 from genlab.model.path import FIRST, PathModel
-from genlab.registry import register
-from genlab.schema import Average, Count, Density, Fraction, Positive, Predict, Weight
 
 __all__ = ["ScoreSDE"]
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.contract import Batch, Codec, Model, Update
-from genlab.errors import ConfigError
-from genlab.nn.likeness import psnr
+from genlab.core.contract import Batch, Codec, Model, Update
+from genlab.core.errors import ConfigError
+from genlab.core.registry import register
+from genlab.core.schema import Positive
 from genlab.nn.quantize import Quantized, Quantizer
-from genlab.registry import register
-from genlab.schema import Positive
+from genlab.nn.similarity import psnr
 
 __all__ = ["VQVAE"]
 

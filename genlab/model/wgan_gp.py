@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.contract import Batch, Model, Noise, Solver, Update
-from genlab.nn.shadow import average, frozen
-from genlab.registry import register
-from genlab.schema import Average, Count, NonNegative
+from genlab.core.contract import Batch, Model, Noise, Solver, Update
+from genlab.core.ema import average, frozen
+from genlab.core.registry import register
+from genlab.core.schema import Average, Count, NonNegative
 
 __all__ = ["WGANGP"]
 

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.contract import Spec
-from genlab.nn.critic import Conv2d, LeakyReLU
+from genlab.core.contract import Spec
+from genlab.core.registry import register
+from genlab.core.schema import Count
+from genlab.nn.double_backward import Conv2d, LeakyReLU
 from genlab.nn.embed import LabelEmbedding
-from genlab.registry import register
-from genlab.schema import Count
 
 __all__ = ["DCGANCritic", "DCGANDiscriminator", "DCGANGenerator"]
 

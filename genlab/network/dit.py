@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.contract import Spec
+from genlab.core.contract import Spec
+from genlab.core.registry import register
+from genlab.core.schema import Count, Fraction, Positive
 from genlab.network.image import patches
 from genlab.nn.attention import SelfAttention
 from genlab.nn.embed import Condition
@@ -16,8 +18,6 @@ from genlab.nn.patch import narrow, patchify, unpatchify
 from genlab.nn.position import LearnedPositions, grid, sincos
 from genlab.nn.rotary import Rotary
 from genlab.nn.transformer import MLP, AdaLNBlock
-from genlab.registry import register
-from genlab.schema import Count, Fraction, Positive
 
 __all__ = ["DiT"]
 

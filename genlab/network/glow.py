@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.contract import Spec
+from genlab.core.contract import Spec
+from genlab.core.registry import register
+from genlab.core.schema import Count
 from genlab.nn.embed import LabelEmbedding
 from genlab.nn.flow import Standardize, squeeze, unsqueeze
-from genlab.nn.level import Level
-from genlab.registry import register
-from genlab.schema import Count
+from genlab.nn.flow_step import Level
 
 __all__ = ["Glow"]
 

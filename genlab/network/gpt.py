@@ -10,18 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.contract import Noise, Spec
+from genlab.core.contract import Noise, Spec
+from genlab.core.registry import register
+from genlab.core.schema import Count, Fraction, Positive
 from genlab.kernel.mask import MaskSpec
 from genlab.nn.attention import SelfAttention
-from genlab.nn.cache import KVCache
-from genlab.nn.choice import choose, narrow
 from genlab.nn.extrapolate import ReRoPE
+from genlab.nn.kv_cache import KVCache
 from genlab.nn.norm import LayerNorm
 from genlab.nn.position import LearnedPositions, sincos
 from genlab.nn.rotary import Rotary
+from genlab.nn.token_sampling import choose, narrow
 from genlab.nn.transformer import MLP, Block
-from genlab.registry import register
-from genlab.schema import Count, Fraction, Positive
 
 __all__ = ["GPT"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genlab.contract import Spec
+from genlab.core.contract import Spec
 
 __all__ = ["halvable", "patches"]
 

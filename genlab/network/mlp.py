@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.contract import Spec
+from genlab.core.contract import Spec
+from genlab.core.registry import register
+from genlab.core.schema import Count
 from genlab.nn.embed import Condition, LabelEmbedding
-from genlab.registry import register
-from genlab.schema import Count
 
 __all__ = ["MLP", "MLPDiscriminator", "MLPGenerator"]
 

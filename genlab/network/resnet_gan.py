@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.contract import Spec
-from genlab.nn.critic import LeakyReLU, conv2d
+from genlab.core.contract import Spec
+from genlab.core.registry import register
+from genlab.core.schema import Count
+from genlab.nn.double_backward import LeakyReLU, conv2d
 from genlab.nn.embed import LabelEmbedding
-from genlab.registry import register
-from genlab.schema import Count
 
 __all__ = ["ResNetDiscriminator", "ResNetGenerator"]
 

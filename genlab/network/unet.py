@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.contract import Spec
+from genlab.core.contract import Spec
+from genlab.core.registry import register
+from genlab.core.schema import Count, Fraction, Positive
 from genlab.network.image import halvable, patches
 from genlab.nn.attention import SelfAttention2d
 from genlab.nn.embed import Condition
@@ -16,8 +18,6 @@ from genlab.nn.norm import GroupNorm
 from genlab.nn.patch import narrow
 from genlab.nn.resample import FIRDown
 from genlab.nn.residual import Block, Layer, Style, zero
-from genlab.registry import register
-from genlab.schema import Count, Fraction, Positive
 
 __all__ = ["UNet"]
 

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.contract import Spec
+from genlab.core.contract import Spec
+from genlab.core.registry import register
+from genlab.core.schema import Count, Fraction
 from genlab.network.image import halvable, patches
-from genlab.nn import magnitude as mp
+from genlab.nn import magnitude_preserving as mp
 from genlab.nn.embed import Waves
 from genlab.nn.resample import grow, shrink
-from genlab.registry import register
-from genlab.schema import Count, Fraction
 
 __all__ = ["UNetMP"]
 

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab import dist
-from genlab.contract import Noise, Spec
+from genlab.core import dist
+from genlab.core.contract import Noise, Spec
+from genlab.core.registry import register
+from genlab.core.schema import Count, Fraction, Natural, NonNegative
 from genlab.nn.quantize import Quantized, kmeans, nearest, spread, straight_through, sums
-from genlab.registry import register
-from genlab.schema import Count, Fraction, Natural, NonNegative
 
 __all__ = ["VectorQuantizer"]
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.contract import Spec
-from genlab.registry import register
-from genlab.schema import Count, Natural
+from genlab.core.contract import Spec
+from genlab.core.registry import register
+from genlab.core.schema import Count, Natural
 
 __all__ = ["VQDecoder", "VQEncoder"]
 

@@ -1,1 +1,0 @@
-"""Shared layers. Nothing is re-exported: import from the file that holds the layer."""

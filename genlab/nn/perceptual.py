@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from genlab.nn.torso import Torso
-from genlab.nn.weights import fit, read_weights
+from genlab.nn.backbones import Torso
+from genlab.nn.pretrained_weights import fit, read_weights
 
 __all__ = ["Perceptual"]
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from genlab.contract import Noise
-from genlab.nn.precise import precise
+from genlab.core.contract import Noise
+from genlab.nn.full_precision import precise
 
 __all__ = ["Quantized", "Quantizer", "kmeans", "nearest", "spread", "straight_through", "sums"]
 

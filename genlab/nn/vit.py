@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.nn.attention import SelfAttention
-from genlab.nn.weights import another, fit
+from genlab.nn.pretrained_weights import another, fit
 
 __all__ = ["GELUS", "ViT"]
 

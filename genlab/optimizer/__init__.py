@@ -1,1 +1,0 @@
-"""Optimizers: one group of keys for one or many players."""

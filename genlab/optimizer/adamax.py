@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from genlab.core.registry import register
+from genlab.core.schema import Fraction, NonNegative, Positive
 from genlab.optimizer.adamw import two_betas
-from genlab.registry import register
-from genlab.schema import Fraction, NonNegative, Positive
 
 __all__ = ["Adamax"]
 

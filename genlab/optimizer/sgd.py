@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from genlab.registry import register
-from genlab.schema import Fraction, NonNegative, Positive
+from genlab.core.registry import register
+from genlab.core.schema import Fraction, NonNegative, Positive
 
 __all__ = ["SGD"]
 

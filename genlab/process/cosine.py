@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from genlab.core.registry import register
+from genlab.core.schema import Count, NonNegative, Positive
 from genlab.process.preserving import Preserving
 from genlab.process.table import Table
-from genlab.registry import register
-from genlab.schema import Count, NonNegative, Positive
 
 __all__ = ["Cosine"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genlab.gaussian import Path
-from genlab.registry import register
-from genlab.schema import Positive
+from genlab.core.gaussian_path import Path
+from genlab.core.registry import register
+from genlab.core.schema import Positive
 
 __all__ = ["EDM"]
 

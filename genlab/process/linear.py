@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genlab.gaussian import Path
-from genlab.registry import register
+from genlab.core.gaussian_path import Path
+from genlab.core.registry import register
 
 __all__ = ["Linear"]
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from genlab.gaussian import Path
+from genlab.core.gaussian_path import Path
 
 __all__ = ["Decay", "Preserving", "Rising"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genlab.gaussian import Path
+from genlab.core.gaussian_path import Path
+from genlab.core.registry import register
+from genlab.core.schema import NonNegative, Positive
 from genlab.process.preserving import Rising
-from genlab.registry import register
-from genlab.schema import NonNegative, Positive
 
 __all__ = ["SubVP"]
 

@@ -6,8 +6,8 @@ import math
 
 from torch import Tensor
 
-from genlab.gaussian import Path
-from genlab.registry import register
+from genlab.core.gaussian_path import Path
+from genlab.core.registry import register
 
 __all__ = ["Trigonometric"]
 

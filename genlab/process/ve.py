@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from genlab.gaussian import Path
-from genlab.registry import register
-from genlab.schema import Positive
+from genlab.core.gaussian_path import Path
+from genlab.core.registry import register
+from genlab.core.schema import Positive
 
 __all__ = ["VarianceExploding"]
 

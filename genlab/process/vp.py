@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from genlab.core.registry import register
+from genlab.core.schema import Count, NonNegative, Positive
 from genlab.process.preserving import Preserving, Rising
 from genlab.process.table import Table
-from genlab.registry import register
-from genlab.schema import Count, NonNegative, Positive
 
 __all__ = ["VariancePreserving"]
 

@@ -1,1 +1,0 @@
-"""The run directory: the only state of a run."""

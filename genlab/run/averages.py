@@ -23,9 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from genlab.errors import CheckpointError, ConfigError
-from genlab.nn.posthoc import blend
-from genlab.nn.shadow import Shadow
+from genlab.core.ema import Shadow, blend
+from genlab.core.errors import CheckpointError, ConfigError
 from genlab.run.failpoint import point
 from genlab.run.files import disk, fsync_folder
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab import __version__
-from genlab.errors import CheckpointError, DiskError
+from genlab.core.errors import CheckpointError, DiskError
 from genlab.run.failpoint import point
 from genlab.run.files import disk, fsync_folder, write_text
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from genlab.errors import ConfigError, Locked, Refused
+from genlab.core.errors import ConfigError, Locked, Refused
 from genlab.run.files import disk, write_text
 
 __all__ = ["Run", "find_run", "runs"]
@@ -76,7 +76,7 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved config; ConfigError when the file is not one genlab wrote."""
-        from genlab.stored import read
+        from genlab.config.saved import read
 
         return read(self.path / "config.yaml")
 
@@ -179,7 +179,7 @@ def find_run(ref: str, outputs: str | Path = "outputs") -> Run:
         return known[-1]
     hits = [r for r in known if r.id == ref] or [r for r in known if ref in r.title]
     if ref == "latest" or not hits:
-        from genlab.registry import suggest
+        from genlab.core.registry import suggest
 
         hint = suggest(ref, [r.id for r in known]) or (
             f"The newest is {known[-1].id!r}." if known else "There is none."

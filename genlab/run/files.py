@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from genlab.errors import DiskError
+from genlab.core.errors import DiskError
 
 __all__ = ["disk", "fsync_folder", "write_text"]
 

@@ -9,10 +9,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from genlab.contract import Noise, Process, Spec
-from genlab.registry import register
-from genlab.sampler.grid import Gridded, bounds
-from genlab.schema import Count, Grid, Positive
+from genlab.core.contract import Noise, Process, Spec
+from genlab.core.registry import register
+from genlab.core.schema import Count, Grid, Positive
+from genlab.sampler.noise_levels import Gridded, bounds
 
 __all__ = ["Ancestral"]
 

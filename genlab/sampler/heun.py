@@ -9,11 +9,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from genlab.contract import Noise, Process, Spec
-from genlab.gaussian import Level, levels
-from genlab.registry import register
-from genlab.sampler.grid import Gridded, bounds
-from genlab.schema import Count, Grid, NonNegative, Positive
+from genlab.core.contract import Noise, Process, Spec
+from genlab.core.gaussian_path import Level, levels
+from genlab.core.registry import register
+from genlab.core.schema import Count, Grid, NonNegative, Positive
+from genlab.sampler.noise_levels import Gridded, bounds
 
 __all__ = ["Heun"]
 

@@ -9,12 +9,12 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genlab.contract import Noise, Process, Spec
-from genlab.errors import ConfigError
-from genlab.gaussian import Level
-from genlab.registry import register
-from genlab.sampler.grid import Gridded, grid
-from genlab.schema import Count, Fraction, Grid, Positive
+from genlab.core.contract import Noise, Process, Spec
+from genlab.core.errors import ConfigError
+from genlab.core.gaussian_path import Level
+from genlab.core.registry import register
+from genlab.core.schema import Count, Fraction, Grid, Positive
+from genlab.sampler.noise_levels import Gridded, grid
 
 __all__ = ["Langevin"]
 

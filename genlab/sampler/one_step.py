@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-from genlab.contract import Noise, Process
-from genlab.errors import ConfigError
-from genlab.registry import register
-from genlab.schema import NonNegative
+from genlab.core.contract import Noise, Process
+from genlab.core.errors import ConfigError
+from genlab.core.registry import register
+from genlab.core.schema import NonNegative
 
 __all__ = ["OneStep"]
 

@@ -9,11 +9,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from genlab.contract import Noise, Process
-from genlab.gaussian import Level
-from genlab.registry import register
-from genlab.sampler.grid import Gridded
-from genlab.schema import Count, Grid, Natural, NonNegative, Positive
+from genlab.core.contract import Noise, Process
+from genlab.core.gaussian_path import Level
+from genlab.core.registry import register
+from genlab.core.schema import Count, Grid, Natural, NonNegative, Positive
+from genlab.sampler.noise_levels import Gridded
 
 __all__ = ["PredictorCorrector"]
 

@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genlab.contract import Noise, Process, Spec
-from genlab.errors import ConfigError, DeviceError
-from genlab.gaussian import levels
-from genlab.registry import register
-from genlab.sampler.grid import USUAL, ends
-from genlab.schema import Positive
+from genlab.core.contract import Noise, Process, Spec
+from genlab.core.errors import ConfigError, DeviceError
+from genlab.core.gaussian_path import levels
+from genlab.core.registry import register
+from genlab.core.schema import Positive
+from genlab.sampler.noise_levels import USUAL, ends
 
 __all__ = ["RungeKutta45"]
 

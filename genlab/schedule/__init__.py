@@ -1,1 +1,0 @@
-"""Learning-rate shapes and the length of a run."""

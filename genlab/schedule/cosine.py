@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from genlab.registry import register
-from genlab.schema import Count, Fraction, Natural
+from genlab.core.registry import register
+from genlab.core.schema import Count, Fraction, Natural
 
 __all__ = ["Cosine"]
 

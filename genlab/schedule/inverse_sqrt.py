@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from genlab.registry import register
-from genlab.schema import Count, Natural
+from genlab.core.registry import register
+from genlab.core.schema import Count, Natural
 
 __all__ = ["InverseSqrt"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from genlab.registry import register
-from genlab.schema import Count, Fraction, Natural
+from genlab.core.registry import register
+from genlab.core.schema import Count, Fraction, Natural
 
 __all__ = ["Linear"]
 

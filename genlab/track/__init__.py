@@ -1,1 +1,0 @@
-"""Where else a run is shown while it trains: sinks of its journal."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genlab.errors import DeviceError
-from genlab.registry import register
+from genlab.core.errors import DeviceError
+from genlab.core.registry import register
 
 __all__ = ["TensorBoard"]
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from genlab.errors import DeviceError
-from genlab.registry import register
+from genlab.core.errors import DeviceError
+from genlab.core.registry import register
 
 __all__ = ["WandB"]
 

@@ -2,7 +2,7 @@
 
 import math
 
-from genlab.run.markup import tag
+from genlab.report.markup import tag
 
 __all__ = ["draw"]
 

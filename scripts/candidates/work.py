@@ -12,10 +12,10 @@ import yaml
 from torch import Tensor, nn
 
 from candidates import adaln, group_norm_silu, nearest_code
-from genlab.contract import Spec
+from genlab.core.contract import Spec
+from genlab.core.registry import configs_dir
 from genlab.network.unet import UNet
 from genlab.nn.norm import GroupNorm
-from genlab.registry import configs_dir
 
 __all__ = ["Work", "every", "unet_norms"]
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from genlab.evidence import Verdict
+from genlab.core.metric import Verdict
 from peers.compare import Side, Target, Work
 
 __all__ = ["targets"]

@@ -2,11 +2,12 @@
 
 import torch
 
-from genlab.build import Built, build, make_trainer
-from genlab.config import compose
-from genlab.contract import Spec
-from genlab.schema import Count
-from genlab.trainer import Trainer
+from genlab.assemble.components import Built, build
+from genlab.config.compose import compose
+from genlab.core.contract import Spec
+from genlab.core.schema import Count
+from genlab.training.setup import make_trainer
+from genlab.training.trainer import Trainer
 
 __all__ = ["Images", "built", "trainer"]
 

@@ -17,8 +17,8 @@ def stored() -> torch.Tensor:
 def genlab() -> Work:
     """Its stream, with the codec that gives [-1, 1]."""
     from genlab.codec.pixels import Pixels
-    from genlab.contract import Spec
-    from genlab.stream import Stream
+    from genlab.core.contract import Spec
+    from genlab.training.stream import Stream
 
     stream = Stream(
         stored(),

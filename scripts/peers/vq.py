@@ -4,9 +4,9 @@ from functools import partial
 
 import torch
 
-from genlab import registry
-from genlab.contract import Spec
-from genlab.noise import SampleNoise
+from genlab.core import registry
+from genlab.core.contract import Spec
+from genlab.core.random import SampleNoise
 from peers.compare import Side, Target, Work
 
 __all__ = ["TARGETS"]

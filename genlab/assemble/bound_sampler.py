@@ -1,0 +1,99 @@
+"""A sampler with all it needs bound, as models call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from torch import Tensor
+
+from genlab.core.contract import Estimate, Field, Guidance, Noise, Process, Sampler, Spec
+from genlab.core.gaussian_path import part, switch
+from genlab.core.signals import heed
+
+__all__ = ["PathSolver"]
+
+
+class PathSolver:
+    """A sampler with its guidance and process bound: what a model calls to draw samples.
+
+    temperature: of the starting noise; samplers without the key leave it at 1.
+    watch: called with every state x_t [B, *S] of the path, for an animation.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        guidance: Guidance | None,
+        process: Process | None,
+        through: Process | None = None,
+    ) -> None:
+        """process: of the model, None if it has no path; through: followed instead of it."""
+        self.sampler, self.guidance, self.process = sampler, guidance, process
+        self.through = through and process and part(through, process)
+        self.temperature: float = getattr(sampler, "temperature", 1.0)
+        self.asked = self.drawn = 0  # rows that networks have seen, samples they were for
+        self.watch: Callable[[Tensor], None] | None = None
+
+    @property
+    def evaluations(self) -> int | float:
+        """Network evaluations a sample has cost, on average since `recount`.
+
+        A guided one counts twice. All samples of a sampler cost the same, but for rk45's.
+        """
+        mean = self.asked / max(1, self.drawn)
+        return int(mean) if mean.is_integer() else round(mean, 2)
+
+    def recount(self) -> None:
+        """Counts evaluations from here on."""
+        self.asked = self.drawn = 0
+
+    def check(self, spec: Spec) -> None:
+        """Raises ConfigError where the sampler cannot follow the path, or not to such data."""
+        path = self.through or self.process
+        if path is not None and hasattr(self.sampler, "check"):
+            self.sampler.check(path, spec)
+
+    def count(self, rows: int) -> None:
+        """Adds evaluations of rows, by this field or by another one that guidance asks."""
+        self.asked += rows
+
+    @property
+    def spread(self) -> bool:
+        """Whether the sampler asks for the share that comes with an estimate."""
+        return getattr(self.sampler, "spread", False)
+
+    def __call__(
+        self,
+        field: Field,
+        z: Tensor,
+        y: Tensor | None,
+        noise: Noise,
+        estimate: Estimate | None = None,
+    ) -> Tensor:
+        """z [B, *S] -> sample [B, *S]; estimate: instead of the field, for a sampler that asks."""
+        assert self.process is not None
+        path = self.process
+        if self.spread:
+            # `misfits` sees to it that nothing between the two looks into the pairs
+            assert estimate is not None and self.through is None
+            field = cast(Field, estimate)
+        self.drawn += len(z)
+
+        def counted(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+            heed()
+            self.count(len(x))
+            return field(x, t, labels)
+
+        followed: Field = counted
+        if self.through is not None:
+            followed, path = switch(counted, path, self.through), self.through
+        if self.guidance:
+            bound = self.guidance(followed, y, path)
+        else:
+            bound = lambda x, t: followed(x, t, y)  # noqa: E731
+        x = z
+        for x in self.sampler(bound, z, path, noise):
+            if self.watch is not None:
+                self.watch(x)
+        return x

@@ -1,0 +1,193 @@
+"""Tab completion: the scripts for bash and zsh, and the words they ask `genlab` for.
+
+The script hands over the line up to the cursor and gets whole words back. A word that takes a
+value ends in `=` or `.` and gets no space after it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import get_args
+
+from genlab.config import catalog, overrides
+from genlab.core import registry
+from genlab.core.errors import ConfigError, GenlabError
+from genlab.core.schema import CHOICES, SAMPLE
+
+__all__ = ["candidates", "script"]
+
+BASH = r"""
+# Tab completion of genlab for bash: eval "$(genlab completion bash)"
+_genlab() {
+    local line=${COMP_LINE:0:COMP_POINT} word IFS=$'\n'
+    word=${line##*[[:space:]]}
+    COMPREPLY=($("${COMP_WORDS[0]}" __complete "$line" 2>/dev/null))
+    # readline breaks words at these and wants only what follows the last break
+    local break
+    for break in = :; do
+        if [[ $COMP_WORDBREAKS == *"$break"* && $word == *"$break"* ]]; then
+            COMPREPLY=("${COMPREPLY[@]#"${word%"$break"*}$break"}")
+        fi
+    done
+    local i
+    for i in "${!COMPREPLY[@]}"; do
+        [[ ${COMPREPLY[i]} == *[=.] ]] || COMPREPLY[i]+=" "
+    done
+}
+complete -o nospace -o default -F _genlab genlab
+"""
+
+ZSH = r"""
+#compdef genlab
+# Tab completion of genlab for zsh: eval "$(genlab completion zsh)" after compinit
+_genlab() {
+    local -a found open closed
+    found=("${(@f)$("${words[1]}" __complete "${(j: :)words[1,CURRENT-1]} $PREFIX" 2>/dev/null)}")
+    open=(${(M)found:#*[=.]})
+    closed=(${found:#*[=.]})
+    (( ${#open} + ${#closed} )) || { _files; return }
+    compadd -Q -S '' -- $open
+    compadd -Q -- $closed
+}
+compdef _genlab genlab
+"""
+
+
+def script(*shell: str) -> str:
+    """The script of one shell."""
+    scripts = {"bash": BASH, "zsh": ZSH}
+    if len(shell) != 1 or shell[0] not in scripts:
+        raise ConfigError("name the shell: genlab completion bash, or genlab completion zsh")
+    return scripts[shell[0]].strip()
+
+
+def candidates(line: str) -> list[str]:
+    """The whole words that could stand where the line ends."""
+    words = line.split()
+    current = "" if not words or line[-1:].isspace() else words.pop()
+    return [c for c in _all(words[1:], current) if c.startswith(current)]
+
+
+def _all(before: list[str], current: str) -> Iterable[str]:
+    from genlab.cli.main import VERBS
+
+    folders = [Path(after) for flag, after in pairwise(before) if flag == "--config-dir"]
+    if before and before[-1] == "--config-dir":
+        return []
+    plain = [w for w in before if not w.startswith("-") and Path(w) not in folders]
+    verb = plain[0] if plain else ""
+    if current.startswith("-"):
+        flags = VERBS[verb].flags if verb in VERBS else ("--version",)
+        return [f.split()[0] for f in (*flags, "-v", "--help")]
+    if before and before[-1] == "--cfg":
+        return ["job"]
+    if verb not in VERBS:
+        return list(VERBS) if not verb else []
+    given = plain[1:]
+    match verb:
+        case "completion":
+            return ["bash", "zsh"]
+        case "list":
+            return [*catalog.groups(), "runs", "outputs="]
+        case "report":
+            return _runs(given, current) or ["run=", "outputs="]
+        case "compare":
+            options = ["metric=", "sort=", "page=", "outputs="]
+            return [*(r.removeprefix("run=") for r in _runs(given, "run=")), *options]
+        case "doctor":
+            return ["data.root=", "outputs="]
+    return _runs(given, current) or _overrides(verb, given, current, folders)
+
+
+def _runs(given: list[str], current: str) -> list[str]:
+    """run= and init= take the id of a run, newest first."""
+    key, equals, _ = current.partition("=")
+    if key not in ("run", "init") or not equals:
+        return []
+    from genlab.run import directory
+
+    outputs = next((w[8:] for w in given if w.startswith("outputs=")), "outputs")
+    ids = [r.id for r in reversed(directory.runs(Path(outputs)))]
+    return [f"{key}={i}" for i in ("latest", *ids)]
+
+
+def _overrides(verb: str, given: list[str], current: str, folders: list[Path]) -> list[str]:
+    primary = verb if verb in ("sample", "eval") else "train"
+    if primary != "train":
+        given = [*_of_run(given), *given]
+    sign = current[: len(current) - len(current.lstrip("+~"))]
+    key, equals, value = current[len(sign) :].partition("=")
+    groups = catalog.groups(*folders)
+    if equals:
+        done = value[: value.rfind(",") + 1]  # the finished part of a sweep
+        options = (
+            registry.names(key, *folders)
+            if key in groups
+            else _values(key, primary, given, folders)
+        )
+        return [f"{sign}{key}={done}{o}" for o in options if o not in done.split(",")]
+    if primary == "sample":
+        groups = [g for g in groups if g in ("sampler", "guidance", "hardware")]
+    more = {"resume": ["run", "allow", "trust"], "train": ["fresh", "allow", "trust"]}
+    if primary == "eval":
+        groups = ["metric", "features", "data", "sampler", "guidance", "hardware"]
+    more["sample"] = more["eval"] = ["run", "outputs", "trust"]
+    found = _keys(primary, given, folders)
+    heads = {n.partition(".")[0] for n in found}
+    if "." in key:
+        leaves = {n for n in found if not any(o.startswith(f"{n}.") for o in found)}
+        return [f"{sign}{n}=" for n in sorted(leaves)]
+    single = [n for n in found if "." not in n and n not in groups]
+    single = [n for n in single if not any(o.startswith(f"{n}.") for o in found)]
+    return [
+        *(f"{sign}{n}=" for n in dict.fromkeys([*groups, *single, *more.get(verb, [])])),
+        *(f"{sign}{h}." for h in sorted(heads - set(single))),
+    ]
+
+
+def _of_run(given: list[str]) -> list[str]:
+    """The sampler and guidance of the run that is asked for, as words to stand before others."""
+    from genlab.run import directory
+
+    said = dict(w.split("=", 1) for w in given if "=" in w)
+    try:
+        run = directory.find_run(said.get("run", "latest"), said.get("outputs", "outputs"))
+    except GenlabError:
+        return []
+    its = {k.name: k.default for k in catalog.scan(run.path / "config.yaml")}
+    names = {room: its.get(f"{room}.name", "null") for room in ("sampler", "guidance")}
+    return [f"{room}={name}" for room, name in names.items() if name != "null"]
+
+
+def _keys(primary: str, given: list[str], folders: list[Path]) -> dict[str, catalog.Key]:
+    """The keys of what was chosen so far; a run knows its own model, so sample shows the rest."""
+    found = catalog.keys(primary, overrides.picks(given, *folders), *folders)
+    return {n: k for n, k in found.items() if not n.endswith(".name")}
+
+
+def _values(key: str, primary: str, given: list[str], folders: list[Path]) -> list[str]:
+    """The words a key takes, from the annotation of its member's constructor."""
+    room, _, leaf = key.rpartition(".")
+    named = catalog.keys(primary, overrides.picks(given, *folders), *folders)
+    if key == "sampler.through":
+        return [*(n for n in registry.names("process") if n != "none"), "null"]
+    if not room and primary == "sample":
+        annotation = SAMPLE.get(key, "")
+    elif f"{room}.name" in named:
+        group = room.partition(".")[0]
+        try:
+            signature = registry.signature(group, named[f"{room}.name"].default)
+        except ConfigError:
+            return []
+        annotation = {**signature.keys, **registry.COMMON.get(group, {})}.get(leaf, "")
+    else:
+        return []
+    words = ["true", "false"] if "bool" in annotation else []
+    if "Literal[" in annotation:
+        words += re.findall(r"'([^']+)'", annotation)
+    for name in re.findall(r"\w+", annotation):
+        words += get_args(CHOICES.get(name))
+    return words + (["null"] if "None" in annotation else [])

@@ -1,0 +1,225 @@
+"""`genlab list`: the rooms, the members of one, the runs. Tables for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genlab.config import catalog
+from genlab.core import registry
+from genlab.core.errors import ConfigError
+from genlab.core.format import table
+from genlab.core.registry import ROOMS, suggest
+
+__all__ = ["group_of", "members", "runs", "text"]
+
+
+def text(what: str, outputs: str = "outputs", as_json: bool = False) -> str:
+    """The answer of `genlab list [what]`."""
+    if what == "runs":
+        found = runs(Path(outputs))
+        return _dump(found) if as_json else _runs_table(found, outputs)
+    if what:
+        group = group_of(what)
+        rows = members(group)
+        return _dump(rows) if as_json else table([(r["name"], r["doc"]) for r in rows])
+    rooms = {g: registry.names(g) for g in ordered(catalog.groups())}
+    if as_json:
+        return _dump(rooms)
+    lines = [(g, str(len(names)), ", ".join(names)) for g, names in rooms.items()]
+    return (
+        table([(g, n, _cut(names, 79)) for g, n, names in lines])
+        + "\n\n`genlab list model` says what each is; `genlab list runs` shows the runs."
+    )
+
+
+def ordered(groups: Sequence[str]) -> list[str]:
+    """The rooms in the order of the house, then the other groups."""
+    return sorted(groups, key=lambda g: (ROOMS.index(g) if g in ROOMS else len(ROOMS), g))
+
+
+def group_of(what: str) -> str:
+    """The group meant by its singular or plural."""
+    groups = catalog.groups()
+    for group in groups:
+        if what in {group, group + "s", group + "es", re.sub("y$", "ies", group)}:
+            return group
+    near = suggest(what, [*groups, "runs"]) or "There are: " + ", ".join([*groups, "runs"]) + "."
+    raise ConfigError(f"nothing to list under {what!r}. {near}")
+
+
+def members(group: str) -> list[dict[str, str]]:
+    """name, doc (first line of the class or of the yaml) and config file of each member."""
+    found = []
+    for name in registry.names(group):
+        path = catalog.find_yaml(group, name)
+        assert path is not None
+        keys = catalog.scan(path, group)
+        own = [k.default for k in keys if k.name.endswith(".name")]
+        doc = _class_doc(group, own[0]) if own and (own[0] == name or len(own) > 1) else ""
+        doc = doc or catalog.summary(path) or (_class_doc(group, own[0]) if own else "")
+        if given := {
+            k.name: k.default.strip("'\"") for k in keys if k.name.startswith("promise.")
+        }:
+            doc += f" ({given.get('promise.metric')} {given.get('promise.value')})"
+        found.append({"name": name, "doc": doc, "file": f"configs/{group}/{name}.yaml"})
+    return found
+
+
+_CLASS = re.compile(
+    r"^@register(?:\(([^)]*)\))?\s*\n(?:@.*\n)*class (?:[^\n:]|\n\s)*:\s*\n\s+r?\"\"\"([^\n]*)",
+    re.MULTILINE,
+)
+
+
+def _class_doc(room: str, name: str) -> str:
+    """First docstring line of a member, by the registry's own reading only a whole room faster."""
+    path = registry.members(room).get(name) if room in ROOMS else None
+    if path is None:
+        return ""
+    for match in _CLASS.finditer(path.read_text(encoding="utf-8")):
+        given = re.findall(r"[\"']([^\"']+)[\"']", match[1] or "")
+        if name in (given or [path.stem]):
+            return match[2].rstrip('"').strip()
+    return ""
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+TAIL = 65_536
+"""Bytes read from the end of a journal to find its last losses."""
+
+
+def runs(outputs: Path) -> list[dict[str, Any]]:
+    """What the disk says of every run, newest first; what cannot be read is None."""
+    from genlab.run import directory
+
+    found = []
+    for run in sorted(directory.runs(outputs), key=lambda r: r.path.name, reverse=True):
+        last = _journal(run.path / "metrics.jsonl")
+        total = next(
+            (k.default for k in catalog.scan(run.path / "config.yaml") if k.name == TOTAL), ""
+        )
+        found.append(
+            {
+                "id": run.id,
+                "name": run.path.parent.name,
+                "path": str(run.path),
+                "state": run.status,
+                "images": max(last.pop("images", 0), _saved(run.path)),
+                "total": int(total) if total.isdecimal() else None,
+                "loss": last,
+                "bytes": _bytes(run.path),
+                "seconds": _age(run.path),
+            }
+        )
+    return found
+
+
+TOTAL = "schedule.images"
+
+
+def _journal(path: Path) -> dict[str, Any]:
+    """The last value of images and of every loss/<player>; a torn last line is passed over."""
+    try:
+        with open(path, "rb") as f:
+            f.seek(max(0, f.seek(0, os.SEEK_END) - TAIL))
+            lines = f.read().splitlines()
+    except OSError:
+        return {}
+    found: dict[str, Any] = {}
+    for line in reversed(lines):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(entry, dict):
+            continue
+        for key, value in entry.items():
+            if not isinstance(value, (int, float)):
+                continue
+            if key == "images":
+                found.setdefault("images", int(value) if math.isfinite(value) else 0)
+            elif key.startswith("loss/"):
+                found.setdefault(key.removeprefix("loss/"), value)
+        if len(found) > 1:
+            break
+    return found
+
+
+def _saved(path: Path) -> int:
+    try:
+        return int((path / "checkpoints" / "latest").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+
+
+def _bytes(path: Path) -> int:
+    total = 0
+    for folder, _, files in os.walk(path, onerror=None):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_size
+            except OSError:  # a checkpoint that was replaced while we looked
+                continue
+    return total
+
+
+def _age(path: Path) -> float | None:
+    """Seconds since the run began, which its name tells."""
+    try:
+        return time.time() - time.mktime(time.strptime(path.name[:15], "%Y%m%d-%H%M%S"))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _runs_table(found: list[dict[str, Any]], outputs: str) -> str:
+    if not found:
+        return f"no runs in {outputs}; `genlab train` makes one (outputs=DIR looks elsewhere)"
+    from genlab.core import format as words
+
+    rows = [("id", "run", "state", "images", "loss", "size", "age")]
+    for r in found:
+        losses = " ".join(
+            f"{k} {words.number(v)}" if len(r["loss"]) > 1 else words.number(v)
+            for k, v in r["loss"].items()
+        )
+        of = words.short(r["total"]) if r["total"] is not None else "?"
+        rows.append(
+            (
+                r["id"],
+                r["name"],
+                _cut(r["state"], 40),
+                f"{words.short(r['images'])} / {of}",
+                losses or "-",
+                words.size(r["bytes"]),
+                words.duration(r["seconds"]) if r["seconds"] is not None else "?",
+            )
+        )
+    return table(rows)
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: max(1, width - 3)].rstrip(", ") + "..."
+
+
+def _dump(value: Any) -> str:
+    """JSON; what is not finite becomes null, which every parser reads."""
+    return json.dumps(_finite(value), indent=1)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,130 @@
+"""From the words after `genlab` to a verb, and from what went wrong to one sentence and a code.
+
+Only the standard library is imported here: help, names and mistakes must not wait for Hydra or
+torch. A verb that needs them imports them when it is its turn.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from genlab import __version__
+from genlab.cli.verb import FLAGS, VERBS, Call
+from genlab.core.errors import ConfigError
+
+__all__ = ["main"]
+
+
+_SAME = {"--multirun": "-m", "-h": "--help", "--verbose": "-v", "-V": "--version"}
+_FIELDS = {
+    "-m": "multirun",
+    "-v": "verbose",
+    "--dry-run": "dry_run",
+    "--json": "json",
+    "--help": "help",
+    "--version": "version",
+}
+
+
+# --- from argv to a call -------------------------------------------------------------------------
+
+
+def _parse(argv: list[str]) -> Call:
+    """Flags may stand anywhere; the first other word is the verb."""
+    words: list[str] = []
+    folders: list[str] = []
+    switches: dict[str, bool] = {}
+    seen: dict[str, str] = {}  # flag as listed -> as typed
+    rest = iter(argv)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        flag = _SAME.get(flag, flag)
+        if flag in ("--cfg", "--config-dir"):
+            value = value if equals else next(rest, "")
+            if flag == "--cfg":
+                if value != "job":
+                    raise ConfigError("--cfg takes the word job: genlab train --cfg job")
+                switches["cfg"] = True
+            else:
+                if not value:
+                    raise ConfigError("--config-dir needs a folder: --config-dir DIR")
+                folders.append(value)
+            seen["--cfg job" if flag == "--cfg" else "--config-dir DIR"] = word
+        elif flag in _FIELDS and not equals:
+            switches[_FIELDS[flag]] = True
+            seen[flag] = word
+        elif word.startswith("-"):
+            from genlab.core.registry import suggest
+
+            near = suggest(flag, [f.split()[0] for f in FLAGS])
+            raise ConfigError(f"no flag {word!r}. {near or 'Options are written key=value.'}")
+        else:
+            words.append(word)
+    verb = words.pop(0) if words else ""
+    call = Call(verb, tuple(words), config_dirs=tuple(folders), **switches)
+    if verb in VERBS:
+        for flag, word in seen.items():
+            if flag not in (*VERBS[verb].flags, "--help", "--version", "-v"):
+                takes = [v for v, other in VERBS.items() if flag in other.flags]
+                raise ConfigError(f"{verb} has no flag {word!r}; it goes with {', '.join(takes)}")
+    return call
+
+
+def _unknown_verb(word: str) -> ConfigError:
+    from genlab.core.registry import suggest
+
+    if "=" in word:
+        return ConfigError(f"{word!r} needs a verb before it: genlab train {word}")
+    near = suggest(word, VERBS) or "There are: " + ", ".join(VERBS) + "."
+    return ConfigError(f"no verb {word!r}. {near} (`genlab --help` explains them)")
+
+
+def _dispatch(call: Call) -> int:
+    if call.version:
+        print(f"genlab {__version__}")
+        return 0
+    if call.verb and call.verb not in VERBS:
+        raise _unknown_verb(call.verb)
+    if call.help or not call.verb:
+        from genlab.cli import help as usage
+
+        print(usage.verb(call.verb, VERBS, FLAGS) if call.verb else usage.program(VERBS, FLAGS))
+        return 0
+    return VERBS[call.verb].run(call)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line and gives its exit code; every error becomes a sentence here."""
+    argv = sys.argv[1:] if argv is None else argv
+    call = Call(verbose="-v" in argv)
+    try:
+        if argv[:1] == ["__complete"]:
+            from genlab.cli import completion
+
+            print("\n".join(completion.candidates(" ".join(argv[1:]))))
+            return 0
+        if argv[:1] == ["__work"]:
+            from genlab.training import run_loop as worker
+
+            return worker.main(argv[1:])
+        call = _parse(argv)
+        code = _dispatch(call)
+        sys.stdout.flush()  # a closed pipe shall show here, not at the interpreter's exit
+        return code
+    except BrokenPipeError:
+        # nothing can be said any more; `genlab list | head -1` is no error, a cut training is
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        worked = call.verb in ("train", "resume", "sample", "eval") and not (call.help or call.cfg)
+        return 141 if worked else 0
+    except (Exception, KeyboardInterrupt) as error:
+        from genlab.core import errors as failure
+
+        code, lines = failure.explain(error, call.verb)
+        if call.verbose:
+            import traceback
+
+            traceback.print_exc()
+        for line in lines:
+            print(f"genlab: {line}", file=sys.stderr)
+        return code

@@ -1,0 +1,157 @@
+"""`genlab show`: a composed config, key by key: value, type, who chose it, what it means."""
+
+from __future__ import annotations
+
+import ast
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from genlab.config import catalog, overrides
+from genlab.config import compose as config
+from genlab.core import registry
+from genlab.core.errors import ConfigError
+from genlab.core.format import table
+from genlab.core.registry import COMMON, ROOMS
+from genlab.core.schema import CHOICES
+
+__all__ = ["text"]
+
+Row = tuple[str, str, str, str, str]  # key, value, type, who chose it, comment
+
+
+def text(words: Sequence[str], config_dirs: Sequence[str] = (), width: int = 10_000) -> str:
+    """The answer of `genlab show ...`; ConfigError when the config is not valid.
+
+    width: columns of the terminal.
+    """
+    _, words = config.options(words)
+    composed, who = config.compose(words, config_dirs)
+    folders = [Path(d) for d in config_dirs]
+    picks = overrides.picks(words, *folders)
+    notes = catalog.keys("train", picks, *folders)
+    chosen = catalog.chosen("train", picks, *folders)
+
+    blocks: list[tuple[str, list[Row]]] = []
+    for room in [r for r in ROOMS if r in composed]:
+        member, by = chosen.get(room) or (str(composed[room].get("name")), "")
+        nodes = _nodes(room, composed[room])
+        docs = [_doc(room, node) for _, node in nodes]
+        title = f"{room}={member}" + (f"  ({by})" if by else "")
+        rows = [row for key, node in nodes for row in _rows(room, key, node, who, notes)]
+        rows = [row for row in rows if row[:2] != (f"{room}.name", member)]  # the title says it
+        blocks.append(("\n  ".join([title, *filter(None, docs)]), rows))
+    rest = {k: v for k, v in composed.items() if k not in ROOMS}
+    types = {**config.HOUSE, **{f"promise.{k}": t for k, t in config.PROMISE.items()}}
+    house = [
+        (key, _value(value), _type(types.get(key, "")), who.get(key, ""), _note(key, notes))
+        for key, value in _leaves(rest)
+    ]
+    blocks.append(("the run", house))
+
+    # one table, cut into its blocks again, so that the columns stand in line throughout
+    every = [row for _, rows in blocks for row in rows]
+    heads = table([(*row[:4], "|") for row in every], indent="  ").splitlines()
+    lines = iter([_beside(h[:-1], row[4], width) for h, row in zip(heads, every, strict=True)])
+    return "\n\n".join("\n".join([title, *(next(lines) for _ in rows)]) for title, rows in blocks)
+
+
+def _beside(head: str, comment: str, width: int) -> str:
+    """The comment in what the columns leave of the width, hanging below itself when long."""
+    room = max(32, width - len(head))
+    return (head + f"\n{' ' * len(head)}".join(textwrap.wrap(comment, room))).rstrip()
+
+
+def _nodes(room: str, node: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """The members in a room's node with their place: one, or one a role or a name."""
+    if room not in ("network", "metric"):
+        return [(room, node)]
+    return [(f"{room}.{role}", member) for role, member in node.items()]
+
+
+def _doc(room: str, node: Mapping[str, Any]) -> str:
+    name = node.get("name")
+    if not isinstance(name, str):
+        return ""
+    try:
+        return registry.signature(room, name).doc
+    except ConfigError:
+        return ""
+
+
+def _rows(
+    room: str,
+    key: str,
+    node: Mapping[str, Any],
+    who: Mapping[str, str],
+    notes: Mapping[str, catalog.Key],
+) -> Iterator[Row]:
+    name = node.get("name")
+    types = registry.signature(room, name).keys if isinstance(name, str) else {}
+    types = {"name": "str", **types, **COMMON.get(room, {})}
+    for k, value in node.items():
+        if k == "name" and value is None:  # the member `none`
+            continue
+        full = f"{key}.{k}"
+        yield full, _value(value), _type(types.get(k, "")), _who(full, who), _note(full, notes)
+
+
+def _who(key: str, who: Mapping[str, str]) -> str:
+    """Who set a key; a mapping is set where its last part was."""
+    if key in who:
+        return who[key]
+    inside = [v for k, v in who.items() if k.startswith(f"{key}.")]
+    return inside[-1] if inside else ""
+
+
+def _note(key: str, notes: Mapping[str, catalog.Key]) -> str:
+    return notes[key].comment if key in notes else ""
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _value(value: Any) -> str:
+    """As it would be typed."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+_TYPES = {
+    "Positive": "float > 0",
+    "NonNegative": "float >= 0",
+    "Fraction": "float 0..1",
+    "Count": "int >= 1",
+    "Natural": "int >= 0",
+    "Average": "float >= 0 | {halflife: ..., ramp: ...} | {decay: ...} | {std: [...]}",
+    "None": "null",
+}
+
+
+def _type(annotation: str) -> str:
+    """An annotation in the words of somebody who types values."""
+    return _read(ast.parse(annotation, mode="eval").body) if annotation else ""
+
+
+def _read(node: ast.expr) -> str:
+    match node:
+        case ast.BinOp():
+            return f"{_read(node.left)} | {_read(node.right)}"
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
+            options = [ast.literal_eval(e) for e in getattr(inner, "elts", [inner])]
+            return " | ".join(map(str, options))
+        case ast.Subscript(value=ast.Name(id="list" | "tuple"), slice=inner):
+            element = inner.elts[0] if isinstance(inner, ast.Tuple) else inner
+            return f"[{_read(element)}, ...]"
+        case ast.Subscript(value=ast.Name(id="dict")):
+            return "{name: ...}"
+    word = ast.unparse(node)
+    if word in CHOICES:
+        return " | ".join(get_args(CHOICES[word]))
+    return _TYPES.get(word, word)

@@ -1,0 +1,350 @@
+"""From what was typed to a checked config: Hydra composes, the registry checks. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genlab.config import catalog, overrides
+from genlab.core import registry, schema
+from genlab.core.errors import ConfigError, Refused
+from genlab.core.registry import ROOMS, suggest
+
+__all__ = [
+    "HOUSE",
+    "OPTIONS",
+    "PROMISE",
+    "compose",
+    "digest",
+    "first_line",
+    "flatten",
+    "member",
+    "options",
+    "refuse_targets",
+    "validate",
+]
+
+OPTIONS = {
+    "fresh": "bool",
+    "trust": "bool",
+    "allow": "list[Literal['config', 'world']]",
+}
+"""What a command takes beside config keys: how to run, not what."""
+
+HOUSE = {
+    "seed": "Natural",
+    "outputs": "str",
+    "init": "str | None",
+    "every.log": "Count | Literal['auto']",
+    "every.sample": "Count | Literal['auto']",
+    "every.checkpoint": "Count | Literal['auto']",
+    "every.eval": "Count | Literal['auto']",
+    "every.seconds": "Positive",
+    "eval.n": "Count | Literal['auto']",
+    "keep.last": "Count",
+    "keep.best": "str | None",
+}
+"""Keys of train.yaml that belong to no room."""
+
+PROMISE = {
+    "metric": "str",
+    "value": "float",
+    "tolerance": "NonNegative",
+    "images": "Count",
+    "protocol": "str",
+    "source": "str",
+}
+"""Keys of what an experiment promises: a value of the journal, when, how measured, who says so."""
+
+NOTES = {"extra", "promise"}
+"""Top-level keys that change nothing: notes of a person (unchecked) and of an experiment."""
+
+PLACES = {"outputs", "every", "keep", "track", "metric", "features", "eval"}
+"""Top-level keys of how a run is kept, shown and judged: not of what it computes."""
+
+HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
+"""What may be set of the hydra node."""
+
+
+def options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Splits fresh=, allow=, trust= from the overrides: (options, overrides)."""
+    found: dict[str, Any] = {}
+    rest = []
+    for word in words:
+        key, _, text = word.partition("=")
+        if key not in OPTIONS:
+            rest.append(word)
+            continue
+        try:
+            value = OverridesParser.create().parse_override(word).value()
+            found[key] = schema.coerce(value, OPTIONS[key])
+        except (ValueError, HydraException) as e:
+            raise ConfigError(f"{key} must be {e}, not {text!r}") from None
+    return found, rest
+
+
+def compose(
+    words: Sequence[str], config_dirs: Sequence[str] = (), primary: str = "train"
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """(resolved config without the hydra node, who chose each dotted key).
+
+    In the second, the key of a room itself ("network") says who chose its members. Raises
+    ConfigError with every problem found, Refused for a `_target_`.
+    """
+    typed = [w for word in words for w in _replaced(_open_players(word))]
+    _refuse_typed(typed)
+    search = [f"hydra.searchpath=[{','.join(_folder(d) for d in config_dirs)}]"]
+    asked = [*typed, *(search if config_dirs else [])]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(registry.configs_dir()), version_base="1.3"):
+        try:
+            node = hydra_compose(primary, asked)
+            config = OmegaConf.to_container(node, resolve=True)
+            who = _provenance(primary, asked, config_dirs)
+        except HydraException as e:
+            raise ConfigError(_explain(e, primary, asked, config_dirs)) from e
+        except (OmegaConfBaseException, RecursionError) as e:
+            raise ConfigError(f"the config does not resolve: {first_line(e)}") from e
+    assert isinstance(config, dict)
+    config.pop("hydra", None)
+    refuse_targets(config)
+    if primary == "train" and (problems := validate(config)):
+        raise ConfigError(*problems)
+    return config, who
+
+
+def member(room: str, name: str) -> DictConfig:
+    """The node of a room's member as its yaml has it; ConfigError if there is no such member."""
+    if name not in registry.names(room):
+        raise ConfigError(registry.unknown(room, name, registry.names(room)))
+    node = OmegaConf.load(registry.configs_dir() / room / f"{name}.yaml")
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def validate(config: Mapping[str, Any]) -> list[str]:
+    """Every problem of a resolved train config as a sentence."""
+    problems = []
+    for room in ROOMS:
+        node = config.get(room)
+        if not isinstance(node, Mapping):
+            problems.append(f"{room} is missing; add {room}=<one of `genlab list {room}`>")
+        elif room == "network":
+            problems += _check_roles(config, node)
+        elif room == "metric":
+            for name, metric in node.items():
+                if not re.fullmatch(r"\w{1,60}", str(name)):  # it names a folder
+                    problems.append(f"metric.{name}: a metric's name is letters, digits and _")
+                problems += registry.check("metric", metric, f"metric.{name}")
+        elif node.get("name") is not None:
+            problems += registry.check(room, node)
+    for key, annotation in HOUSE.items():
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        try:
+            schema.coerce(value, annotation)
+        except ValueError as e:
+            problems.append(f"{key} must be {e}, not {value!r}")
+    if (promise := config.get("promise")) is not None:
+        problems += (
+            registry.mismatches(promise, "promise", "a promise", PROMISE)
+            if isinstance(promise, Mapping)
+            else [f"promise must be null or a mapping of {', '.join(PROMISE)}, not {promise!r}"]
+        )
+    known = {*ROOMS, *NOTES, *(k.partition(".")[0] for k in HOUSE)}
+    problems += [
+        f"no key {key!r}. {suggest(key, known)} (your own notes go under extra.)"
+        for key in config
+        if key not in known
+    ]
+    return problems
+
+
+def _check_roles(config: Mapping[str, Any], networks: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for role, node in networks.items():
+        problems += registry.check("network", node, f"network.{role}")
+    model = config.get("model") or {}
+    try:
+        wanted = registry.signature("model", model.get("name") or "")
+    except ConfigError:
+        return problems  # reported with the model itself
+    given = {"spec", "process", "codec", *registry.COMMON["model"]}
+    roles = [g for g in wanted.given if g not in given]
+    if set(roles) != set(networks):
+        problems.append(
+            f"model {model['name']!r} needs {_list(f'network.{r}' for r in roles)}, but the "
+            f"chosen network has {_list(f'network.{r}' for r in networks)}; choose another one"
+        )
+    if "process" in wanted.required and (config.get("process") or {}).get("name") is None:
+        problems.append(f"model {model['name']!r} needs a process; add process=linear")
+    return problems
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Six hex digits of what a run computes; places, cadences and trackers do not count.
+
+    The first is a letter: 286e98 or 123456 typed as run= would be read as a number.
+    """
+    kept = {k: v for k, v in config.items() if k not in {*PLACES, *NOTES}}
+    kept["data"] = {k: v for k, v in config["data"].items() if k != "root"}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    value = hashlib.sha256(text.encode()).hexdigest()
+    return "abcdef"[int(value[6], 16) % 6] + value[:5]
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+def _open_players(word: str) -> str:
+    """optimizer.players is an open mapping; Hydra's struct mode needs to be told."""
+    return f"++{word}" if word.startswith("optimizer.players") else word
+
+
+def _replaced(word: str) -> list[str]:
+    """A mapping typed for model.ema takes the place of another; Hydra would merge the two."""
+    return ["model.ema=null", word] if word.startswith("model.ema={") else [word]
+
+
+def _refuse_typed(words: Iterable[str]) -> None:
+    for word in words:
+        key, _, value = word.lstrip("+~").partition("=")
+        if ("_target_" in key or re.search(r"_target_['\"]?\s*:", value)) and not key.startswith(
+            "hydra"
+        ):
+            raise Refused(f"{key}: genlab builds by name, never by _target_; use name=")
+        if key.startswith("hydra") and not key.startswith(HYDRA):
+            raise ConfigError(
+                f"{key}: of hydra: only the launcher and the sweeper of a sweep can be chosen "
+                "(hydra/launcher=joblib, hydra.launcher.n_jobs=2); runs go under outputs="
+            )
+        if word.startswith("+") and not key.startswith(
+            ("extra.", "extra=", "hydra", "optimizer.players", "experiment")
+        ):
+            raise ConfigError(
+                f"{word}: a new key would be ignored; drop the + to set an existing key, "
+                "or put your own notes under +extra."
+            )
+
+
+def refuse_targets(node: Any, where: str = "") -> None:
+    """Refused for a `_target_` anywhere in a nested config."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if str(key).startswith("_target_"):
+                raise Refused(
+                    f"{where}{key}={value}: genlab builds by name, never by _target_; "
+                    "remove it and use name:"
+                )
+            refuse_targets(value, f"{where}{key}.")
+    elif isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            refuse_targets(value, f"{where}{i}.")
+
+
+def _folder(path: str) -> str:
+    if not Path(path).is_dir():
+        raise ConfigError(f"--config-dir {path}: no such folder")
+    return f"file://{Path(path).resolve()}"
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+def first_line(e: BaseException) -> str:
+    """The first line of an error, or its class when it says nothing."""
+    text = str(e).strip()
+    return text.splitlines()[0] if text else type(e).__name__
+
+
+def _list(words: Iterable[str]) -> str:
+    return ", ".join(words) or "none"
+
+
+def _explain(
+    e: HydraException, primary: str, words: Sequence[str], config_dirs: Sequence[str]
+) -> str:
+    """Hydra's error with the nearest names; its own words where nothing better is known."""
+    text = str(e)
+    if missing := re.search(r"Could not override '([^']+)'", text):
+        key = missing[1]
+        plain = [w for w in words if w.lstrip("+~").partition("=")[0] != key]
+        try:
+            base = OmegaConf.to_container(hydra_compose(primary, plain), resolve=False)
+        except HydraException:
+            base = {}
+        keys = [k for k in flatten(base) if not k.startswith("hydra")]
+        leaf = key.rpartition(".")
+        room = [k for k in keys if k.startswith(leaf[0] + ".")] if leaf[0] else keys
+        hint = registry.owners(leaf[0], leaf[2]) if leaf[0] in ROOMS else ""
+        hint = hint or suggest(key, keys)
+        if room and not hint:
+            hint = f"{leaf[0]} has: {_list(k[len(leaf[0]) + 1 :] for k in room)}."
+        return f"no key {key!r}. {hint} (`genlab show` lists every key)"
+    if missing := re.search(
+        r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text
+    ):
+        group, name = missing[1], missing[2]
+        while "/" in group and group not in ROOMS:
+            group, _, rest = group.partition("/")
+            name = f"{rest}/{name}"
+        return registry.unknown(group, name, registry.names(group, *map(Path, config_dirs)))
+    line = first_line(e)
+    if type(e).__name__ == "OverrideParseException":
+        word = getattr(e, "override", None) or "an override"
+        return f"cannot read {word!r}: {line} (key=value; quote values with special characters)"
+    return line
+
+
+def flatten(node: Any, prefix: str = "") -> list[str]:
+    """All dotted keys of a nested mapping, inner ones after their outer."""
+    if not isinstance(node, Mapping):
+        return []
+    out = []
+    for k, v in node.items():
+        out.append(f"{prefix}{k}")
+        out += flatten(v, f"{prefix}{k}.")
+    return out
+
+
+# --- who chose what ------------------------------------------------------------------------------
+
+
+def _provenance(primary: str, words: Sequence[str], config_dirs: Sequence[str]) -> dict[str, str]:
+    """Dotted key -> the file or "command line" that set it last; room -> who chose its member."""
+    loader = GlobalHydra.instance().config_loader()
+    result = loader.compute_defaults_list(
+        config_name=primary, overrides=list(words), run_mode=RunMode.RUN
+    )
+    folders = tuple(map(Path, config_dirs))
+    who: dict[str, str] = {}
+    for item in result.defaults:
+        group, _, name = (item.config_path or "").rpartition("/")
+        path = catalog.find_yaml(group, name, *folders) if not group.startswith("hydra") else None
+        if path is None:
+            continue
+        node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        kept = {k: v for k, v in node.items() if k not in ("defaults", "hydra")}
+        prefix = f"{item.package}." if item.package and item.package != "_global_" else ""
+        who |= dict.fromkeys(flatten(kept, prefix), f"{item.config_path}.yaml")
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        if key not in ROOMS and not key.startswith("hydra"):
+            under = [k for k in who if k.startswith(key + ".")]
+            who |= dict.fromkeys([key, *under], "command line")
+    picked = catalog.chosen(primary, overrides.picks(words, *folders), *folders)
+    return who | {room: choice.who for room, choice in picked.items() if room in ROOMS}

@@ -1,0 +1,93 @@
+"""The config of a run directory: data that may come from anywhere, or from an older genlab."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from genlab.config.compose import first_line, refuse_targets
+from genlab.core import registry
+from genlab.core.errors import ConfigError
+from genlab.core.registry import ROOMS
+
+__all__ = ["LIMIT", "read"]
+
+LIMIT = 200_000
+"""Largest config file in bytes; nobody writes one, and larger ones come from mistakes."""
+
+YOUNGER: dict[str, dict[str, Any]] = {
+    "track": {"name": None},
+    "metric": {},
+    "features": {"name": None},
+    "eval": {"n": "auto"},
+}
+"""Rooms and keys that are younger than some runs, which did without."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A config file of a run directory, as plain data: no interpolation, no tags, no aliases."""
+    try:
+        if path.stat().st_size > LIMIT:
+            raise ConfigError(f"{path} is {path.stat().st_size} bytes: not a config genlab wrote")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path} cannot be read as a config: {first_line(e)}") from e
+    try:
+        # events come before anything is built, so an alias bomb stays a short text
+        events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        if any(getattr(event, "anchor", None) for event in events):
+            raise ConfigError(f"{path} has YAML aliases: not a config genlab wrote")
+        config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except ConfigError:
+        raise
+    except Exception as e:  # YAML's and OmegaConf's error trees have no common root
+        raise ConfigError(f"{path} is not YAML: {first_line(e)}") from e
+    refuse_targets(config)
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        raise ConfigError(f"{path} is empty or names no model: not a config genlab wrote")
+    config.pop("hydra", None)
+    for key, default in YOUNGER.items():
+        config.setdefault(key, default)
+    return _completed({str(k): v for k, v in config.items()})
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A config of an earlier version with the keys members have got since, at their defaults.
+
+    A new key's default leaves a member as it was, so that old runs stay what they are; which keys
+    were filled in is said.
+    """
+    for room in ROOMS:
+        nodes = config.get(room)
+        if not isinstance(nodes, dict):
+            continue
+        for node in nodes.values() if room in ("network", "metric") else [nodes]:
+            name = node.get("name") if isinstance(node, dict) else None
+            if name in registry.members(room):
+                known = {*registry.signature(room, name).keys, *registry.COMMON.get(room, {})}
+                missing = known - set(node)
+                if missing:
+                    defaults = _defaults(room, name)
+                    new = {k: defaults[k] for k in sorted(missing) if k in defaults}
+                    words = ", ".join(f"{k}={v}" for k, v in new.items())
+                    line = f"{room} {name!r} of this run lacks keys: {words} (the defaults)"
+                    print(line, file=sys.stderr)
+                    node |= new
+    return config
+
+
+def _defaults(room: str, name: str) -> dict[str, Any]:
+    """The keys of the first yaml of a room that names this member."""
+    for member in registry.names(room):
+        node = OmegaConf.to_container(
+            OmegaConf.load(registry.configs_dir() / room / f"{member}.yaml"), resolve=False
+        )
+        assert isinstance(node, dict)
+        for candidate in (node, *(v for v in node.values() if isinstance(v, dict))):
+            if candidate.get("name") == name:
+                return candidate
+    return {}

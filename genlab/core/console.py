@@ -1,0 +1,64 @@
+"""What a person sees while data are decoded: a bar on a terminal, a few lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+__all__ = ["progress", "say", "say_once"]
+
+PAUSE = 5.0  # seconds between two lines where there is no terminal
+
+
+class Advance(Protocol):
+    """Called with the number of images done since the last call."""
+
+    def __call__(self, images: int) -> None:
+        """images: done since."""
+        ...
+
+
+def say(line: str) -> None:
+    """One line on stderr; a stream that is gone is no reason to stop."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+_SAID: set[str] = set()
+
+
+def say_once(line: str) -> None:
+    """A line on stderr, the first time in this process."""
+    if line not in _SAID:
+        _SAID.add(line)
+        say(line)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Advance]:
+    """Shows how far `what` is while the block runs; yields the function that advances it."""
+    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda images: bar.advance(task, images)
+        return
+    done, spoken = 0, time.monotonic()
+
+    def advance(images: int) -> None:
+        nonlocal done, spoken
+        done += images
+        if time.monotonic() - spoken >= PAUSE and done < total:
+            spoken = time.monotonic()
+            say(f"{what}: {done:,} of {total:,}")
+
+    yield advance

@@ -1,0 +1,180 @@
+"""Errors for people: one sentence with the cause and the fix, and a stable exit code.
+
+| code | class          | meaning                                        |
+|------|----------------|------------------------------------------------|
+| 0    |                | done                                           |
+| 1    | (any other)    | a bug of ours                                  |
+| 2    | ConfigError    | a name, key, value or combination              |
+| 3    | DataError      | missing or unusable data                       |
+| 4    | CheckpointError| no checkpoint that can be read                 |
+| 5    | DeviceError    | device or package that is not there            |
+| 6    | Diverged       | loss or gradient stopped being finite          |
+| 7    | DiskError      | disk full, read-only, no permission            |
+| 8    | OutOfMemory    | memory of the device is exhausted              |
+| 9    | Locked         | another process works on this run              |
+| 10   | PeerLost       | a rank or worker died                          |
+| 11   | Refused        | refused for safety                             |
+| 128+n| Stopped        | signal n: 129 SIGHUP, 130 Ctrl-C, 143 SIGTERM  |
+
+`explain` turns whatever ended a command into those sentences and that code.
+"""
+
+from __future__ import annotations
+
+import errno
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DeviceError",
+    "DiskError",
+    "Diverged",
+    "GenlabError",
+    "Locked",
+    "OutOfMemory",
+    "PeerLost",
+    "Refused",
+    "Stopped",
+    "explain",
+]
+
+
+class GenlabError(Exception):
+    """Base of every error a person can cause or meet; `code` is the process exit code."""
+
+    code = 1
+
+
+class ConfigError(GenlabError):
+    """A name, key, value or combination that cannot work; may hold several problems."""
+
+    code = 2
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class DataError(GenlabError):
+    """Data that is missing, unreadable or too small."""
+
+    code = 3
+
+
+class CheckpointError(GenlabError):
+    """No checkpoint that can be read, or one of another model or version."""
+
+    code = 4
+
+
+class DeviceError(GenlabError):
+    """A device, precision or package that is not there."""
+
+    code = 5
+
+
+class Diverged(GenlabError):
+    """Loss or gradient stopped being finite; the last good checkpoint is kept."""
+
+    code = 6
+
+
+class DiskError(GenlabError):
+    """Disk full, read-only or not permitted."""
+
+    code = 7
+
+
+class OutOfMemory(GenlabError):
+    """The memory of the device is exhausted."""
+
+    code = 8
+
+
+class Locked(GenlabError):
+    """Another process works on this run."""
+
+    code = 9
+
+
+class PeerLost(GenlabError):
+    """A rank or worker process died or raised."""
+
+    code = 10
+
+
+class Refused(GenlabError):
+    """Refused for safety: pickle, foreign code, a path that leaves its root."""
+
+    code = 11
+
+
+class Stopped(GenlabError):
+    """Stopped by a signal after the step was finished and saved; code is 128 + signal."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        self.code = 128 + signum
+        super().__init__(message)
+
+
+BUG = 1
+
+_DISK = {
+    errno.ENOSPC: "the disk is full at {path}: free some space, or write elsewhere (outputs=DIR)",
+    errno.EDQUOT: "the disk quota is used up at {path}: free some, or set another outputs=DIR",
+    errno.EROFS: "{path} is on a read-only file system: choose a folder that can be written",
+    errno.EACCES: "no permission for {path}: change its rights or choose another folder",
+    errno.EPERM: "{path} may not be changed by this user: choose another folder",
+    errno.ENAMETOOLONG: "{path} is too long a name: choose a shorter one",
+    errno.ELOOP: "{path} is a link that leads to itself: choose another folder",
+    errno.EIO: "the disk does not answer at {path}: check it, or choose another folder",
+    errno.ENOTDIR: "{path} cannot be a folder, a part of it is a file: choose another folder",
+}
+
+
+def explain(error: BaseException, verb: str = "") -> tuple[int, list[str]]:
+    """(exit code, sentences) for whatever ended a command."""
+    if isinstance(error, GenlabError):
+        return error.code, str(error).splitlines() or [type(error).__name__]
+    if isinstance(error, KeyboardInterrupt):
+        return 130, ["interrupted"]
+    if _out_of_memory(error):
+        less = "batch" if verb == "sample" else "schedule.batch"
+        return OutOfMemory.code, [
+            f"out of memory{_detail(error)}: lower {less}, take a smaller network, "
+            "or hardware.precision=bf16 where it is fp32"
+        ]
+    if isinstance(error, OSError) and error.errno in _DISK:
+        path = error.filename2 or error.filename or "the place it was writing to"
+        return DiskError.code, [_DISK[error.errno].format(path=path)]
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "genlab").startswith(
+        "genlab"
+    ):
+        package = (error.name or "").partition(".")[0]
+        return DeviceError.code, [f"the Python package {package!r} is missing: pip install it"]
+    return BUG, [
+        f"internal error: {type(error).__name__}: {_first_line(error)} "
+        "(a bug of ours; -v shows the traceback)"
+    ]
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "")
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Also torch's, without importing torch: on a CPU it is a RuntimeError with this text."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    )
+
+
+def _detail(error: BaseException) -> str:
+    text = _first_line(error)
+    for mark in ("Tried to allocate", "you tried to allocate"):
+        if mark in text:
+            return " (" + mark.removeprefix("you ") + text.split(mark, 1)[1].split(". ")[0] + ")"
+    return ""

@@ -1,0 +1,345 @@
+"""Names of the rooms' members, their signatures, and how a config node becomes an object.
+
+A room is a folder of this package and a group of configs/. A member is a class (or function) with
+`@register`; its name is the stem of its file unless the decorator gives others. Nothing here
+imports a room until one of its members is built: names come from a regular expression over the
+sources, signatures from `ast`. This file imports neither torch nor hydra.
+
+The constructor is the schema. Positional parameters are handed over by the house (built networks,
+the Spec of the data, ...); keyword-only ones are the keys of the yaml, have no defaults there, and
+their annotations say what a value may be.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.machinery
+import importlib.util
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from genlab.core.errors import ConfigError, Refused
+from genlab.core.schema import coerce
+
+__all__ = [
+    "COMMON",
+    "ROOMS",
+    "Signature",
+    "build",
+    "check",
+    "configs_dir",
+    "find",
+    "members",
+    "mismatches",
+    "names",
+    "owners",
+    "register",
+    "signature",
+    "suggest",
+]
+
+PACKAGE = Path(__file__).parent.parent
+ROOMS = (
+    "model",
+    "network",
+    "process",
+    "sampler",
+    "guidance",
+    "codec",
+    "data",
+    "optimizer",
+    "schedule",
+    "hardware",
+    "track",
+    "metric",
+    "features",
+)
+
+COMMON: dict[str, dict[str, str]] = {
+    "model": {"classes": "int | Literal['auto', 'none']"},
+    "data": {"root": "str"},
+    "optimizer": {"players": "dict[str, dict]"},
+    "sampler": {"through": "str | None"},
+}
+"""Keys that every member of a room has; handed to a constructor that names them positionally."""
+
+T = TypeVar("T")
+
+
+@overload
+def register(target: type[T]) -> type[T]: ...
+@overload
+def register(target: str, *more: str) -> Callable[[T], T]: ...
+def register(target: Any, *more: str) -> Any:
+    """Marks a class as a member: `@register`, or `@register("adam", "adamw")` for other names."""
+    own = (target, *more) if isinstance(target, str) else None
+
+    def mark(cls: Any) -> Any:
+        cls.registered = own or (cls.__module__.rpartition(".")[2],)
+        return cls
+
+    return mark if own else mark(target)
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def configs_dir() -> Path:
+    """The folder of the config groups: inside an installed package, beside it in a checkout."""
+    inside = PACKAGE / "configs"
+    return inside if inside.is_dir() else PACKAGE.parent / "configs"
+
+
+_MARK = re.compile(r"^@register(?:\(([^)]*)\))?\s*$", re.MULTILINE)
+
+
+@lru_cache
+def members(room: str) -> Mapping[str, Path]:
+    """Name -> source file of every member of a room, without importing any."""
+    found: dict[str, Path] = {}
+    for path in sorted((PACKAGE / room).glob("*.py")):
+        if path.stem == "__init__":
+            continue
+        for match in _MARK.finditer(path.read_text(encoding="utf-8")):
+            given = re.findall(r"[\"']([^\"']+)[\"']", match[1] or "")
+            for name in given or [path.stem]:
+                if name in found:
+                    raise AssertionError(f"{room} {name!r} is registered twice: {path}")
+                found[name] = path
+    return types.MappingProxyType(found)
+
+
+def names(group: str, *folders: Path) -> list[str]:
+    """The members of a config group: the yaml files of its folder, nested ones as `a/b`.
+
+    folders: further config roots beside the built-in one.
+    """
+    found = set()
+    for root in (configs_dir(), *folders):
+        base = root / group
+        if base.is_dir():
+            found |= {p.relative_to(base).with_suffix("").as_posix() for p in base.rglob("*.yaml")}
+    return sorted(found)
+
+
+def suggest(word: str, options: Iterable[str], n: int = 3) -> str:
+    """`Did you mean ...?` with the nearest options, or an empty string."""
+    close = difflib.get_close_matches(str(word), [str(o) for o in options], n=n, cutoff=0.5)
+    if not close:
+        return ""
+    return "Did you mean " + " or ".join(repr(c) for c in close) + "?"
+
+
+def unknown(group: str, name: str, options: Iterable[str]) -> str:
+    """The sentence for a member that does not exist."""
+    options = list(options)
+    hint = suggest(name, options) or "There are: " + ", ".join(options) + "."
+    return f"no {group} {name!r}. {hint} (`genlab list {group}` shows all)"
+
+
+# --- signatures ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a constructor takes.
+
+    given: positional parameters, handed over by the house; required those without default.
+    keys: keyword-only parameters, the keys of the yaml, with their annotations as text.
+    doc: first line of the docstring.
+    """
+
+    given: tuple[str, ...]
+    required: tuple[str, ...]
+    keys: Mapping[str, str]
+    doc: str
+
+
+def _source(room: str, name: str) -> tuple[Path, str | None]:
+    """File of a member, and the class name for an out-of-tree `package.module:Class`."""
+    if ":" in name:
+        module, _, cls = name.partition(":")
+        origin = _origin(module)
+        if origin is None:
+            raise ConfigError(
+                f"{room}.name={name}: no module {module!r} on the Python path; "
+                "write name: package.module:Class of an installed module"
+            )
+        return origin, cls
+    known = members(room)
+    if name not in known:
+        raise ConfigError(unknown(room, name, known))
+    return known[name], None
+
+
+def _origin(module: str) -> Path | None:
+    """The source file of a module; unlike importlib.util.find_spec, no parent is imported."""
+    name, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    for part in rest:
+        name = f"{name}.{part}"
+        inside = list(spec.submodule_search_locations or ()) if spec else []
+        spec = importlib.machinery.PathFinder.find_spec(name, inside)
+    origin = spec.origin if spec else None
+    return Path(origin) if origin and origin.endswith(".py") else None
+
+
+def _registers(node: ast.expr, name: str, stem: str) -> bool:
+    if isinstance(node, ast.Name):
+        return node.id == "register" and name == stem
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "register":
+        return name in [a.value for a in node.args if isinstance(a, ast.Constant)]
+    return False
+
+
+@lru_cache
+def signature(room: str, name: str) -> Signature:
+    """The constructor of a member, read from its source file without importing it."""
+    path, cls = _source(room, name)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        if node.name == cls or any(_registers(d, name, path.stem) for d in node.decorator_list):
+            return _read(node, tree)
+    raise ConfigError(f"{room}.name={name}: {path} has no such class")
+
+
+def _read(node: ast.ClassDef, tree: ast.Module) -> Signature:
+    doc = (ast.get_docstring(node) or "").strip().split("\n")[0]
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            positional = [a.arg for a in item.args.args[1:]]
+            required = positional[: len(positional) - len(item.args.defaults)]
+            keys = {
+                a.arg: ast.unparse(a.annotation) if a.annotation else ""
+                for a in item.args.kwonlyargs
+            }
+            return Signature(tuple(positional), tuple(required), keys, doc)
+    for base in node.bases:  # a class without its own constructor takes that of its base
+        for other in tree.body:
+            if isinstance(other, ast.ClassDef) and other.name == getattr(base, "id", None):
+                inherited = _read(other, tree)
+                return Signature(inherited.given, inherited.required, inherited.keys, doc)
+    return Signature((), (), {}, doc)
+
+
+def owners(room: str, key: str) -> str:
+    """`eta is a key of sampler=ddim.`, or an empty string where no member has it."""
+    found = [f"{room}={n}" for n in members(room) if key in signature(room, n).keys]
+    return f"{key} is a key of {' and '.join(found)}." if found else ""
+
+
+# --- from a config node to an object -------------------------------------------------------------
+
+
+def check(room: str, node: Mapping[str, Any], key: str | None = None) -> list[str]:
+    """Every problem of a config node as a sentence; nothing is imported.
+
+    key: where the node stands in the config, e.g. "network.net"; the room itself by default.
+    """
+    key = key or room
+    name = node.get("name")
+    if not isinstance(name, str):
+        return [f"{key}.name is missing: it names a member of {room} (`genlab list {room}`)"]
+    try:
+        wanted = signature(room, name)
+    except ConfigError as e:
+        return list(e.problems)
+    own = {k: value for k, value in node.items() if k != "name"}
+    more = COMMON.get(room, {})
+    return mismatches(own, key, f"{room} {name!r}", wanted.keys, more, lambda k: owners(room, k))
+
+
+def mismatches(
+    node: Mapping[str, Any],
+    key: str,
+    whose: str,
+    needed: Mapping[str, str],
+    more: Mapping[str, str] = types.MappingProxyType({}),
+    elsewhere: Callable[[str], str] = lambda key: "",
+) -> list[str]:
+    """Every unknown, mistyped or missing key of a mapping as a sentence.
+
+    key: where it stands in the config; whose: what it describes; needed, more: key -> annotation
+    of those it must and those it may have; elsewhere: a sentence on who else has a key.
+    """
+    schema = {**needed, **more}
+    problems = []
+    for k, value in node.items():
+        if k not in schema:
+            near = (
+                elsewhere(k)
+                or suggest(k, schema)
+                or "It has: " + (", ".join(schema) or "no keys") + "."
+            )
+            problems.append(f"{key}.{k}: {whose} has no such key. {near}")
+            continue
+        try:
+            coerce(value, schema[k])
+        except ValueError as e:
+            problems.append(f"{key}.{k} must be {e}, not {value!r}")
+    if missing := [k for k in needed if k not in node]:
+        problems.append(f"{key}: {whose} needs the key {', '.join(missing)}")
+    return problems
+
+
+def find(room: str, name: str, *, trust: bool = True) -> Any:
+    """The class behind a name; imports its file.
+
+    trust: False refuses out-of-tree names (a run directory of somebody else is data, not code).
+    """
+    if ":" in name:
+        if not trust:
+            raise Refused(
+                f"{room}.name={name} would import code from outside genlab; "
+                "read that code, then add trust=true"
+            )
+        module, _, cls = name.partition(":")
+        return getattr(importlib.import_module(module), cls)
+    path, _ = _source(room, name)
+    module_object = importlib.import_module(f"genlab.{room}.{path.stem}")
+    for value in vars(module_object).values():
+        if getattr(value, "__module__", None) == module_object.__name__ and name in getattr(
+            value, "registered", ()
+        ):
+            return value
+    raise AssertionError(f"{path} does not register {name!r}")
+
+
+def build(
+    room: str, node: Mapping[str, Any], key: str | None = None, trust: bool = True, **given: Any
+) -> Any:
+    """Constructs the member a config node names.
+
+    given: everything the house can hand over; the constructor takes what its positional
+    parameters name. Raises ConfigError with every problem of the node, or with the ValueError of
+    the constructor.
+    """
+    key = key or room
+    if problems := check(room, node, key):
+        raise ConfigError(*problems)
+    name = node["name"]
+    wanted = signature(room, name)
+    for k in COMMON.get(room, {}):
+        if k in node and k in wanted.given:
+            given[k] = node[k]
+    if absent := [g for g in wanted.required if g not in given]:
+        raise ConfigError(f"{key}: {room} {name!r} needs {', '.join(absent)}, which nothing gives")
+    values = {k: coerce(node[k], a) for k, a in wanted.keys.items()}
+    try:
+        return find(room, name, trust=trust)(
+            **{g: given[g] for g in wanted.given if g in given}, **values
+        )
+    except ValueError as e:
+        raise ConfigError(f"{key}: {e}") from e

@@ -1,0 +1,92 @@
+"""Stop signals: noted, answered at the end of the step or, in a long drawing, of its step."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+from genlab.core.errors import Stopped
+
+__all__ = ["Abandoned", "Signals", "heed", "stopped"]
+
+CAUGHT = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+PATIENCE = 5.0  # a second Ctrl-C within this many seconds stops at once
+
+
+class Abandoned(BaseException):
+    """What is being drawn is given up, since a stop was asked for: no error to be mended."""
+
+
+class Signals:
+    """Context that turns stop signals into `caught`, the number of the first one (0: none).
+
+    A second Ctrl-C within 5 s raises KeyboardInterrupt where the program stands; the last
+    checkpoint is intact then, the work since is lost. Outside the main thread it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.caught = 0
+        self._when = 0.0
+        self._before: dict[int, Any] = {}
+
+    @contextmanager
+    def drawing(self, may: bool = True) -> Iterator[None]:
+        """Context in which `heed` gives up what is drawn, once a signal was caught; if it may."""
+        global _heeded
+        _heeded = self if may else None
+        try:
+            yield
+        finally:
+            _heeded = None
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            for name in CAUGHT:
+                number = getattr(signal, name)
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.caught and number == signal.SIGINT and now - self._when < PATIENCE:
+            raise KeyboardInterrupt
+        if not self.caught and number == signal.SIGINT:
+            sys.stderr.write(
+                "\nstopping after this step and a checkpoint; Ctrl-C again: at once\n"
+            )
+        self.caught, self._when = self.caught or number, now
+
+
+_heeded: Signals | None = None
+
+
+def heed() -> None:
+    """For every step of a long drawing: raises Abandoned if it is to be given up.
+
+    That is in `Signals.drawing` alone; elsewhere, as in `genlab sample`, it does nothing.
+    """
+    if _heeded is not None and _heeded.caught:
+        raise Abandoned
+
+
+def stopped(number: int, where: str) -> Stopped:
+    """The error of a run that a signal has stopped. where: at what, and how to go on."""
+    error = Stopped(number, f"{signal.Signals(number).name} at {where}")
+    if number == signal.SIGUSR1:
+        error.code = 75  # the batch system's word for "run me again"
+    return error

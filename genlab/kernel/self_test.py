@@ -1,0 +1,120 @@
+"""Whether the Triton kernel works on a device, tried out before anything depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from genlab.core.errors import DeviceError
+from genlab.kernel.dispatch import (
+    SHORT,
+    WIDEST,
+    Backend,
+    attention,
+    available,
+    no_dropout,
+    say_once,
+    too_wide,
+)
+from genlab.kernel.mask import MaskSpec
+
+__all__ = ["settle", "works"]
+
+TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.05, torch.float16: 0.02}
+"""Difference from the plain products relative to their largest value: TF32's in float32."""
+
+
+def settle(
+    asked: Backend,
+    device: torch.device,
+    dtype: torch.dtype,
+    twice: bool,
+    widths: Sequence[int],
+    dropout: bool = False,
+) -> tuple[Backend, str]:
+    """(what the layers of a model are told, what computes then, in words), of hardware.attention.
+
+    twice: the model takes second derivatives. widths: of its heads. dropout: of its attention
+    weights. On a GPU the Triton kernel is tried out; one that does not work here is said, and
+    replaced by torch's kernels where nobody asked for it by name.
+
+    Raises DeviceError where it was asked for by name, and for a backend that is not there.
+    """
+    name, fallen = available(asked, device), False
+    if twice:
+        say_once(
+            "attention: this model takes second derivatives, which no fused kernel has, so the "
+            "products are written out"
+        )
+        return "plain", "plain"
+    if name == "triton" and device.type == "cuda" and (reason := works(device, dtype, widths)):
+        if asked == "triton":
+            raise DeviceError(
+                f"hardware.attention=triton does not work on this machine: {reason}; use "
+                "hardware.attention=auto"
+            )
+        say_once(
+            f"attention: Triton does not work here, so torch's own kernels are used: {reason}"
+        )
+        fallen, name = True, "sdpa"
+    words = name
+    if name == "triton":
+        for width in (w for w in widths if w > WIDEST[dtype]):
+            too_wide(width, dtype, asked)
+            other = "plain" if dropout else "sdpa"
+            words = f"triton, {other} for heads of more than {WIDEST[dtype]}"
+    elif dropout and name != "plain":
+        if asked != "auto":
+            no_dropout(name)
+        words = f"{name}, plain while weights are dropped"
+    if asked == "auto" and device.type == "cpu" and dtype == torch.bfloat16:
+        words += f", plain up to {SHORT} tokens"
+    return "sdpa" if fallen else asked, words
+
+
+def works(device: torch.device, dtype: torch.dtype, widths: Sequence[int]) -> str:
+    """Compiles and runs the Triton kernel forward and backward: "", or why it cannot be used.
+
+    For every width of a head, with shared key heads, two tiles and a bit, under the full mask and
+    one by ranks. Results and slopes are compared with those of the plain products in float32.
+    Widths it has no tiles for are left out.
+    """
+    masks = MaskSpec.bidirectional(160), MaskSpec.prefix(50, 160)
+    tried = [(w, m) for w in widths if w <= WIDEST[dtype] for m in masks]
+    here = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    try:
+        with here, torch.inference_mode(False), torch.enable_grad():
+            return next(filter(None, (_wrong(device, dtype, *case) for case in tried)), "")
+    except Exception as e:  # compilers and drivers raise anything
+        first = next(iter(str(e).strip().splitlines()), "")
+        return f"{type(e).__name__}: {first}" if first else type(e).__name__
+
+
+def _wrong(device: torch.device, dtype: torch.dtype, width: int, mask: MaskSpec) -> str:
+    pairs = zip(
+        *(_tried(backend, device, dtype, width, mask) for backend in ("triton", "plain")),
+        strict=True,
+    )
+    for name, (found, wanted) in zip(("result", "dq", "dk", "dv"), pairs, strict=True):
+        error = (found.float() - wanted).abs().max() / wanted.abs().max()
+        if not error <= TOLERANCE[dtype]:  # also when it is NaN
+            return f"its {name} is off by {error:.2g} of the largest value"
+    return ""
+
+
+def _tried(
+    backend: Backend, device: torch.device, dtype: torch.dtype, width: int, mask: MaskSpec
+) -> list[Tensor]:
+    """[result, dq, dk, dv] of one small attention; the plain products take the same in float32."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(1, heads, 160, width) for heads in (4, 2, 2)]
+    rows = [torch.randn(s, generator=generator).to(device, dtype) for s in shapes]
+    if backend == "plain":
+        rows = [t.float() for t in rows]
+    q, k, v = (t.requires_grad_() for t in rows)
+    with torch.autocast(device.type, enabled=False):
+        out = attention(q, k, v, mask, backend=backend)
+    return [out.detach(), *torch.autograd.grad(out.float().square().sum(), (q, k, v))]

@@ -1,0 +1,274 @@
+"""`genlab compare`: several runs as a table, as JSON, as a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from genlab.core.errors import ConfigError
+from genlab.report.columns import Column
+from genlab.report.facts import plain, read
+from genlab.report.groups import short_key
+from genlab.report.table import Row, Table, tabulate
+from genlab.report.tables import reach, spread
+from genlab.run.directory import NAME, Run, runs
+
+__all__ = ["as_json", "find", "main", "text"]
+
+
+def main(
+    refs: Sequence[str],
+    *,
+    outputs: str,
+    metric: str,
+    sort: str,
+    page: str,
+    json: bool,
+    width: int,
+) -> int:
+    """Prints the table of some runs and writes their page.
+
+    page: an .html file, null for none; "" is compare.html in outputs, and none beside JSON.
+    """
+    if page and page != "null" and not page.endswith((".html", ".htm")):
+        raise ConfigError(f"page={page}: give the name of an .html file, or null for no page")
+    if page and Path(page).is_dir():
+        raise ConfigError(f"page={page} is a folder")
+    patterns = [p.strip() for p in metric.strip("[]").split(",") if p.strip()]
+    table = tabulate([read(path) for path in find(refs, outputs)], patterns, sort)
+    print(as_json(table) if json else text(table, width, bool(patterns)), flush=True)
+    if page != "null" and (page or not json):
+        from genlab.report.overview import write_overview
+
+        folder = Path(outputs) if Path(outputs).is_dir() else Path()
+        target = write_overview(table, Path(page) if page else folder / "compare.html")
+        if not json:
+            print(f"\npage: {target}")
+    return 0
+
+
+# --- which runs ----------------------------------------------------------------------------------
+
+
+def find(refs: Sequence[str], outputs: str) -> list[Path]:
+    """The directories of the runs that the words mean, each once; all under outputs= without any.
+
+    A word is a run directory, a folder of runs or of a sweep, latest, an id, or a part of
+    <model>-<data>/<directory> in which * ? [] stand for other letters: every run it fits.
+    """
+    known = runs(outputs)
+    if not refs and not known:
+        raise ConfigError(f"no runs in {outputs}; `genlab train` makes one")
+    found = [r.path for r in known] if not refs else []
+    problems = []
+    for ref in refs:
+        hits = list(_meant(ref, known))
+        found += hits
+        if not hits:
+            problems.append(_unknown(ref, known, outputs))
+    if problems:
+        raise ConfigError(*problems)
+    each: dict[Path, Path] = {}
+    for path in found:
+        each.setdefault(path.resolve(), path)
+    return list(each.values())
+
+
+def _meant(ref: str, known: Sequence[Run]) -> Iterator[Path]:
+    try:
+        path = Path(ref)
+        is_dir = path.is_dir()
+    except (OSError, ValueError):  # too long for a path
+        is_dir = False
+    if is_dir:
+        inside = {p.parent for g in ("*/config.yaml", "*/*/config.yaml") for p in path.glob(g)}
+        if any((path / name).is_file() for name in ("config.yaml", "metrics.jsonl", "STATUS")):
+            yield path
+        elif (path / "multirun.yaml").is_file():
+            yield from _swept(path)
+        else:
+            yield from sorted((p for p in inside if NAME.fullmatch(p.name)), key=lambda p: p.name)
+    elif ref == "latest":
+        yield from [r.path for r in known[-1:]]
+    else:
+        part = f"*{ref}*" if any(c in ref for c in "*?[") else None
+        named = [r for r in known if r.id == ref]
+        fits = (r for r in known if (fnmatchcase(r.title, part) if part else ref in r.title))
+        yield from (r.path for r in named or fits)
+
+
+def _swept(folder: Path) -> Iterator[Path]:
+    """The runs of a sweep: those whose command line began with the words of one of its jobs."""
+    import yaml
+
+    from genlab.config import overrides
+
+    try:
+        asked = yaml.safe_load((folder / "multirun.yaml").read_text(encoding="utf-8"))
+        jobs = overrides.expand(asked["hydra"]["overrides"]["task"])
+    except Exception as e:  # the error trees of YAML and Hydra have no common root
+        raise ConfigError(f"{folder}/multirun.yaml does not tell the jobs of a sweep") from e
+    wanted = {tuple(sorted(job)) for job in jobs}
+    lengths = {len(job) for job in jobs}
+    for run in runs(folder.resolve().parents[1]):
+        try:
+            words = (run.path / "overrides.txt").read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if any(tuple(sorted(words[:n])) in wanted for n in lengths):  # a resume adds more
+            yield run.path
+
+
+def _unknown(ref: str, known: Sequence[Run], outputs: str) -> str:
+    from genlab.core.registry import suggest
+
+    path = Path(ref)
+    if path.is_dir():
+        return f"{ref} holds no runs"
+    if path.is_file():
+        return f"{ref} is a file; a run is a directory"
+    hint = suggest(ref, [r.id for r in known]) or (
+        f"The newest is {known[-1].id!r}." if known else "There is none."
+    )
+    return f"no run {ref!r} in {outputs}. {hint} (`genlab list runs` shows all)"
+
+
+# --- as text -------------------------------------------------------------------------------------
+
+
+def text(table: Table, width: int, every: bool = False) -> str:
+    """The table, folded into blocks that fit the width, and what must be known with it.
+
+    every: also the bounds, biases and the like that belong to other numbers.
+    """
+    shown = table.columns if every else [c for c in table.columns if c.leads]
+    columns = [[_printable(cell) for cell in column] for column in _columns(table, shown)]
+    lines = "\n\n".join(_block(block, i) for i, block in enumerate(_fold(columns, width)))
+    notes = ["* the best of its column"] if any(row.best for row in table.rows) else []
+    if hidden := list(dict.fromkeys(c.name for c in table.columns if c not in shown)):
+        notes.append(f"metric='*' shows also {', '.join(hidden)}")
+    notes += [_printable(note) for note in table.notes]
+    return "\n".join([lines, *([""] if notes else []), *notes])
+
+
+def _columns(table: Table, shown: Sequence[Column]) -> Iterator[list[str]]:
+    """Each column with three heads: what kind, its name, what sets it apart."""
+    rows = table.rows
+    yield ["", "", "", *(row.label for row in rows)]
+    kind = "config"
+    for key in table.keys.shown:
+        yield [kind, short_key(key), "", *(_cut(r.group.values.get(key, "-")) for r in rows)]
+        kind = ""
+    kind = "judged with"
+    for key in table.judged:
+        yield [kind, key, "", *(_cut(row.subject.get(key, "-")) for row in rows)]
+        kind = ""
+    yield ["trained", "runs", "", *(str(len(row.group.runs)) for row in rows)]
+    yield ["", "seeds", "", *(_cut(",".join(row.group.seeds)) or "-" for row in rows)]
+    yield ["", "images", "", *(reach(row.group.images) for row in rows)]
+    kind = "measured"
+    for column in shown:
+        cells = []
+        for row in rows:
+            cell = row.cells.get(column)
+            mean, more = spread(cell)
+            if cell is not None and cell.count != len(row.group.runs):
+                more = ", ".join(filter(None, [more, f"n={cell.count}"]))
+            cells.append(mean + (f" ({more})" if more else "") + " *" * (column in row.best))
+        yield [kind, column.name, _cut(table.apart.get(column, ""), 48), *cells]
+        kind = ""
+
+
+def _fold(columns: Sequence[list[str]], width: int) -> Iterator[list[list[str]]]:
+    first, *others = columns
+    block, used = [first], max(map(len, first))
+    for column in others:
+        wide = 2 + max(map(len, column))
+        if used + wide > width and len(block) > 1:
+            yield block
+            block, used = [first], max(map(len, first))
+        block.append(column)
+        used += wide
+    yield block
+
+
+def _block(columns: Sequence[list[str]], number: int) -> str:
+    """Aligned lines; heads without words are left out, after the first block also empty rows."""
+    lines = list(zip(*columns, strict=True))
+    filled = [line for line in lines[:3] if any(line)]
+    filled += [line for line in lines[3:] if not number or {*line[1:]} - {"-"}]
+    widths = [max(map(len, column)) for column in zip(*filled, strict=True)]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
+        for line in filled
+    )
+
+
+def _cut(words: str, most: int = 32) -> str:
+    return words if len(words) <= most else f"{words[: most - 3]}..."
+
+
+def _printable(words: str) -> str:
+    """Names on a disk may hold what moves the cursor of a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in words)
+
+
+# --- as JSON -------------------------------------------------------------------------------------
+
+
+def as_json(table: Table) -> str:
+    """Groups, columns and rows; a number has mean, low, high, n and how many were not finite."""
+    shown = [*table.keys.shown, *table.keys.following]
+    return json.dumps(
+        {
+            "groups": [
+                {
+                    "label": group.label,
+                    "config": {k: group.values[k] for k in shown if k in group.values},
+                    "runs": [
+                        {
+                            "id": facts.short_id,
+                            "path": str(facts.path),
+                            "state": facts.state,
+                            "seed": plain(facts.config.get("seed")),
+                            "images": facts.last("images"),
+                        }
+                        for facts in group.runs
+                    ],
+                }
+                for group in table.groups
+            ],
+            "columns": [
+                {
+                    "name": column.name,
+                    "metric": column.metric,
+                    "better": column.better or None,
+                    "protocol": dict(column.protocol),
+                }
+                for column in table.columns
+            ],
+            "rows": [
+                {
+                    "label": row.label,
+                    "group": row.group.label,
+                    "subject": row.subject,
+                    "values": [_value(row, column) for column in table.columns],
+                }
+                for row in table.rows
+            ],
+            "notes": table.notes,
+        },
+        indent=1,
+    )
+
+
+def _value(row: Row, column: Column) -> dict[str, Any] | None:
+    cell = row.cells.get(column)
+    if cell is None:
+        return None
+    ends = (cell.mean, cell.low, cell.high) if cell.values else (None, None, None)
+    found = dict(zip(("mean", "low", "high"), ends, strict=True))
+    return {**found, "n": cell.count, "not_finite": cell.lost, "best": column in row.best}

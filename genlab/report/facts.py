@@ -1,0 +1,227 @@
+"""What the files of a run directory say, read without trust in any of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import reprlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, TypeGuard
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from genlab.run.directory import NAME, Run
+from genlab.run.results import Result, results
+
+__all__ = ["Facts", "Series", "is_number", "leaves", "plain", "read"]
+
+DEEP = 12  # levels of a config; yaml can be endless
+NAMES = 60  # curves
+
+_brief = reprlib.Repr()
+_brief.maxlevel, _brief.maxlist, _brief.maxdict, _brief.maxstring = 4, 24, 24, 200
+_brief.maxlong = _brief.maxother = 200
+
+
+class Series(NamedTuple):
+    """One named quantity: images [n] (increasing) and values [n], which may not be finite."""
+
+    name: str
+    images: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+
+@dataclass
+class Facts:
+    """The content of a run directory; `problems` names in sentences what could not be read."""
+
+    path: Path
+    state: str
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    environment: dict[str, Any]
+    overrides: list[str]
+    journal: list[dict[str, Any]]
+    problems: list[str] = field(default_factory=list)
+    judged: list[Result] = field(default_factory=list)  # newest first
+
+    @property
+    def title(self) -> str:
+        """`<model> on <data>`, or the name of the folder."""
+        model, data = self._name("model"), self._name("data")
+        return f"{model} on {data}" if model and data else self.path.resolve().parent.name
+
+    def _name(self, room: str) -> str:
+        node = self.config.get(room)
+        return plain(node["name"]) if isinstance(node, dict) and node.get("name") else ""
+
+    @property
+    def has_id(self) -> bool:
+        """Whether the folder is named as the house does, so that its id finds it."""
+        return NAME.fullmatch(self.path.resolve().name) is not None
+
+    @property
+    def short_id(self) -> str:
+        """The six digits at the end of the folder's name, or the whole name."""
+        path = self.path.resolve()
+        return Run(path).id if self.has_id else path.name
+
+    @property
+    def total(self) -> int | None:
+        """Images the run is to see."""
+        node = self.config.get("schedule")
+        value = node.get("images") if isinstance(node, dict) else None
+        return int(value) if is_number(value) and 0 < value < 1e15 else None
+
+    @property
+    def checkpoint(self) -> int | None:
+        """Images at the latest checkpoint."""
+        text = _text(self.path / "checkpoints" / "latest", []).strip()
+        return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Trainable numbers per network, where the environment tells."""
+        value = self.environment.get("parameters")
+        table = value if isinstance(value, dict) else {"": value}
+        return {plain(k): int(v) for k, v in table.items() if is_number(v)}
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Every logged quantity, in the order of first appearance."""
+        clock = ("step", "images", "seconds")
+        seen = {
+            k: None for row in self.journal for k, v in row.items() if v is None or _is_logged(v)
+        }
+        return [k for k in seen if k not in clock][:NAMES]
+
+    def series(self, name: str) -> Series:
+        """The curve of a logged quantity."""
+        rows = [r for r in self.journal if name in r and (r[name] is None or _is_logged(r[name]))]
+        images = np.array([float(r["images"]) for r in rows])
+        values = np.array([_float(r[name]) for r in rows])
+        order = np.argsort(images, kind="stable")
+        return Series(name, images[order], values[order])
+
+    def last(self, name: str) -> float | None:
+        """The latest finite value of a quantity."""
+        found = (r[name] for r in reversed(self.journal) if is_number(r.get(name)))
+        return next(found, None)
+
+    def who(self, key: str) -> str:
+        """Who chose a value: the file or the command line; of a nested value, its parent's."""
+        while key:
+            if key in self.provenance:
+                return plain(self.provenance[key])
+            key = key.rpartition(".")[0]
+        return ""
+
+
+def read(path: Path) -> Facts:
+    """Reads everything there is; what is missing is empty."""
+    problems: list[str] = []
+    return Facts(
+        path=path,
+        state=Run(path).status[:2000],
+        config=_mapping(path / "config.yaml", problems),
+        provenance=_mapping(path / "provenance.json", problems),
+        environment=_mapping(path / "environment.json", problems),
+        overrides=[o for o in _text(path / "overrides.txt", problems).splitlines() if o.strip()],
+        journal=_journal(path / "metrics.jsonl", problems),
+        problems=problems,
+        judged=results(path, problems)[::-1],
+    )
+
+
+def leaves(node: Any, most: int) -> list[tuple[str, str]]:
+    """(dotted key, value as text) of a nested mapping, `most` of them."""
+    return list(islice(_leaves(node, "", 0), most))
+
+
+def plain(value: Any) -> str:
+    """A value as a config would write it, cut where it is endless."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, dict) and 0 < len(value) < 20:
+        # as of a member with its keys, the sampler of a set of samples: heun, steps 18
+        named = isinstance(value.get("name"), str)
+        keys = [f"{k} {_brief.repr(v)}" for k, v in value.items() if not (named and k == "name")]
+        return ", ".join([value["name"], *keys] if named else keys)[:2000]
+    try:
+        return _brief.repr(value) if isinstance(value, (list, dict)) else str(value)[:2000]
+    except ValueError:  # Python refuses to write out a number of thousands of digits
+        return "a very long number"
+
+
+def _leaves(node: Any, key: str, depth: int) -> Iterator[tuple[str, str]]:
+    if isinstance(node, dict) and node and depth < DEEP:
+        for k, value in node.items():
+            yield from _leaves(value, f"{key}.{plain(k)}" if key else plain(k), depth + 1)
+    elif key:
+        yield key, plain(node)
+
+
+def _text(path: Path, problems: list[str]) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except OSError as e:
+        problems.append(f"{path.name}: {e.strerror}")
+        return ""
+
+
+def _mapping(path: Path, problems: list[str]) -> dict[str, Any]:
+    text = _text(path, problems)
+    try:
+        value = json.loads(text or "{}") if path.suffix == ".json" else yaml.safe_load(text) or {}
+    except (ValueError, yaml.YAMLError, RecursionError) as e:
+        problems.append(f"{path.name}: {str(e).splitlines()[0] if str(e) else 'nested too deep'}")
+        return {}
+    if isinstance(value, dict):
+        return {plain(k): v for k, v in value.items()}
+    problems.append(f"{path.name}: not a mapping")
+    return {}
+
+
+def _journal(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """The lines that are objects with a number of images; a line cut off by a crash is not."""
+    rows, broken, last = [], 0, False
+    for line in _text(path, problems).splitlines():
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        last = isinstance(row, dict) and is_number(row.get("images")) and row["images"] >= 0
+        if last:
+            rows.append(row)
+        broken += not last
+    if broken and not (broken == 1 and not last):  # the one being written is no news
+        problems.append(f"{path.name}: {broken} lines are not readable and were left out")
+    return rows
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value is a finite number."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return math.isfinite(_float(value))
+
+
+def _is_logged(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _float(value: Any) -> float:
+    """A logged value; null stands for one that was not finite."""
+    try:
+        return math.nan if value is None else float(value)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,57 @@
+"""The frame of a page that asks nothing of the network, and what its sections share."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from genlab.report.markup import Markup, raw, tag
+
+__all__ = ["document", "section", "terms"]
+
+
+def document(
+    title: str,
+    made_by: str,
+    *body: object,
+    styles: Iterable[str] = ("page.css",),
+    script: str = "page.js",
+) -> str:
+    """A whole HTML file with our style and script inside; the foot says what wrote it, and when.
+
+    The page forbids itself network, foreign scripts and any picture that is not part of it.
+    """
+    here = Path(__file__)
+    style = "".join(here.with_name(name).read_text(encoding="utf-8") for name in styles)
+    program = here.with_name(script).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    policy += f"script-src 'sha256-{digest}'"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", raw(style)),
+    )
+    when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    foot = tag("footer", f"{made_by} · written {when}")
+    inside = tag("body", tag("main", *body), foot, tag("script", raw(program)))
+    return f"<!doctype html>\n{tag('html', head, inside, lang='en')}\n"
+
+
+def section(ident: str, title: str, *children: object) -> Markup:
+    """A section under a heading that names it."""
+    named = f"{ident}-title"
+    return tag("section", tag("h2", title, id=named), *children, id=ident, aria_labelledby=named)
+
+
+def terms(rows: Iterable[tuple[object, object]], class_: str = "made") -> Markup:
+    """(term, what it is) as a definition list."""
+    cells = [tag("div", tag("dt", term), tag("dd", words)) for term, words in rows]
+    return tag("dl", cells, class_=class_)

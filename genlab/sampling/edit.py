@@ -1,0 +1,258 @@
+"""Draws edits of given images: inside a mask, with the same grey, or from a part of the way.
+
+What is known of an image is a linear measurement of it, y = A u: its pixels outside a mask, or its
+grey. Every estimate of the datum on the way is moved to the nearest image with that measurement,
+
+    x0 <- x0 - A+ (A x0 - y)
+
+so that every sampler on every path ends at one (Wang et al. 2022, arXiv 2212.00490). The score
+SDE (Song et al. 2020, arXiv 2011.13456, appendix I) replaces the known part of x_t by a y + b z
+instead, with a new z at every step, which would be the business of each sampler. On the ODE it
+comes to the same: where the estimate is y, the noise (x_t - a y) / b stays what it was at the
+start, so the known part of x_t is a y + b z with one z all along. Samplers that renew their noise
+renew it here too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genlab.assemble.bound_sampler import PathSolver
+from genlab.core.contract import Codec, Denoises, Field, Generates, Guidance, Process, Sampler
+from genlab.core.errors import ConfigError, DataError
+from genlab.core.gaussian_path import Cut, Level
+from genlab.core.random import SampleNoise
+from genlab.sampling.pipeline import Loaded
+
+__all__ = ["Edits", "filled", "held_grey"]
+
+Task = Literal["inpaint", "colourise", "edit"]
+Projection = Callable[[Tensor], Tensor]
+
+
+# --- what is known ---------------------------------------------------------------------------
+
+
+def filled(x0: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """x0 [B, C, H, W] inside the mask [H, W], where it is True, y [B, C, H, W] outside.
+
+    A picks the known pixels, so A+ puts them back.
+    """
+    return torch.where(mask, x0, y)
+
+
+def held_grey(x0: Tensor, y: Tensor, low: float, high: float) -> Tensor:
+    """x0 [B, 3, H, W] with the grey y [B, 1, H, W], which is in [low, high].
+
+    Grey is the mean of the three channels, so A+ is the same for each of them. Where that leads
+    out of [low, high], where bytes would be cut off and the grey with them, colour is taken away
+    until it does not.
+    """
+    colour = x0 - x0.mean(1, keepdim=True)
+    least = torch.finfo(x0.dtype).tiny
+    above = (high - y) / colour.amax(1, keepdim=True).clamp(min=least)
+    below = (low - y) / colour.amin(1, keepdim=True).clamp(max=-least)
+    return y + colour * torch.minimum(above, below).clamp(max=1)
+
+
+class Held:
+    """Guidance whose estimates are held to what is known."""
+
+    def __init__(self, guidance: Guidance | None, project: Projection) -> None:
+        self.guidance, self.project = guidance, project
+
+    def __call__(
+        self, field: Field, y: Tensor | None, process: Process
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """(x, t, y) -> x0 with labels y [B] bound: (x, t) -> x0 that agrees."""
+        inner = self.guidance(field, y, process) if self.guidance else lambda x, t: field(x, t, y)
+        return lambda x, t: self.project(inner(x, t))
+
+
+# --- drawing ---------------------------------------------------------------------------------
+
+
+class Edits:
+    """Draws edits of images by a run.
+
+    task inpaint draws what lies inside the mask. colourise keeps the grey. edit goes a part of the
+    way to the noise and back (SDEdit, Meng et al. 2021, arXiv 2108.01073): sampling starts from
+    a x + b z where b / a = strength / (1 - strength), whatever the path: strength is the share of
+    noise in it. The sampler takes as many steps on that part of the path as on all of it. With a
+    mask, edit changes what lies inside alone.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        task: Task,
+        *,
+        mask: NDArray[np.bool_] | None = None,
+        strength: float | None = None,
+    ) -> None:
+        """mask: [H, W], True where the image is not known; strength: of edit, in (0, 1].
+
+        Raises ConfigError for a run that cannot do this, DataError for a mask that does not fit.
+        """
+        _check(loaded, task, mask is not None, strength)
+        self.task, self.strength, self.built = task, strength, loaded.built
+        self.mask = None
+        if mask is not None:
+            size = self.built.canvas[1:]
+            if mask.shape != size:
+                who = "guidance" if size != self.built.spec.shape[1:] else "the run"
+                raise DataError(
+                    f"the mask has {_size(mask.shape)} pixels, what {who} draws {_size(size)}; "
+                    "make it of that size"
+                )
+            if not mask.any():
+                raise DataError("the mask is black everywhere: white pixels are those to draw")
+            if mask.all():
+                raise DataError("the mask is white everywhere: black pixels are those to keep")
+            self.mask = torch.from_numpy(mask).to(self.built.hardware.device)
+
+    @property
+    def cut(self) -> Cut | None:
+        """The part of the path that is followed, None for all of it."""
+        solver = self.built.solver
+        path = solver.through or solver.process
+        if self.strength is None or path is None:
+            return None
+        sigma = self.strength / (1 - self.strength) if self.strength < 1 else math.inf
+        end = path.time(torch.tensor([sigma], dtype=torch.float64)).item()
+        if not end:
+            raise ConfigError(
+                f"strength={self.strength:g} is less noise than this path ever has; use more"
+            )
+        return Cut(path, end)
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        images: Tensor,
+        y: Sequence[int] | None,
+        seed: int,
+        indices: Sequence[int],
+        weights: str | float = "ema",
+    ) -> tuple[Tensor, Tensor]:
+        """images uint8 [n, C, H, W] -> (what is known of them, an edit of each), both uint8.
+
+        y: a label for each; indices: which of the endless edits of `seed`, as for samples.
+        """
+        built, device = self.built, self.built.hardware.device
+        images = images.to(device)
+        x = built.codec.encode(images, None)
+        noise = SampleNoise(seed, indices, device)
+        z = built.start(noise)
+        known, project = self._known(x)
+        labels = None if y is None else torch.tensor(y, device=device)
+        cut, held = self.cut, Held(built.solver.guidance, project)
+        with _following(built.solver, held, cut):
+            if cut is not None:
+                a, b = _start(built.solver.sampler, cut)
+                z = z + x * (a / b)
+                known = project(b * z / math.hypot(a, b))
+            with built.viewed(weights), built.hardware.autocast():
+                assert isinstance(built.model, Generates)
+                out = built.model.transport(z, labels, noise, built.solver)
+        drawn = built.codec.decode(project(out.float()))
+        if self.mask is not None:  # a codec of few bits gives back other bytes
+            drawn = torch.where(self.mask, drawn, images)
+        return built.codec.decode(known.float()).cpu(), drawn.cpu()
+
+    def _known(self, x: Tensor) -> tuple[Tensor, Projection]:
+        """What is known of x [B, C, H, W] as a picture, and the projection onto it."""
+        if self.task == "colourise":
+            grey = x.mean(1, keepdim=True)
+            low, high = _range(self.built.codec, x)
+            return grey.expand_as(x), lambda x0: held_grey(x0, grey, low, high)
+        if self.mask is None:
+            return x, lambda x0: x0
+        mask = self.mask
+        return filled(torch.zeros_like(x), x, mask), lambda x0: filled(x0, x, mask)
+
+
+@contextmanager
+def _following(solver: PathSolver, guidance: Guidance, cut: Cut | None) -> Iterator[None]:
+    """The solver with another guidance, and on a part of its path.
+
+    A part of a discrete path has fewer levels; no more steps than these are done.
+    """
+    before = solver.guidance, solver.through, solver.sampler
+    solver.guidance, solver.through = guidance, cut or solver.through
+    steps = getattr(solver.sampler, "steps", None)
+    if cut is not None and cut.steps is not None and steps is not None:
+        solver.sampler = copy(solver.sampler)
+        vars(solver.sampler)["steps"] = min(steps, cut.steps)
+    try:
+        yield
+    finally:
+        solver.guidance, solver.through, solver.sampler = before
+
+
+def _start(sampler: Sampler, cut: Cut) -> tuple[float, float]:
+    """a and b where a sampler begins, which need not be the end of the path."""
+    lay = getattr(sampler, "levels", None)
+    if lay is None:
+        a, b, _, _ = cut.coefficients(torch.ones(1, dtype=torch.float64))
+        return a.item(), b.item()
+    first: Level = lay(cut)[0]
+    return first.a, first.b
+
+
+def _range(codec: Codec, x: Tensor) -> tuple[float, float]:
+    """What bytes 0 and 255 are in model space, of images like x."""
+    ends = (torch.full_like(x[:1], byte, dtype=torch.uint8) for byte in (0, 255))
+    low, high = (codec.encode(u, None).mean().item() for u in ends)
+    return low, high
+
+
+def _check(loaded: Loaded, task: Task, masked: bool, strength: float | None) -> None:
+    """ConfigError where the run, or these options together, allow no such task."""
+    model, shape = loaded.built.model, loaded.built.spec.shape
+    sampler = loaded.config["sampler"]
+    if not isinstance(model, Denoises):
+        raise ConfigError(
+            f"task={task} needs a model with a path; {loaded.config['model']['name']!r} draws its "
+            "samples in one step"
+        )
+    if len(shape) != 3:
+        raise ConfigError(f"task={task} is of images, and this run draws points")
+    if task == "colourise" and shape[0] != 3:
+        raise ConfigError("task=colourise needs a run of colour images; this one's are grey")
+    if task == "inpaint" and not masked:
+        raise ConfigError("task=inpaint needs mask=<image>, white where it should draw")
+    if task == "colourise" and masked:
+        raise ConfigError("mask= is of task=inpaint or edit; task=colourise takes none")
+    if (task == "edit") != (strength is not None):
+        raise ConfigError(
+            "strength= is how far task=edit goes to the noise, in (0, 1]; "
+            + ("add strength=0.5, say" if task == "edit" else f"task={task} goes all the way")
+        )
+    if sampler.get("variance") == "learned":
+        raise ConfigError(
+            f"task={task} moves the estimates to what is known of the image, and "
+            "sampler.variance=learned is of those that the network gives; use "
+            "sampler.variance=small"
+        )
+    if strength is not None:
+        if not 0 < strength <= 1:
+            raise ConfigError(f"strength must be a number in (0, 1], not {strength:g}")
+        if sampler.get("span") is not None or isinstance(sampler.get("grid"), list):
+            raise ConfigError(
+                "strength= says at which noise sampling starts, and so do sampler.span and a list "
+                "as sampler.grid; use sampler.span=null and a named grid"
+            )
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

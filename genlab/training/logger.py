@@ -1,0 +1,73 @@
+"""A tracker as the run sees it: it may fail, and the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from genlab.core.errors import explain
+from genlab.run.directory import Run
+from genlab.run.track import Track
+
+__all__ = ["Sink"]
+
+
+class Sink:
+    """Hands the journal of a run to a tracker, if there is one.
+
+    Whatever goes wrong there is one line for a person, after which the tracker is left alone: the
+    journal in the run directory is the truth.
+    """
+
+    def __init__(self, track: Track | None, run: Run, say: Callable[[str], None]) -> None:
+        self._track, self._run, self._say = track, run, say
+
+    @contextmanager
+    def open(self, images: int) -> Iterator[None]:
+        """From the start at image `images` to one finish, however the run ends."""
+        if images >= self._run.config["schedule"]["images"]:
+            self._track = None  # a run that is done has nothing to tell
+        self._try(lambda t: self._start(t, images))
+        code = 0
+        try:
+            yield
+        except BaseException as e:
+            code = explain(e)[0]
+            raise
+        finally:
+            try:
+                self._try(lambda t: t.finish(code))
+            except KeyboardInterrupt:  # the run has ended and is saved: its exit code stands
+                self._say(f"track={self._name}: not finished, interrupted")
+
+    def line(self, values: Mapping[str, float]) -> None:
+        """A line of the journal."""
+        self._try(lambda t: t.line(values))
+
+    def picture(self, name: str, path: Path, images: int) -> None:
+        """A picture of the run directory, as it was after `images` images."""
+        self._try(lambda t: t.picture(name, path, images))
+
+    @property
+    def _name(self) -> str:
+        return str(self._run.config["track"]["name"])
+
+    def _start(self, track: Track, images: int) -> None:
+        if words := track.start(self._run.path, self._run.title, self._run.config, images):
+            self._say(words)
+
+    def _try(self, act: Callable[[Track], None]) -> None:
+        track = self._track
+        if track is None:
+            return
+        try:
+            act(track)
+        except Exception as e:  # a package, a network and a server of others: anything
+            self._track = None
+            first = next(iter(str(e).splitlines()), "")
+            self._say(
+                f"track={self._name} failed ({type(e).__name__}: {first}); the run goes on without"
+            )
+            with suppress(Exception):
+                track.finish(1)

@@ -1,0 +1,76 @@
+"""What a run shows of itself while it trains: the held-out loss and a grid of samples."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from genlab.assemble.components import Built
+from genlab.core.contract import Batch, Generates, Reconstructs
+from genlab.core.random import DrawNoise, hash64
+from genlab.run.files import disk, write_text
+from genlab.run.pictures import pairs, save, sheet
+
+__all__ = ["held_out", "write_grid"]
+
+EVAL = 5  # keeps the noise of held-out losses apart from that of training
+HELD_OUT = 1024  # held-out data a loss is averaged over
+
+
+@torch.no_grad()
+def held_out(built: Built, batch: int, seed: int) -> dict[str, float]:
+    """`heldout/loss` and what the loss logs beside it, of a model that is one loss.
+
+    Means over held-out data in batches of `batch`, with fixed noise.
+    """
+    images, labels = built.data.load("test")
+    images = images[:HELD_OUT].to(built.hardware.device)
+    labels = labels[:HELD_OUT].to(images.device) if built.spec.classes else None
+    generator = torch.Generator(images.device)
+    total: Counter[str] = Counter()
+    with built.viewed("raw"):
+        for start in range(0, len(images), batch):
+            u = images[start : start + batch]
+            noise = DrawNoise(hash64(seed, EVAL), start, len(u), slice(0, len(u)), generator, None)
+            y = None if labels is None else labels[start : start + batch]
+            x = built.codec.encode(u, noise)
+            with built.hardware.autocast():
+                out = built.model.loss(Batch(x, y, noise))
+            loss, log = out if isinstance(out, tuple) else (out, {})
+            for name, value in {"loss": loss, **log}.items():
+                total[f"heldout/{name}"] += float(value) * len(u)
+    return {name: value / len(images) for name, value in total.items()}
+
+
+SAMPLES = 64
+PAIRS = 32
+
+
+def write_grid(built: Built, seed: int, folder: Path, images: int) -> tuple[str, Path] | None:
+    """Writes <folder>/<images>.png: samples of the same noise each time, or, of a model that
+    draws none, held-out images beside their reconstructions; nothing for a model with neither.
+
+    What the pictures show, if not samples, stands in <folder>/sample.json. Returns (what it
+    shows, its path).
+    """
+    shows = "samples" if isinstance(built.model, Generates) else "reconstructions"
+    if isinstance(built.model, Generates):
+        classes = built.spec.classes
+        y = None if classes is None else [i % classes for i in range(SAMPLES)]
+        picture = sheet(built.draw(y, seed, range(SAMPLES)).numpy())
+    elif isinstance(built.model, Reconstructs):
+        originals = built.data.load("test")[0][:PAIRS]
+        picture = pairs(originals.numpy(), built.reconstruct(originals)[1].numpy())
+    else:
+        return None
+    path = folder / f"{images:012d}.png"
+    with disk("write", path):
+        folder.mkdir(parents=True, exist_ok=True)
+        save(picture, path)
+    if shows != "samples":
+        record = {"shows": shows, "bits": getattr(built.model, "bits", None)}
+        write_text(folder / "sample.json", json.dumps(record, indent=1))
+    return shows, path

@@ -1,0 +1,329 @@
+"""The loop: N players, micro-batches in lockstep, one clock. It knows no room."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genlab.core import dist
+from genlab.core.contract import Batch, Clock, Model, Schedule, Update
+from genlab.core.errors import Diverged
+from genlab.core.random import hash64
+
+__all__ = ["Player", "Trainer"]
+
+DROPOUT = 3  # keeps the seeds of torch's own generator apart from those of the stream
+FLUSH = 64  # steps whose logged scalars are kept apart before they are stacked
+
+
+class Source(Protocol):
+    """Where batches come from."""
+
+    draws: int
+    batch: int
+
+    def open(self, start: int) -> list[Iterator[Batch]]:
+        """One iterator per micro-batch of the step at stream position `start`."""
+        ...
+
+    def whole(self) -> Iterator[Batch]:
+        """The global batches from position 0 on, undivided, the same on every rank."""
+        ...
+
+
+class Player:
+    """One optimizer, its parameters, and what guards them.
+
+    scale: loss scale of fp16, None otherwise. Everything a step decides stays on the device: the
+    clipping factor and the loss scale are handed to the fused optimizer as `grad_scale`, a
+    non-finite loss or gradient as `found_inf`, which makes it skip the step without a sync.
+    """
+
+    GROWTH = 2000  # steps without overflow after which the loss scale doubles
+
+    def __init__(self, name: str, optimizer: Optimizer, scaled: bool) -> None:
+        self.name, self.optimizer = name, optimizer
+        self.params: list[nn.Parameter] = [
+            p for group in optimizer.param_groups for p in group["params"]
+        ]
+        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self.clip: float | None = getattr(optimizer, "clip", None)
+        self.fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+        device = self.params[0].device
+        self.scale = torch.full((), 2.0**16, device=device) if scaled else None
+        self._calm = torch.zeros((), dtype=torch.int32, device=device)
+
+    def lr(self) -> float:
+        """The learning rate of the first group as it stands."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def step(self, loss: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Steps on the gradients of a loss that was multiplied by `scale`.
+
+        Returns (gradient norm, 1.0 if the step was not finite and was left out).
+        """
+        grads = [p.grad for p in self.params if p.grad is not None]
+        dist.sum_grads(grads)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        probe = loss + norm
+        bad = (probe - probe).ne_(0)  # 1.0 if not finite: inf - inf and NaN - NaN are NaN, not 0
+        divide = None
+        if scale is not None:
+            norm = norm / scale
+            divide = scale
+        if self.clip is not None:
+            factor = (norm / self.clip).clamp_(min=1.0)
+            divide = factor if divide is None else divide * factor
+        if self.fused:
+            self.optimizer.grad_scale = divide  # type: ignore[attr-defined]
+            self.optimizer.found_inf = bad  # type: ignore[attr-defined]
+        else:
+            if divide is not None:
+                torch._foreach_div_(grads, divide)
+            for g in grads:
+                g.masked_fill_(bad.bool(), 0.0)
+        self.optimizer.step()
+        if self.scale is not None:
+            torch._amp_update_scale_(self.scale, self._calm, bad, 2.0, 0.5, self.GROWTH)
+        for p in self.params:
+            p.grad = None
+        return norm, bad
+
+    def state(self) -> dict[str, float]:
+        """The loss scale and its growth counter; empty without fp16."""
+        if self.scale is None:
+            return {}
+        return {"scale": float(self.scale), "calm": int(self._calm)}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Sets what `state` returned."""
+        if self.scale is not None and state:
+            self.scale.fill_(state["scale"])
+            self._calm.fill_(int(state["calm"]))
+
+
+class Trainer:
+    """Runs a model's updates until a number of images has been drawn.
+
+    After each step `clock` says where the run stands; `read` gives the means of what was logged
+    since the last call and raises Diverged if a step was not finite. unread: values logged since.
+    fresh: whether the weights are those of the constructors, so that the first step is preceded
+    by `Model.start`; False when they came from a checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        optimizers: Mapping[str, Optimizer],
+        stream: Source,
+        schedule: Schedule,
+        *,
+        seed: int,
+        autocast: Callable[[], contextlib.AbstractContextManager[Any]],
+        fp16: bool = False,
+    ) -> None:
+        self.model, self.stream, self.schedule, self.seed = model, stream, schedule, seed
+        self.optimizers = optimizers
+        self.players = {n: Player(n, o, fp16) for n, o in optimizers.items()}
+        self.clock = model.clock = Clock()
+        self.fresh = True
+        self._autocast = autocast
+        self._rank, self._world = dist.rank(), dist.world()
+        self._others: dict[tuple[str, ...], list[nn.Parameter]] = {}
+        self._factor: float | None = None
+        self._checked: set[tuple[str, ...]] = set()
+        self._pending: dict[str, list[Tensor]] = {}
+        self._stacked: dict[str, list[Tensor]] = {}
+        self._steps: dict[str, list[int]] = {}
+        self.unread: dict[str, list[float]] = {}
+
+    def restore(self, clock: Mapping[str, int], scales: Mapping[str, Mapping[str, float]]) -> None:
+        """Puts clock, learning rates and loss scales where a checkpoint left them."""
+        self.clock.step, self.clock.images = clock["step"], clock["images"]
+        self.clock.drawn = clock.get("drawn", 0)
+        for name, state in scales.items():
+            self.players[name].restore(state)
+        self._set_rates(self.schedule(self.clock.images - self.clock.drawn))
+        self.fresh = False
+
+    def _begin(self) -> None:
+        """Lets the model look at the data it starts with."""
+        self.fresh = False
+        if type(self.model).start is not Model.start:
+            with torch.no_grad(), self._autocast():
+                self.model.start(self.stream.whole())
+            dist.broadcast_([*self.model.parameters(), *self.model.buffers()])
+
+    def one_step(self) -> None:
+        """Draws, computes, steps every player in the order the model yields them."""
+        model, clock = self.model, self.clock
+        seed = hash64(self.seed, DROPOUT, clock.step, self._rank)
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.manual_seed(seed)
+        if self.fresh:
+            self._begin()
+        factor = self.schedule(clock.images)
+        if factor != self._factor:
+            self._set_rates(factor)
+        sources = self.stream.open(clock.images)
+        # the stream counts draws as they happen; a model that logs by the clock sees one batch
+        clock.drawn = self.stream.batch
+        micro = [model.step(source) for source in sources]
+        while (update := self._advance(micro)) is not None:
+            on, loss, log = update
+            # the scale the loss was multiplied by; cloned, since a player's step may change it
+            scale = self.players[on[0]].scale
+            scale = scale.clone() if scale is not None and len(on) > 1 else scale
+            self._keep("loss/" + "+".join(on), loss)
+            for name, value in log.items():
+                self._keep(name, value)
+            for name in on:
+                norm, bad = self.players[name].step(loss, scale)
+                self._keep(f"grad_norm/{name}", norm)
+                self._keep(f"bad/{name}", bad)
+                self._steps.setdefault(name, []).append(clock.step)
+        clock.drawn = self.stream.draws * self.stream.batch
+        with torch.no_grad():
+            model.end_step(self.optimizers)
+        clock.step += 1
+        clock.images += clock.drawn
+        if clock.step % FLUSH == 0:
+            self._stack()
+
+    def _advance(
+        self, micro: Sequence[Iterator[Update]]
+    ) -> tuple[tuple[str, ...], Tensor, Mapping[str, Tensor]] | None:
+        """Takes every micro-batch to its next yield and adds up their gradients."""
+        on: tuple[str, ...] | None = None
+        total: Tensor | None = None
+        log: Mapping[str, Tensor] = {}
+        share = 1.0 / (len(micro) * self._world)
+        for i, one in enumerate(micro):
+            with self._autocast():
+                update = next(one, None)
+            if update is None:
+                if i and on is not None:
+                    raise RuntimeError("micro-batches of one step yielded different updates")
+                continue
+            players = (update.on,) if isinstance(update.on, str) else update.on
+            if i and players != on:
+                raise RuntimeError(
+                    f"micro-batches of one step must yield the same player, not {on} and {players}"
+                )
+            if on is None:
+                log = update.log
+            else:
+                log = {k: v + update.log[k] for k, v in log.items()}
+            on = players
+            loss = update.loss if share == 1.0 else update.loss * share
+            scale = self.players[players[0]].scale
+            (loss if scale is None else loss * scale).backward()  # type: ignore[no-untyped-call]
+            for p in self._not_of(players):
+                p.grad = None
+            total = loss.detach() if total is None else total + loss.detach()
+        if on is None or total is None:
+            return None
+        if len(micro) > 1:
+            log = {k: v / len(micro) for k, v in log.items()}
+        if on not in self._checked:
+            self._check(on)
+        if self._world > 1:
+            total = dist.mean_(total * self._world)
+        return on, total, log
+
+    def _not_of(self, on: tuple[str, ...]) -> list[nn.Parameter]:
+        """Parameters of the players that do not step on this loss."""
+        if on not in self._others:
+            if unknown := [n for n in on if n not in self.players]:
+                raise RuntimeError(
+                    f"the model yields a loss for player {unknown[0]!r}, but its players are "
+                    f"{', '.join(self.players)}"
+                )
+            own = {id(p) for n in on for p in self.players[n].params}
+            self._others[on] = [
+                p for pl in self.players.values() for p in pl.params if id(p) not in own
+            ]
+        return self._others[on]
+
+    def _check(self, on: tuple[str, ...]) -> None:
+        """A loss that reaches no parameter of its player trains nothing: say so at once."""
+        for name in on:
+            if all(p.grad is None for p in self.players[name].params):
+                raise RuntimeError(
+                    f"the loss for player {name!r} reaches none of its parameters; "
+                    "is a network frozen or detached that should learn?"
+                )
+        self._checked.add(on)
+
+    def _set_rates(self, factor: float) -> None:
+        self._factor = factor
+        for player in self.players.values():
+            for group, rate in zip(player.optimizer.param_groups, player.rates, strict=True):
+                group["lr"] = rate * factor
+
+    # --- what was logged -------------------------------------------------------------------------
+
+    def _keep(self, name: str, value: Tensor) -> None:
+        self._pending.setdefault(name, []).append(value)
+
+    def _stack(self) -> None:
+        """Folds the scalars of the last steps into one tensor a name; no sync."""
+        for name, values in self._pending.items():
+            self._stacked.setdefault(name, []).append(torch.stack(values).float())
+        self._pending.clear()
+
+    def peek(self) -> dict[str, list[float]]:
+        """Everything logged since `read`, a value a step; with it a resumed run logs the same.
+
+        The one place where the host waits for the device. Raises Diverged, naming player, step
+        and learning rate, when a step since the last call was not finite.
+        """
+        self._stack()
+        fresh = {n: torch.cat(v) for n, v in self._stacked.items()}
+        self._stacked.clear()
+        if fresh:
+            flat = torch.cat(list(fresh.values())).tolist()
+            values: dict[str, list[float]] = {}
+            for name, column in fresh.items():
+                values[name], flat = flat[: len(column)], flat[len(column) :]
+            self._raise_if_bad(values)
+            for name, column_values in values.items():
+                if not name.startswith("bad/"):
+                    self.unread.setdefault(name, []).extend(column_values)
+        return self.unread
+
+    def read(self) -> dict[str, float]:
+        """Means since the last call, with learning rates and loss scales; Diverged as in peek."""
+        line = {n: sum(v) / len(v) for n, v in self.peek().items() if v}
+        self.unread = {}
+        if self._world > 1 and line:  # every rank reads at the same steps
+            device = next(iter(self.players.values())).params[0].device
+            means = dist.mean_(torch.tensor(list(line.values()), device=device))
+            line = dict(zip(line, means.tolist(), strict=True))
+        for name, player in self.players.items():
+            line[f"lr/{name}"] = player.lr()
+            if player.scale is not None:
+                line[f"scale/{name}"] = float(player.scale)
+        return line
+
+    def _raise_if_bad(self, values: Mapping[str, list[float]]) -> None:
+        for name, player in self.players.items():
+            steps, flags = self._steps.pop(name, []), values.get(f"bad/{name}", [])
+            if player.scale is not None:
+                # an overflow in fp16 halves the scale and goes on; at the floor nothing is left
+                if float(player.scale) < 2.0**-14:
+                    raise Diverged(
+                        f"player {name!r}: the fp16 loss scale fell to its floor at step "
+                        f"{self.clock.step}; use hardware.precision=bf16 or fp32"
+                    )
+            elif any(flags):
+                raise Diverged(
+                    f"the loss or gradient of player {name!r} is not finite at step "
+                    f"{steps[flags.index(1.0)]} (learning rate {player.lr():g})"
+                )

@@ -1,0 +1,118 @@
+"""`genlab list`: rooms, members, and runs in whatever state they are."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+
+import pytest
+
+from genlab.cli import list as listing
+from genlab.cli import main as cli
+from genlab.config import catalog
+from genlab.core import registry
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(capsys, *argv):
+    """(exit code, stdout, stderr) of a command line, in this process."""
+    code = cli.main(list(argv))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_list_rooms_and_members(capsys):
+    rooms = json.loads(run(capsys, "list", "--json")[1])
+    assert rooms == {group: registry.names(group) for group in catalog.groups()}
+    for what in ("optimizer", "optimizers"):
+        rows = json.loads(run(capsys, "list", what, "--json")[1])
+        assert [r["name"] for r in rows] == registry.names("optimizer")
+    adamw = next(r for r in rows if r["name"] == "adamw")
+    assert adamw["doc"] == registry.signature("optimizer", "adamw").doc
+    assert (ROOT / adamw["file"]).is_file()
+    out = run(capsys, "list", "optimizers")[1]
+    assert any(line.split() == ["adamw", *adamw["doc"].split()] for line in out.splitlines())
+
+
+@pytest.mark.parametrize("group", catalog.groups())
+def test_every_member_has_a_line_that_says_what_it_is(group):
+    for row in listing.members(group):
+        assert row["doc"], f"{row['file']}: no docstring and no comment on its first line"
+
+
+def make_run(outputs, name="20250102-030405-abc123", *, status="done\n", metrics="", config=True):
+    path = outputs / "gan-digits" / name
+    path.mkdir(parents=True)
+    if config:
+        (path / "config.yaml").write_text("seed: 0\nschedule:\n  name: c\n  images: 2000\n")
+    if status is not None:
+        (path / "STATUS").write_text(status)
+    (path / "metrics.jsonl").write_text(metrics)
+    (path / ".lock").touch()
+    return path
+
+
+def line(**values):
+    return json.dumps(values) + "\n"
+
+
+def test_list_runs(tmp_path, capsys):
+    losses = {"loss/d": 1.5, "loss/g": 0.25}
+    make_run(
+        tmp_path,
+        metrics=line(step=1, images=64, **losses)
+        + line(step=2, images=128, lr=1)
+        + '{"step": 3, "im',
+    )
+    busy = make_run(tmp_path, "20250102-030406-abc124", status="running\n")
+    make_run(tmp_path, "20250102-030407-abc125", status="running\n")
+    make_run(tmp_path, "20250102-030408-abc126", status="failed: no space\n")
+    nan = make_run(
+        tmp_path, "20250102-030409-abc127", metrics=line(images=8, **{"loss/net": float("nan")})
+    )
+    (nan / "checkpoints").mkdir()
+    (nan / "checkpoints" / "latest").write_text("000000000512\n")
+    with open(busy / ".lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, out, _ = run(capsys, "list", "runs", f"outputs={tmp_path}", "--json")
+        rows = {r["id"]: r for r in json.loads(out)}
+        table = run(capsys, "list", "runs", f"outputs={tmp_path}")[1]
+    assert code == 0
+    assert list(rows) == ["abc127", "abc126", "abc125", "abc124", "abc123"], "newest first"
+    states = {i: r["state"].partition(":")[0] for i, r in rows.items()}
+    assert states == {
+        "abc123": "done",
+        "abc124": "running",
+        "abc125": "interrupted",
+        "abc126": "failed",
+        "abc127": "done",
+    }
+    done = rows["abc123"]
+    assert (done["images"], done["total"], done["loss"]) == (128, 2000, {"d": 1.5, "g": 0.25})
+    assert done["name"] == "gan-digits" and done["path"].endswith("abc123")
+    assert done["bytes"] == sum(p.stat().st_size for p in Path(done["path"]).iterdir())
+    assert rows["abc127"]["images"] == 512 and rows["abc127"]["loss"] == {"net": None}
+    assert "failed: no space" in table and "128 / 2k" in table and "d 1.5 g 0.25" in table
+    assert len(table.splitlines()) == 6
+
+
+def test_list_runs_survives_what_it_finds(tmp_path, capsys):
+    broken = make_run(tmp_path, status=None, metrics="[1]\nnot json\n{}\n")
+    (broken / "config.yaml").write_bytes(b"\xff\xfe\x00: [")
+    (broken / "STATUS").write_bytes(b"\xff\xff")
+    (broken / "checkpoints").mkdir()
+    (broken / "checkpoints" / "latest").write_text("garbage")
+    make_run(tmp_path, "20250102-030406-abc124", config=False)
+    make_run(tmp_path, "99999999-999999-abc125")
+    (tmp_path / "a file").touch()
+    (tmp_path / "foreign" / "thing").mkdir(parents=True)
+    code, out, err = run(capsys, "list", "runs", f"outputs={tmp_path}", "--json")
+    assert (code, err) == (0, "")
+    rows = {r["id"]: r for r in json.loads(out)}
+    assert set(rows) == {"abc123", "abc125"}
+    assert rows["abc123"]["total"] is None and rows["abc123"]["images"] == 0
+    assert rows["abc125"]["seconds"] is None
+    assert run(capsys, "list", "runs", f"outputs={tmp_path}")[0] == 0
+    assert "no runs" in run(capsys, "list", "runs", f"outputs={tmp_path / 'nowhere'}")[1]

@@ -1,0 +1,307 @@
+"""The algebra of Gaussian paths against formulas written here, path by path."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from genlab.assemble.components import build
+from genlab.config.compose import compose
+from genlab.core import registry
+from genlab.core.gaussian_path import Cut, aim, levels, read, readable, weigh
+from tests.process.test_paths import NOISY, PATHS, at, make
+
+PREDICTIONS = ["eps", "x0", "v", "velocity", "score", "F"]
+WEIGHTS = ["uniform", "x0", "eps", "velocity", "edm", "min_snr", "likelihood"]
+SD = 0.5
+ALIKE = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def heard(process, n: int = 15) -> Tensor:
+    """[n] times whose sigma goes from 0.02 to 50, which all paths but short ones have."""
+    low, high = process.sigma(at(0, 1)).tolist()
+    ends = math.log(max(0.02, low)), math.log(min(50, high))
+    return process.time(torch.linspace(*ends, n, dtype=torch.float64).exp())
+
+
+def pair(n: int = 15) -> tuple[Tensor, Tensor]:
+    """x0 of deviation SD and eps, [n, 3]."""
+    g = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, n, 3, dtype=torch.float64, generator=g)
+    return SD * x0, eps
+
+
+def column(factors: tuple[Tensor, ...]) -> list[Tensor]:
+    return [f[:, None] for f in factors]
+
+
+# --- predictions ---------------------------------------------------------------------------------
+
+
+def written_out(a, b, da, db, x0, eps) -> dict[str, Tensor]:
+    """Every prediction from its definition."""
+    x, sigma = a * x0 + b * eps, b / a
+    return {
+        "eps": (x - a * x0) / b,
+        "x0": x0,
+        "v": (eps - sigma * x0) / (1 + sigma**2) ** 0.5,
+        "velocity": da * x0 + db * eps,
+        "score": b * (-(x - a * x0) / b**2),  # the gradient of log N(x; a x0, b^2)
+        "F": (sigma * x0 / SD - SD * eps) / (sigma**2 + SD**2) ** 0.5,
+    }
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_prediction_gives_every_other(path):
+    process, (x0, eps) = make(path), pair()
+    c = process.coefficients(heard(process))
+    a, b, da, db = column(c)
+    x, wanted = a * x0 + b * eps, written_out(a, b, da, db, x0, eps)
+    for one in PREDICTIONS:
+        p, q = column(aim(one, *c, SD))
+        torch.testing.assert_close(p * x0 + q * eps, wanted[one], **ALIKE, msg=one)
+        alpha, beta = column(read(one, *c, SD))
+        datum = alpha * x + beta * wanted[one]
+        noise = (x - a * datum) / b
+        for other in PREDICTIONS:
+            p, q = column(aim(other, *c, SD))
+            torch.testing.assert_close(
+                p * datum + q * noise, wanted[other], **ALIKE, msg=f"{one} to {other}"
+            )
+
+
+@pytest.mark.parametrize("path", [p for p in PATHS if p not in ("linear", "edm", "ve", "sub_vp")])
+def test_v_where_variance_is_preserved(path):
+    process, (x0, eps) = make(path), pair()
+    c = process.coefficients(heard(process))
+    a, b, _, _ = column(c)
+    x, v = a * x0 + b * eps, a * eps - b * x0
+    torch.testing.assert_close(a * x - b * v, x0, **ALIKE)
+    torch.testing.assert_close(b * x + a * v, eps, **ALIKE)
+    for found, wanted in zip(read("v", *c, SD), (a, -b), strict=True):
+        torch.testing.assert_close(found[:, None], wanted, **ALIKE)
+    # and on the straight path: at x / (a + b), the velocity eps - x0
+    torch.testing.assert_close((b - a) * x + (a + b) * v, eps - x0, **ALIKE)
+
+
+def test_the_straight_path():
+    process, (x0, eps) = make("linear"), pair()
+    t = heard(process)
+    c, r = process.coefficients(t), t[:, None]
+    x, u = (1 - r) * x0 + r * eps, eps - x0
+    alpha, beta = column(read("velocity", *c, SD))
+    torch.testing.assert_close(alpha, torch.ones_like(r), **ALIKE)
+    torch.testing.assert_close(beta, -r, **ALIKE)
+    torch.testing.assert_close(x - r * u, x0, **ALIKE)
+    torch.testing.assert_close(x + (1 - r) * u, eps, **ALIKE)
+    p, q = column(aim("score", *c, SD))
+    torch.testing.assert_close((p * x0 + q * eps) / r, -(x + (1 - r) * u) / r, **ALIKE)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_velocity_from_the_score(path):
+    process, (x0, eps) = make(path), pair()
+    t = heard(process)
+    a, b, da, db = column(process.coefficients(t))
+    x, w, score = a * x0 + b * eps, a * db - b * da, -eps / b
+    u = da * x0 + db * eps
+    torch.testing.assert_close(da / a * x + w / a * eps, u, **ALIKE)
+    torch.testing.assert_close(da / a * x - b * w / a * score, u, **ALIKE)
+    for row, level in enumerate(levels(process, t.tolist())[:-1]):
+        p, q = level.velocity
+        torch.testing.assert_close(p * x[row] + q * x0[row], u[row], **ALIKE)
+
+
+ONE = lambda sigma: 1 + 0 * sigma  # noqa: E731
+PRECONDITIONING = {  # Karras et al. 2022, table 1, and the two columns it lacks
+    ("vp, continuous", "eps"): (ONE, lambda s: -s, lambda s: (1 + s**2) ** -0.5),
+    ("cosine", "eps"): (ONE, lambda s: -s, lambda s: (1 + s**2) ** -0.5),
+    ("ve", "score"): (ONE, lambda s: s, ONE),
+    ("edm", "F"): (
+        lambda s: SD**2 / (s**2 + SD**2),
+        lambda s: s * SD / (s**2 + SD**2) ** 0.5,
+        lambda s: (s**2 + SD**2) ** -0.5,
+    ),
+    ("linear", "velocity"): (
+        lambda s: 1 / (1 + s),
+        lambda s: -s / (1 + s),
+        lambda s: 1 / (1 + s),
+    ),
+    ("trig", "v"): (
+        lambda s: 1 / (1 + s**2),
+        lambda s: -s / (1 + s**2) ** 0.5,
+        lambda s: (1 + s**2) ** -0.5,
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "predict"), PRECONDITIONING)
+def test_every_model_is_a_preconditioning_of_x0_plus_noise(path, predict):
+    """D = c_skip y + c_out net(c_in y), y = x_t / a."""
+    process = make(path, **({"raw": True} if path == "ve" else {}))
+    t = heard(process)
+    c, sigma = process.coefficients(t), process.sigma(t)
+    skip, out, into = (f(sigma) for f in PRECONDITIONING[path, predict])
+    alpha, beta = read(predict, *c, SD)
+    torch.testing.assert_close(alpha * c[0], skip, **ALIKE)
+    torch.testing.assert_close(beta, out, **ALIKE)
+    torch.testing.assert_close(process.seen(t, SD) * c[0], into, **ALIKE)
+
+
+def test_what_edm_sees_and_predicts_has_variance_one():
+    process = make("edm")
+    t = heard(process)
+    c, sigma = process.coefficients(t), process.sigma(t)
+    one = torch.ones_like(t)
+    torch.testing.assert_close(process.seen(t, SD) ** 2 * (SD**2 + sigma**2), one, **ALIKE)
+    for path in PATHS:
+        c = make(path).coefficients(t)
+        p, q = aim("F", *c, SD)
+        torch.testing.assert_close(p**2 * SD**2 + q**2, one, **ALIKE, msg=path)
+        p, q = aim("v", *c, SD)
+        torch.testing.assert_close(p**2 + q**2, one, **ALIKE, msg=path)
+
+
+@pytest.mark.parametrize("predict", PREDICTIONS)
+@pytest.mark.parametrize("path", PATHS)
+def test_predictions_have_values_at_both_ends(path, predict):
+    process = readable(make(path), predict)
+    c = process.coefficients(at(0, 1e-12, 1e-5, 1 - 1e-12, 1))
+    alpha, beta = read(predict, *c, SD)
+    assert alpha.isfinite().all()
+    assert beta.isfinite().all()
+    if predict != "velocity" or c[3][0].isfinite():  # the slope of sqrt(t) at 0
+        assert all(v.isfinite().all() for v in aim(predict, *c, SD))
+    if path not in NOISY and predict != "x0":  # no noise: what is seen is the datum
+        assert (alpha[0].item(), beta[0].item()) == pytest.approx((1, 0))
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [w for w in WEIGHTS if w != "uniform"])
+@pytest.mark.parametrize("path", PATHS)
+def test_a_weight_is_the_same_whatever_is_predicted(path, weight):
+    """Errors e0 of the datum: each prediction's own error, times its weight, is one number."""
+    process = make(path)
+    t, e0 = heard(process), pair()[0]
+    c = process.coefficients(t)
+    a, b, da, db = c
+    own = {  # of a datum wrong by e0 at the same x_t, the noise is wrong by -a / b e0
+        name: (v.square().sum(1), e0.square().sum(1))
+        for name, v in written_out(*column(c), e0, -(a / b)[:, None] * e0).items()
+    }
+    sigma = b / a
+    wanted = {
+        "x0": torch.ones_like(a),
+        "eps": 1 / sigma**2,
+        "velocity": (da - a * db / b) ** 2,
+        "edm": (sigma**2 + SD**2) / (sigma * SD) ** 2,
+        "min_snr": (1 / sigma**2).clamp(max=5),
+        "likelihood": _half_fall_of_snr(process, t),
+    }[weight]
+    exact = weight != "likelihood"
+    for predict, (error, on_datum) in own.items():
+        found = weigh(weight, predict, *c, SD) * error / on_datum
+        torch.testing.assert_close(
+            found, wanted, rtol=1e-9 if exact else 1e-4, atol=0, msg=predict
+        )
+
+
+def _half_fall_of_snr(process, t: Tensor) -> Tensor:
+    h = t * 1e-6
+    before, after = (process.sigma(v) ** -2 for v in (t - h, t + h))
+    return -(after - before) / (2 * h) / 2
+
+
+@pytest.mark.parametrize(
+    ("path", "predict", "table"),
+    [  # what a plain squared error of the prediction is on the datum
+        ("linear", "velocity", lambda s: (1 + s) ** 2 / s**2),
+        ("vp", "eps", lambda s: 1 / s**2),
+        ("ve", "score", lambda s: 1 / s**2),
+        ("edm", "F", lambda s: (s**2 + SD**2) / (s * SD) ** 2),
+        ("cosine", "v", lambda s: 1 + 1 / s**2),
+        ("trig", "velocity", lambda s: (math.pi / 2) ** 2 * (1 + 1 / s**2)),
+    ],
+)
+def test_the_papers_weights_are_uniform_on_what_they_predict(path, predict, table):
+    process = make(path)
+    t = heard(process)
+    c = process.coefficients(t)
+    assert (weigh("uniform", predict, *c, SD) == 1).all()
+    _, beta = read(predict, *c, SD)
+    torch.testing.assert_close(1 / beta**2, table(process.sigma(t)), **ALIKE)
+
+
+@pytest.mark.parametrize("predict", PREDICTIONS)
+@pytest.mark.parametrize("path", PATHS)
+def test_weights_have_values_wherever_a_model_learns(path, predict):
+    process = readable(make(path), predict)
+    first = 1e-5 if process.steps is None else 1 / process.steps
+    c = process.coefficients(at(first, 0.5, 1 - 1e-12, 1))
+    for weight in WEIGHTS:
+        w = weigh(weight, predict, *c, SD)
+        assert w.isfinite().all(), weight
+        assert (w >= 0).all(), weight
+
+
+# --- where a path may be read --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("predict", PREDICTIONS)
+@pytest.mark.parametrize("path", PATHS)
+def test_noise_is_predicted_where_it_tells_of_the_datum(path, predict):
+    """Paths that lose their datum end at sigma = 200 for it, and no other path or prediction."""
+    process = make(path)
+    found = readable(process, predict)
+    if predict in ("eps", "score") and path.startswith(("linear", "trig", "cos", "shifted")):
+        assert isinstance(found, Cut)
+        # or the nearest level, two of which differ by a tenth there
+        exact = 1e-9 if process.steps is None else 0.15
+        assert found.sigma(at(1)).item() == pytest.approx(200, rel=exact)
+    else:
+        assert found is process
+
+
+@pytest.mark.parametrize("name", sorted(registry.members("process")))
+def test_models_of_every_path_are_checked_without_storage(name):
+    words = ["data=digits", f"process={name}", "model.predict=eps", "hardware=cpu"]
+    built = build(compose([*words, "network=unet_small"])[0], meta=True)
+    process = built.model.process
+    assert all(p.is_meta for p in built.model.parameters())
+    assert process.sigma(at(1)).item() < 231  # of the level next to 200, it has numbers
+
+
+# --- a part of a path ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_cut_path_is_the_path_up_to_there(path):
+    process = make(path)
+    cut = Cut(process, 0.7)
+    t, end = torch.linspace(0.01, 1, 34, dtype=torch.float64), cut.end
+    assert end == 0.7
+    a, b, da, db = process.coefficients(0.7 * t)
+    torch.testing.assert_close(cut.coefficients(t), (a, b, da * 0.7, db * 0.7))
+    torch.testing.assert_close(cut.sigma(t), b / a)
+    torch.testing.assert_close(cut.time(b / a), t)
+    torch.testing.assert_close(cut.told(t), process.told(0.7 * t))
+    torch.testing.assert_close(cut.seen(t, SD), process.seen(0.7 * t, SD))
+    assert cut.time(process.sigma(at(0.9))).item() == 1
+    assert cut.steps == (None if process.steps is None else round(0.7 * process.steps))
+
+
+def test_a_discrete_path_is_cut_at_one_of_its_levels():
+    cut = Cut(make("vp"), 0.12345)
+    assert (cut.steps, cut.end) == (123, 0.123)
+    assert Cut(make("vp"), 1e-9).steps == 1
+
+
+@pytest.mark.parametrize("end", [0.0, -0.5, 1.5, math.nan])
+def test_a_path_is_cut_inside(end):
+    with pytest.raises(ValueError, match="cut at a time in"):
+        Cut(make("linear"), end)

@@ -1,0 +1,583 @@
+"""Feature networks read from files: names, sizes, preparation, and what is said of wrong ones."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from genlab.core.contract import Spec
+from genlab.core.errors import DataError, Refused
+from genlab.features.classifiers import AlexNetFeatures, VGG16Features
+from genlab.features.clip import CLIP
+from genlab.features.dinov2 import DINOv2
+from genlab.nn.backbones import VGG16, AlexNet
+from genlab.nn.preprocess import IMAGENET, Prepare
+from genlab.nn.pretrained_weights import digest, fit, read_weights, renamed
+from genlab.nn.vit import ViT
+from tests.helpers.feature_files import WEIGHTS, random_torso, saved
+
+GREY, COLOUR = Spec((1, 20, 20)), Spec((3, 20, 20))
+TORSOS = {"vgg16": (VGG16, VGG16Features, 512), "alexnet": (AlexNet, AlexNetFeatures, 256)}
+
+
+def images(n=3, c=3, h=20, w=20, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (n, c, h, w), generator=g, dtype=torch.uint8)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth", "pt", "bin"])
+def test_weights_of_every_kind_of_file(tmp_path, suffix):
+    g = torch.Generator().manual_seed(0)
+    whole = {"a": torch.randn(3, 2, generator=g), "b.c": torch.randn(4, generator=g)}
+    half = {n: t.half() for n, t in whole.items()} | {"count": torch.tensor(7)}
+    found = read_weights(tmp_path / saved(half, tmp_path / f"w.{suffix}"))
+    assert {n: t.dtype for n, t in found.items()} == {
+        "a": torch.float32,
+        "b.c": torch.float32,
+        "count": torch.int64,
+    }
+    assert all(torch.equal(found[n], half[n].float()) for n in whole)
+
+
+def test_a_checkpoint_around_the_weights_is_opened(tmp_path):
+    torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": 3}, tmp_path / "w.pth")
+    assert read_weights(tmp_path / "w.pth")["a"].tolist() == [1, 1]
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("code of the file ran",))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of making a program
+def test_files_that_cannot_be_read_safely_are_refused(tmp_path, capsys):
+    torch.save({"a": Evil()}, tmp_path / "evil.pth")
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps({"a": Evil()}))
+    torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)).save(tmp_path / "program.pt")
+    for name, words in [
+        ("evil.pth", "would run code"),
+        ("raw.pth", "would run code"),
+        ("program.pt", "is a program"),
+    ]:
+        with pytest.raises(Refused, match=words):
+            read_weights(tmp_path / name)
+    assert "code of the file ran" not in capsys.readouterr().out
+
+
+def test_damaged_absent_and_foreign_files_are_said(tmp_path):
+    good = (tmp_path / saved({"a": torch.ones(100)}, tmp_path / "a.pth")).read_bytes()
+    (tmp_path / "short.pth").write_bytes(good[:-300])
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    (tmp_path / "w.h5").write_bytes(good)
+    torch.save([torch.ones(2)], tmp_path / "list.pth")
+    saved({"a": torch.tensor([1.0, math.nan])}, tmp_path / "nan.safetensors")
+    for name, words in [
+        ("none.pth", "no such file"),
+        ("short.pth", "cannot be read"),
+        ("empty.pth", "cannot be read"),
+        ("empty.safetensors", "cannot be read"),
+        ("w.h5", r"come as \.safetensors"),
+        ("list.pth", "no state dict"),
+        ("nan.safetensors", "a is not finite"),
+    ]:
+        with pytest.raises(DataError, match=words):
+            read_weights(tmp_path / name)
+
+
+def test_names_are_replaced_dropped_and_kept():
+    tensors = {n: torch.ones(1) for n in ("layer.3.w", "text.a", "other")}
+    new = renamed(tensors, {r"layer\.(\d+)\.w": r"blocks.\1.weight", r"text\..*": None})
+    assert set(new) == {"blocks.3.weight", "other"}
+
+
+def test_a_digest_is_of_weights_and_preparation():
+    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    same = digest(net, "p")
+    assert len(same) == 12
+    net[1].num_batches_tracked += 1  # says nothing of what comes out
+    assert digest(net, "p") == same != digest(net, "q")
+    net[1].running_var[2] += 1e-6
+    assert digest(net, "p") != same
+
+
+def test_a_filled_network_is_not_trained(tmp_path):
+    net = nn.Linear(2, 2)
+    fit(net, {"weight": torch.ones(2, 2), "bias": torch.ones(2)}, tmp_path, "a layer")
+    assert not any(p.requires_grad for p in net.parameters())
+
+
+# --- preparation ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("h", "w", "size"), [(20, 20, 45), (64, 64, 30), (250, 250, 224), (48, 64, 30)]
+)
+def test_resizing_is_that_of_pillow_to_rounding(h, w, size):
+    u = images(2, 3, h, w)
+    prepare = Prepare(size, (0, 0, 0), (1, 1, 1))
+    found = prepare(u) * 255
+    assert torch.equal(found, found.round())
+    for x, y in zip(u, found, strict=True):
+        picture = Image.fromarray(x.permute(1, 2, 0).numpy())
+        theirs = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
+        gap = np.abs(theirs.astype(int) - y.permute(1, 2, 0).numpy())
+        assert gap.max() <= 2
+        assert gap.mean() < 0.1
+
+
+def test_colours_are_normalized_and_grey_is_repeated():
+    mean, std = IMAGENET
+    prepare = Prepare(20, mean, std)
+    u = images(2, 1)
+    wanted = torch.stack([(u[:, 0] / 255 - m) / s for m, s in zip(mean, std, strict=True)], 1)
+    torch.testing.assert_close(prepare(u), wanted)
+    torch.testing.assert_close(prepare(u.expand(-1, 3, -1, -1)), wanted)
+
+
+# --- VGG16 and AlexNet ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TORSOS)
+def test_torso_features_are_the_mean_of_the_last_map(tmp_path, name):
+    torso, features, width = TORSOS[name]
+    net = torso()
+    weights = random_torso(net)
+    net.load_state_dict(weights)
+    classifier = {"classifier.1.weight": torch.ones(3, 3)}  # of the whole file of torchvision
+    file = saved(weights | classifier, tmp_path / "w.pth")
+    member = features(GREY, torch.device("cpu"), file=file)
+    assert member.outputs == {"pool": width}
+    u = images(2, 1)
+    x = member.prepare(u)
+    for layer in net.features[: net.taps[-1] + 1]:
+        x = layer(x)
+    pool = member(u)["pool"]
+    assert (pool.dtype, pool.shape) == (torch.float32, (2, width))
+    torch.testing.assert_close(pool, x.mean((2, 3)), rtol=1e-4, atol=1e-5)
+    assert pool.std() > 0.01
+    halves = saved({n: t.half() for n, t in weights.items()}, tmp_path / "h.safetensors")
+    other = features(GREY, file=halves)
+    assert other.digest != member.digest == features(GREY, file=file).digest
+    torch.testing.assert_close(other(u)["pool"], pool, rtol=0.05, atol=0.01)
+
+
+@pytest.mark.parametrize("net", [VGG16(), AlexNet()], ids=["vgg16", "alexnet"])
+def test_the_smallest_image_leaves_a_pixel_at_the_last_tap(net):
+    maps = net(torch.zeros(1, 3, net.least, net.least))
+    assert [m.shape[1] for m in maps] == list(net.widths)
+    assert maps[-1].shape[2:] == (1, 1)
+    with pytest.raises(RuntimeError):
+        net(torch.zeros(1, 3, net.least - 1, net.least - 1))
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", TORSOS)
+def test_torsos_are_those_of_torchvision(name):
+    models = pytest.importorskip("torchvision.models")
+    theirs = getattr(models, name)(weights=None).eval()
+    ours = TORSOS[name][0]()
+    weights = {n: t for n, t in theirs.state_dict().items() if n.startswith("features.")}
+    assert ours.state_dict().keys() == weights.keys()
+    ours.load_state_dict(weights)
+    x = torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        y, wanted = x, []
+        for number, layer in enumerate(theirs.features):
+            y = layer(y)
+            if number in ours.taps:
+                wanted.append(y.clone())
+        torch.testing.assert_close(ours(x), wanted)
+
+
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs the weights")
+@pytest.mark.parametrize(
+    ("features", "file"),
+    [(VGG16Features, "vgg16_features_fp16.pth"), (AlexNetFeatures, "alexnet_features.pth")],
+)
+def test_real_weights_tell_pictures_from_their_blurred_copies(features, file):
+    """Two crops of a picture are nearer to each other than to what has lost its detail."""
+    member = features(COLOUR, file=str(WEIGHTS / file))
+    coarse = nn.functional.interpolate(images(4, 3, 8, 8).float(), 64, mode="bicubic").clamp(
+        0, 255
+    )
+    fine = (coarse + 60 * torch.randn(coarse.shape)).clamp(0, 255)
+    blurred = nn.functional.avg_pool2d(fine, 5, 1, 2)
+    u = torch.cat([fine, fine.flip(3), blurred]).byte()
+    a, b, c = member(u)["pool"].chunk(3)
+    assert ((a - b).norm(dim=1) < (a - c).norm(dim=1)).all()
+
+
+# --- DINOv2 and CLIP -----------------------------------------------------------------------------
+
+
+def tiny_dino(grid=3, registers=0, width=128, depth=2, patch=14, seed=0):
+    """Random weights in the official names."""
+    g = torch.Generator().manual_seed(seed)
+
+    def r(*shape):
+        return torch.randn(shape, generator=g) * 0.1
+
+    out = {
+        "cls_token": r(1, 1, width),
+        "mask_token": r(1, width),
+        "pos_embed": 3 * r(1, 1 + grid**2, width),
+        "patch_embed.proj.weight": r(width, 3, patch, patch),
+        "patch_embed.proj.bias": r(width),
+        "norm.weight": 1 + r(width),
+        "norm.bias": r(width),
+    }
+    if registers:
+        out["register_tokens"] = r(1, registers, width)
+    for i in range(depth):
+        block = {
+            "norm1.weight": 1 + r(width),
+            "norm1.bias": r(width),
+            "attn.qkv.weight": r(3 * width, width),
+            "attn.qkv.bias": r(3 * width),
+            "attn.proj.weight": r(width, width),
+            "attn.proj.bias": r(width),
+            "ls1.gamma": 1 + r(width),
+            "norm2.weight": 1 + r(width),
+            "norm2.bias": r(width),
+            "mlp.fc1.weight": r(2 * width, width),
+            "mlp.fc1.bias": r(2 * width),
+            "mlp.fc2.weight": r(width, 2 * width),
+            "mlp.fc2.bias": r(width),
+            "ls2.gamma": 1 + r(width),
+        }
+        out |= {f"blocks.{i}.{n}": t for n, t in block.items()}
+    return out
+
+
+def tiny_clip(grid=3, width=128, depth=2, patch=16, out=48, seed=0):
+    """Random weights in the names of OpenAI, with a text tower."""
+    g = torch.Generator().manual_seed(seed)
+
+    def r(*shape):
+        return torch.randn(shape, generator=g) * 0.1
+
+    tower = {
+        "class_embedding": r(width),
+        "positional_embedding": r(1 + grid**2, width),
+        "proj": r(width, out),
+        "conv1.weight": r(width, 3, patch, patch),
+        "ln_pre.weight": 1 + r(width),
+        "ln_pre.bias": r(width),
+        "ln_post.weight": 1 + r(width),
+        "ln_post.bias": r(width),
+    }
+    for i in range(depth):
+        block = {
+            "ln_1.weight": 1 + r(width),
+            "ln_1.bias": r(width),
+            "attn.in_proj_weight": r(3 * width, width),
+            "attn.in_proj_bias": r(3 * width),
+            "attn.out_proj.weight": r(width, width),
+            "attn.out_proj.bias": r(width),
+            "ln_2.weight": 1 + r(width),
+            "ln_2.bias": r(width),
+            "mlp.c_fc.weight": r(4 * width, width),
+            "mlp.c_fc.bias": r(4 * width),
+            "mlp.c_proj.weight": r(width, 4 * width),
+            "mlp.c_proj.bias": r(width),
+        }
+        tower |= {f"transformer.resblocks.{i}.{n}": t for n, t in block.items()}
+    text = {"logit_scale": r(), "positional_embedding": r(7, 32), "text_projection": r(32, out)}
+    text |= {"transformer.resblocks.0.ln_1.weight": r(32), "ln_final.bias": r(32)}
+    return {f"visual.{n}": t for n, t in tower.items()} | text
+
+
+def layer_norm(x, weights, name, eps):
+    x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+    return x * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def attend(x, weight, bias, heads):
+    """Softmax attention of one image [T, D], a head at a time."""
+    q, k, v = (x @ weight.T + bias).chunk(3, 1)
+    parts = [
+        torch.softmax(a @ b.T / a.shape[1] ** 0.5, 1) @ c
+        for a, b, c in zip(q.chunk(heads, 1), k.chunk(heads, 1), v.chunk(heads, 1), strict=True)
+    ]
+    return torch.cat(parts, 1)
+
+
+def patches_of(x, weight, bias):
+    """[3, S, S] -> [T, D], cut out one by one."""
+    p = weight.shape[-1]
+    cut = [
+        x[:, i : i + p, j : j + p]
+        for i in range(0, x.shape[1], p)
+        for j in range(0, x.shape[2], p)
+    ]
+    return torch.stack([(weight * c).sum((1, 2, 3)) + bias for c in cut])
+
+
+def dino_by_hand(w, x, registers=0, depth=2, heads=2):
+    """The class token of one image, every step written out; w in float64."""
+    h = patches_of(x, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"])
+    h = torch.cat([w["cls_token"][0], h]) + w["pos_embed"][0]
+    if registers:
+        h = torch.cat([h[:1], w["register_tokens"][0], h[1:]])
+    for i in range(depth):
+        b = {n.removeprefix(f"blocks.{i}."): t for n, t in w.items()}
+        y = attend(
+            layer_norm(h, b, "norm1", 1e-6), b["attn.qkv.weight"], b["attn.qkv.bias"], heads
+        )
+        h = h + b["ls1.gamma"] * (y @ b["attn.proj.weight"].T + b["attn.proj.bias"])
+        y = layer_norm(h, b, "norm2", 1e-6) @ b["mlp.fc1.weight"].T + b["mlp.fc1.bias"]
+        y = y * (1 + torch.erf(y / 2**0.5)) / 2
+        h = h + b["ls2.gamma"] * (y @ b["mlp.fc2.weight"].T + b["mlp.fc2.bias"])
+    return layer_norm(h, w, "norm", 1e-6)[0]
+
+
+def clip_by_hand(w, x, gelu, depth=2, heads=2):
+    """The embedding of one image, every step written out; w in float64."""
+    w = {n.removeprefix("visual."): t for n, t in w.items() if n.startswith("visual.")}
+    h = torch.cat([w["class_embedding"][None], patches_of(x, w["conv1.weight"], 0)])
+    h = layer_norm(h + w["positional_embedding"], w, "ln_pre", 1e-5)
+    for i in range(depth):
+        b = {n.removeprefix(f"transformer.resblocks.{i}."): t for n, t in w.items()}
+        y = attend(
+            layer_norm(h, b, "ln_1", 1e-5), b["attn.in_proj_weight"], b["attn.in_proj_bias"], heads
+        )
+        h = h + y @ b["attn.out_proj.weight"].T + b["attn.out_proj.bias"]
+        y = layer_norm(h, b, "ln_2", 1e-5) @ b["mlp.c_fc.weight"].T + b["mlp.c_fc.bias"]
+        h = h + gelu(y) @ b["mlp.c_proj.weight"].T + b["mlp.c_proj.bias"]
+    return layer_norm(h, w, "ln_post", 1e-5)[0] @ w["proj"]
+
+
+def double(weights):
+    return {n: t.double() for n, t in weights.items()}
+
+
+@pytest.mark.parametrize("registers", [0, 4])
+def test_dinov2_is_its_equations(tmp_path, registers):
+    weights = tiny_dino(16, registers)
+    member = DINOv2(COLOUR, file=saved(weights, tmp_path / "w.pth"))
+    assert member.outputs == {"pool": 128}
+    u = images(2)
+    x = member.prepare(u).double()
+    wanted = torch.stack([dino_by_hand(double(weights), i, registers) for i in x])
+    torch.testing.assert_close(member(u)["pool"].double(), wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_clip_is_its_equations(tmp_path, activation):
+    weights = tiny_clip()
+    file = saved({n: t.half() for n, t in weights.items()}, tmp_path / "w.pt")
+    member = CLIP(GREY, file=file, activation=activation)
+    assert member.outputs == {"pool": 48}
+    assert "48 x 48" in member.resizer
+    u = images(2, 1)
+    x = member.prepare(u).double()
+    gelu = {
+        "gelu": lambda y: y * (1 + torch.erf(y / 2**0.5)) / 2,
+        "quick_gelu": lambda y: y / (1 + torch.exp(-1.702 * y)),
+    }[activation]
+    rounded = {n: t.half().double() for n, t in weights.items()}
+    wanted = torch.stack([clip_by_hand(rounded, i, gelu) for i in x])
+    torch.testing.assert_close(member(u)["pool"].double(), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_the_two_activations_of_clip_are_two_protocols(tmp_path):
+    file = saved(tiny_clip(), tmp_path / "w.pt")
+    a, b = (CLIP(GREY, file=file, activation=name) for name in ("gelu", "quick_gelu"))
+    assert a.digest != b.digest
+
+
+def cubic(distance):
+    """Keys' kernel with a = -3/4, the one of torch."""
+    a, d = -0.75, abs(distance)
+    if d < 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
+
+
+@pytest.mark.parametrize("grid", [3, 7])
+def test_the_position_embedding_is_resampled_as_in_the_official_program(grid):
+    weights = renamed(tiny_dino(5), {"pos_embed": "position"})["position"][0]
+    net = ViT(
+        width=128,
+        depth=0,
+        patch=14,
+        grid=5,
+        hidden=1,
+        registers=0,
+        projection=None,
+        bias=True,
+        first=False,
+        scaled=True,
+        gelu=nn.functional.gelu,
+        eps=1e-6,
+    )
+    net.position.data = weights
+    net.regrid(grid, offset=0.1, antialias=False)
+    rows = torch.zeros(grid, 5)
+    for i in range(grid):
+        place = (i + 0.5) * 5 / (grid + 0.1) - 0.5
+        for k in range(math.floor(place) - 1, math.floor(place) + 3):
+            rows[i, min(max(k, 0), 4)] += cubic(place - k)
+    plane = torch.einsum("ia,jb,abd->ijd", rows, rows, weights[1:].view(5, 5, -1))
+    torch.testing.assert_close(net.position[1:], plane.flatten(0, 1), rtol=1e-4, atol=1e-5)
+    assert torch.equal(net.position[0], weights[0])
+
+
+def test_rows_of_a_batch_do_not_influence_each_other(tmp_path):
+    members = [
+        DINOv2(COLOUR, file=saved(tiny_dino(5, 1), tmp_path / "d.pth")),
+        CLIP(COLOUR, file=saved(tiny_clip(), tmp_path / "c.pth"), activation="gelu"),
+        AlexNetFeatures(COLOUR, file=saved(random_torso(AlexNet()), tmp_path / "a.pth")),
+    ]
+    u = images(5)
+    for member in members:
+        whole = member(u)["pool"]
+        parts = torch.cat([member(part)["pool"] for part in u.flip(0).split(2)]).flip(0)
+        torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-5)
+        assert whole.std(0).mean() > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_what_the_cpu_gives(tmp_path, monkeypatch):
+    """Also where a run has switched TF32 on for its own networks."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    u = images(5)
+    files = {
+        DINOv2: saved(tiny_dino(16), tmp_path / "d.pth"),
+        AlexNetFeatures: saved(random_torso(AlexNet()), tmp_path / "a.pth"),
+    }
+    for features, file in files.items():
+        with torch.autocast("cuda", torch.bfloat16):
+            found = features(COLOUR, torch.device("cuda"), file=file)(u)["pool"]
+        wanted = features(COLOUR, file=file)(u)["pool"]
+        torch.testing.assert_close(found.cpu(), wanted, rtol=1e-4, atol=1e-4)
+    assert torch.backends.cudnn.allow_tf32
+
+
+# --- wrong files ---------------------------------------------------------------------------------
+
+
+def lacking(weights, name):
+    return {n: t for n, t in weights.items() if n != name}
+
+
+def test_a_file_of_another_network_is_said_with_both_names(tmp_path):
+    vgg, alex = random_torso(VGG16()), random_torso(AlexNet())
+    dino, clip = tiny_dino(), tiny_clip()
+    resnet = {"conv1.weight": torch.ones(2), "layer1.0.conv1.weight": torch.ones(2)}
+    giant = {"blocks.0.mlp.w12.weight": torch.ones(2)} | lacking(dino, "blocks.0.mlp.fc1.weight")
+    deeper = vgg | {"features.32.weight": torch.ones(1), "features.34.weight": torch.ones(1)}
+
+    def clip_of(spec, file):
+        return CLIP(spec, file=file, activation="gelu")
+
+    cases = [
+        (VGG16Features, alex, "looks like AlexNet of torchvision, and VGG16 of torchvision is"),
+        (VGG16Features, deeper, r"looks like VGG19.*features\.32\.weight is one too many"),
+        (AlexNetFeatures, vgg, r"VGG16.*64 x 3 x 3 x 3 and not 64 x 3 x 11 x 11"),
+        (AlexNetFeatures, resnet, "looks like a ResNet"),
+        (VGG16Features, lacking(vgg, "features.5.bias"), r"it has no features\.5\.bias"),
+        (DINOv2, clip, "looks like CLIP as OpenAI names it, and DINOv2 .* is wanted"),
+        (DINOv2, giant, "ViT-g/14"),
+        (DINOv2, lacking(dino, "blocks.1.ls1.gamma"), r"it has no blocks\.1\.scale1"),
+        (DINOv2, tiny_dino(width=1280, depth=0), "another network"),
+        (DINOv2, {"a": torch.ones(3, 2)}, r"1 tensors from a \(3 x 2\) on"),
+        (clip_of, dino, "vision transformer"),
+        (clip_of, {"visual.attnpool.positional_embedding": torch.ones(2)}, "with a ResNet"),
+        (clip_of, lacking(clip, "visual.proj"), "it has no projection"),
+    ]
+    for i, (features, tensors, words) in enumerate(cases):
+        file = saved(tensors, tmp_path / f"{i}.safetensors")
+        with pytest.raises(DataError, match=words):
+            features(COLOUR, file=file)
+
+
+MEMBERS = {
+    "vgg16": VGG16Features,
+    "alexnet": AlexNetFeatures,
+    "dinov2": DINOv2,
+    "clip": lambda spec, file: CLIP(spec, file=file, activation="gelu"),
+}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_without_a_file_it_is_said_where_one_is(name):
+    with pytest.raises(DataError, match=r"features\.file is null.*(https://|huggingface\.co)"):
+        MEMBERS[name](COLOUR, file=None)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("shape", [(2,), (2, 8, 8)])
+def test_data_that_are_no_images_are_refused(name, shape):
+    with pytest.raises(ValueError, match=f"features={name} sees images.*use features=raw"):
+        MEMBERS[name](Spec(shape), file=None)
+
+
+# --- transformers --------------------------------------------------------------------------------
+
+
+def randomized(model, scale=0.1):
+    g = torch.Generator().manual_seed(0)
+    for p in model.parameters():
+        p.data = p.data + scale * torch.randn(p.shape, generator=g)
+    return model.eval()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("registers", "side"), [(0, 224), (4, 224), (4, 518)])
+def test_dinov2_is_that_of_transformers(tmp_path, registers, side):
+    """518 pixels: with a resampled position embedding, which transformers without registers
+    resamples for 16 samples rather than 16.1."""
+    transformers = pytest.importorskip("transformers")
+    kind = "Dinov2WithRegisters" if registers else "Dinov2"
+    more = {"num_register_tokens": registers} if registers else {}
+    config = getattr(transformers, f"{kind}Config")(
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=side,
+        patch_size=14,
+        **more,
+    )
+    theirs = randomized(getattr(transformers, f"{kind}Model")(config))
+    theirs.save_pretrained(tmp_path)
+    member = DINOv2(COLOUR, file=str(tmp_path / "model.safetensors"))
+    u = images(3)
+    with torch.no_grad():
+        wanted = theirs(pixel_values=member.prepare(u)).last_hidden_state[:, 0]
+    torch.testing.assert_close(member(u)["pool"], wanted, rtol=1e-4, atol=1e-4)
+    assert wanted.std(0).mean() > 0.01
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_clip_is_that_of_transformers(tmp_path, activation):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=96,
+        patch_size=32,
+        projection_dim=48,
+        hidden_act=activation,
+    )
+    theirs = randomized(transformers.CLIPVisionModelWithProjection(config))
+    theirs.save_pretrained(tmp_path)
+    member = CLIP(COLOUR, file=str(tmp_path / "model.safetensors"), activation=activation)
+    u = images(3)
+    with torch.no_grad():
+        wanted = theirs(pixel_values=member.prepare(u)).image_embeds
+    torch.testing.assert_close(member(u)["pool"], wanted, rtol=1e-4, atol=1e-4)
+    assert wanted.std(0).mean() > 0.01

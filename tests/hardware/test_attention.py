@@ -1,0 +1,284 @@
+"""hardware.attention: from the key to the layer, what is tried out, said and recorded."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from genlab.assemble.components import build
+from genlab.core.contract import Model
+from genlab.core.errors import DeviceError
+from genlab.hardware.hardware import Hardware
+from genlab.kernel import dispatch
+from genlab.kernel import self_test as check
+from genlab.nn.attention import Attends
+from genlab.run.environment import changes, environment
+from tests.helpers.runs import started
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+BACKENDS = ("auto", "flex", "sdpa", "plain")
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr(dispatch, "_SAID", set())
+    monkeypatch.setattr(dispatch, "say", lines.append)
+    return lines
+
+
+def hardware(attention, precision="fp32"):
+    return Hardware(
+        device="cpu",
+        precision=precision,
+        compile=False,
+        deterministic=True,
+        channels_last=True,
+        attention=attention,
+        threads=1,
+        micro_batch="auto",
+        devices=1,
+    )
+
+
+class Pair(Model):
+    """A model of two layers, one of them with attention, that may want second derivatives."""
+
+    def __init__(self, layer=None, second_order=False):
+        super().__init__()
+        self.layer, self.other = layer or Attends(), nn.Linear(2, 2)
+        self.second_order = second_order
+
+
+@pytest.mark.parametrize("attention", BACKENDS)
+def test_layers_are_told(attention, tiny):
+    config = tiny("flow_matching", **{"hardware.attention": attention})
+    built = build(config)
+    layers = [m for m in built.model.modules() if isinstance(m, Attends)]
+    assert len(layers) >= 2, "those of the averaged copy, too"
+    assert {(m.backend, m.twice) for m in layers} == {(attention, False)}
+    name = "sdpa" if attention == "auto" else attention
+    assert environment(built.hardware, None)["attention"] == built.hardware.attends == name
+    assert f"attention by {name}" in built.hardware.describe()
+
+
+def test_where_nothing_attends_nothing_is_said_or_tried(said, monkeypatch):
+    monkeypatch.setattr(check, "works", lambda *_: pytest.fail("tried out for nothing"))
+    machine = hardware("flex")
+    model = Pair(nn.Linear(2, 2), second_order=True)
+    machine.check_training(model)
+    machine.place(model)
+    assert (machine.attends, said) == (None, [])
+    assert "attention" not in machine.describe()
+    assert environment(machine, None)["attention"] is None
+
+
+def test_in_bf16_a_cpu_writes_short_products_out():
+    machine = hardware("auto", "bf16")
+    machine.place(Pair())
+    assert machine.attends == f"sdpa, plain up to {dispatch.SHORT} tokens"
+
+
+@pytest.mark.parametrize("attention", BACKENDS)
+def test_models_of_second_order_get_the_products(attention, said):
+    machine, model = hardware(attention), Pair(second_order=True)
+    machine.check_training(model)
+    machine.place(model)
+    assert (model.layer.backend, model.layer.twice, machine.attends) == ("plain", True, "plain")
+    machine.place(Pair(second_order=True))
+    assert len(said) == 1 and "second derivatives" in said[0]
+
+
+# --- what a machine does not have ----------------------------------------------------------------
+
+
+def test_triton_without_a_gpu_is_refused_at_once(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(DeviceError, match="needs a GPU, and the device is cpu"):
+        hardware("triton")
+    monkeypatch.setattr(dispatch, "TRITON", False)
+    with pytest.raises(DeviceError, match="Triton is not installed"):
+        hardware("triton")
+
+
+def test_flex_draws_on_a_cpu_but_does_not_train(tiny):
+    config = tiny("flow_matching", **{"hardware.attention": "flex"})
+    build(config)
+    with pytest.raises(DeviceError, match="cannot train on a CPU"):
+        build(config, meta=True)  # as before a training, when no directory is made yet
+    build(tiny("flow_matching", "toy", **{"hardware.attention": "flex"}), meta=True)  # has none
+
+
+def test_words_of_the_command_line(tmp_path, capsys):
+    from genlab.cli.main import main
+
+    for name, sentence in (("triton", "needs a GPU"), ("flex", "cannot train on a CPU")):
+        words = ["data=digits", f"outputs={tmp_path}", f"hardware.attention={name}"]
+        assert main(["train", "model=flow_matching", "hardware.device=cpu", *words]) == 5
+        err = capsys.readouterr().err
+        assert sentence in err and len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir()), "refused before a run directory is made"
+
+
+# --- trying Triton out ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def triton(monkeypatch):
+    """triton(reason): a GPU with Triton, on which trying it out finds this."""
+
+    def found(reason):
+        monkeypatch.setattr(dispatch, "TRITON", True)
+        monkeypatch.setattr(check, "works", lambda device, dtype, widths: reason)
+
+    return found
+
+
+def test_auto_takes_triton_where_it_works(triton, said):
+    triton("")
+    assert check.settle("auto", GPU, torch.bfloat16, False, [64]) == ("auto", "triton")
+    assert check.settle("triton", GPU, torch.bfloat16, False, [64]) == ("triton", "triton")
+    assert check.settle("sdpa", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa")
+    assert not said
+
+
+def test_auto_falls_back_with_one_line(triton, said):
+    triton("CompilationError: no such instruction")
+    for _ in range(2):
+        assert check.settle("auto", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa")
+    assert len(said) == 1 and "no such instruction" in said[0] and "\n" not in said[0]
+    with pytest.raises(DeviceError, match="does not work on this machine: CompilationError"):
+        check.settle("triton", GPU, torch.bfloat16, False, [64])
+    assert check.settle("sdpa", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa"), "not tried"
+
+
+def test_heads_too_wide_are_known_before_the_first_step(triton, said):
+    triton("")
+    found = check.settle("auto", GPU, torch.bfloat16, False, [64, 512])
+    assert found == ("auto", "triton, sdpa for heads of more than 256")
+    assert len(said) == 1 and "heads of 512 numbers" in said[0]
+    with pytest.raises(DeviceError, match="no tiles for heads of 512"):
+        check.settle("triton", GPU, torch.bfloat16, False, [64, 512])
+
+
+def test_what_drops_weights_is_recorded(said):
+    words = "sdpa, plain while weights are dropped"
+    assert check.settle("auto", CPU, torch.float32, False, [64], True) == ("auto", words)
+    assert not said, "auto chooses; it does not fall back"
+    assert check.settle("sdpa", CPU, torch.float32, False, [64], True) == ("sdpa", words)
+    assert len(said) == 1 and "no dropout" in said[0]
+
+
+def test_auto_without_triton_says_so(monkeypatch, said):
+    monkeypatch.setattr(dispatch, "TRITON", False)
+    assert check.settle("auto", GPU, torch.bfloat16, False, [64]) == ("auto", "sdpa")
+    assert said == ["attention: Triton is not installed, so torch's own kernels are used"]
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """pretended(f): the Triton kernel computes f of the right result."""
+
+    def put(f):
+        real, plain = dispatch._backend, dispatch._backend("plain")
+
+        def backend(name):
+            if name != "triton":
+                return real(name)
+            return lambda *given: (f(plain(*given)[0]), None)
+
+        monkeypatch.setattr(dispatch, "_backend", backend)
+        monkeypatch.setattr(dispatch, "TRITON", True)
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+    return put
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_right_works_even_in_inference(pretended, dtype):
+    pretended(lambda out: out)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert check.works(CPU, dtype, [64]) == ""
+
+
+def test_what_does_not_work_is_named(pretended):
+    def broken(out):
+        raise RuntimeError("PassManager failed\n" + "line of IR\n" * 200)
+
+    class WrongSlope(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, slope):
+            return 1.5 * slope
+
+    for f, reason in (
+        (broken, "RuntimeError: PassManager failed"),
+        (lambda out: out * 1.1, "its result is off by"),
+        (lambda out: out * float("nan"), "its result is off by nan"),
+        (WrongSlope.apply, "its dq is off by 0.5"),
+    ):
+        pretended(f)
+        found = check.works(CPU, torch.float32, [64])
+        assert reason in found and "\n" not in found
+
+
+def test_doctor_tries_it_out(pretended, monkeypatch):
+    """As on a GPU machine, with the device of the trial put back."""
+    from genlab.cli import doctor
+    from genlab.hardware import hardware as auto
+
+    monkeypatch.setattr(auto, "choose", lambda: ("cuda", "bf16"))
+    tried = check.works
+    monkeypatch.setattr(check, "works", lambda device, *rest: tried(CPU, *rest))
+    for f, words in (
+        (lambda out: out, "would use triton"),
+        (lambda out: 2 * out, "does not work"),
+    ):
+        pretended(f)
+        (line,) = doctor._attention()
+        assert words in line, line
+
+
+# --- the record ----------------------------------------------------------------------------------
+
+
+def test_another_backend_is_another_run_to_the_bit(tmp_path):
+    def recorded(attention):
+        machine = hardware(attention)
+        machine.place(Pair())
+        return environment(machine, None)
+
+    then = recorded("sdpa")
+    (tmp_path / "environment.json").write_text(json.dumps(then))
+    assert changes(tmp_path, recorded("auto")) == "", "the same kernel computes"
+    assert changes(tmp_path, recorded("plain")) == "attention was sdpa, is plain"
+    older = {k: v for k, v in then.items() if k != "attention"}
+    (tmp_path / "environment.json").write_text(json.dumps(older))
+    for now in (then, recorded("plain"), environment(hardware("auto"), None)):
+        assert changes(tmp_path, now) == "", "a run that is older than the key"
+    assert "attention was sdpa, is triton" in changes(tmp_path, {**then, "attention": "triton"})
+
+
+def test_an_old_run_goes_on(tiny, capsys):
+    from genlab.cli import main as cli
+    from genlab.training.run_loop import work
+
+    run = started(tiny("flow_matching"))
+    work(run.path)
+    path = run.path / "config.yaml"
+    path.write_text(path.read_text().replace("  attention: auto\n", ""))
+    path = run.path / "environment.json"
+    recorded = json.loads(path.read_text())
+    assert recorded.pop("attention") == "sdpa"
+    path.write_text(json.dumps(recorded))
+    capsys.readouterr()
+    words = [f"run={run.path}", "schedule.images=128"]
+    assert cli.main(["resume", *words]) == 0
+    err = capsys.readouterr().err
+    assert "lacks keys: attention=auto (the defaults)" in err
+    assert "bit for bit" not in err
+    assert json.loads(path.read_text())["attention"] == "sdpa"

@@ -1,0 +1,198 @@
+"""Attention by blocks of queries against the definition, and that it takes one block at a time."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from genlab.kernel import chunked as blocked
+from genlab.kernel import dispatch
+from genlab.kernel import math as plain
+from genlab.kernel.mask import MaskSpec
+from genlab.nn.attention import attention
+from tests.helpers.attended import BATCH, HEADS, MASKS, drawn
+from tests.helpers.masks import by_hand, random_mask
+
+SCALE = 0.4
+
+
+@pytest.fixture(autouse=True)
+def several(monkeypatch):
+    """Blocks of 8 queries and tiles of 4 keys, so that there are several."""
+    monkeypatch.setattr(blocked, "BLOCK", 8)
+    monkeypatch.setattr(blocked, "TILE", 4)
+
+
+@pytest.fixture(params=["native", "public"])
+def form(request, monkeypatch):
+    """With torch's private kernel, and as if it were not there."""
+    if request.param == "public":
+        monkeypatch.setattr(blocked, "FORWARD", "no_such_operator")
+    return request.param
+
+
+def both_ways(mask, shared, dtype, lse, compute=blocked.attend):
+    """(computed, by definition): of each out, sums and the gradients of q, k, v."""
+    q, k, v, d_out = drawn(mask, shared, 8, dtype)
+    seen = mask.dense().any(2)[:, None].expand(BATCH, HEADS, -1)
+    d_sums = torch.randn(seen.shape).where(seen, 0.0)
+    mine = [t.detach().requires_grad_() for t in (q, k, v)]
+    theirs = [t.double().requires_grad_() for t in (q, k, v)]
+    out, sums = compute(*mine, mask, SCALE, 0.0, None, lse)
+    assert (sums is not None) == lse
+    assert out.dtype == dtype
+    found = []
+    for leaves, results in ((mine, (out, sums)), (theirs, by_hand(*theirs, mask, SCALE))):
+        results = [results[0], *([results[1]] if lse else [])]
+        grads = [d.to(r.dtype) for d, r in zip((d_out, d_sums), results, strict=False)]
+        if seen.any() or leaves is mine:
+            d = torch.autograd.grad(results, leaves, grads)
+        else:  # by definition nothing depends on anything
+            d = [torch.zeros_like(t) for t in leaves]
+        found.append([*(r.detach() for r in results), *d])
+    return found
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("lse", [False, True])
+def test_results_and_gradients(name, lse, form):
+    for shared in (4, 2, 1) if name in ("full", "permuted") else (2,):
+        for mine, theirs in zip(*both_ways(MASKS[name], shared, torch.float32, lse), strict=True):
+            torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["alibi", "permuted", "padding"])
+def test_float64_is_exact(name, form):
+    # torch's kernel reads a bias of another type than float64 as if it were one
+    for mine, theirs in zip(*both_ways(MASKS[name], 2, torch.float64, True), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["full", "causal", "query stream", "alibi, window"])
+def test_bfloat16_is_as_near_as_the_products_written_out(name, form):
+    mask = MASKS[name]
+    errors = []
+    for compute in (blocked.attend, plain.attend):
+        torch.manual_seed(1)
+        found = both_ways(mask, 2, torch.bfloat16, True, compute)
+        pairs = [(m.double(), t) for m, t in zip(*found, strict=True)]
+        errors.append([(m - t).masked_fill(m == t, 0.0).norm() for m, t in pairs])
+    for mine, theirs in zip(*errors, strict=True):
+        assert mine <= 2 * theirs
+
+
+def test_a_gradient_of_the_sums_alone(form):
+    mask = MASKS["query stream"]
+    q, k, v, _ = (t.requires_grad_() for t in drawn(mask, 2, 8, torch.float64))
+    weight = (
+        torch.randn(BATCH, HEADS, mask.queries).where(mask.dense().any(2)[:, None], 0.0).double()
+    )
+    found = []
+    for compute in (
+        lambda: blocked.attend(q, k, v, mask, SCALE, 0.0, None, True),
+        lambda: by_hand(q, k, v, mask, SCALE),
+    ):
+        _, sums = compute()
+        total = (weight * sums.masked_fill(weight == 0, 0.0)).sum()
+        found.append(torch.autograd.grad(total, [q, k, v], allow_unused=True))
+    for mine, theirs in zip(found[0][:2], found[1][:2], strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert found[0][2] is None or not found[0][2].any()
+
+
+def test_strided_inputs_and_expanded_gradients(form):
+    mask = MASKS["window"]
+    qkv = torch.randn(BATCH, 41, 3, HEADS, 8, requires_grad=True)
+    found = []
+    for compute in (blocked.attend, plain.attend):
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        out, _ = compute(q, k, v, mask, SCALE, 0.0, None, False)
+        found += [out, *torch.autograd.grad(out.sum(), qkv)]
+    torch.testing.assert_close(found[:2], found[2:])
+
+
+def test_the_heads_of_a_token_lie_together():
+    q, k, v, _ = drawn(MASKS["window"], HEADS, 8, torch.float32)
+    out, _ = blocked.attend(q, k, v, MASKS["window"], SCALE, 0.0, None, False)
+    assert out.transpose(1, 2).is_contiguous()
+
+
+def test_a_second_derivative_raises(form):
+    mask = MASKS["padding in front"]
+    q, k, v, _ = (t.requires_grad_() for t in drawn(mask, 2, 8, torch.float32))
+    out, _ = blocked.attend(q, k, v, mask, SCALE, 0.0, None, False)
+    # the gradient given has no graph, where once_differentiable would give a constant
+    (first,) = torch.autograd.grad(out.sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="not implemented"):
+        torch.autograd.grad(first.square().sum(), k)
+
+
+def test_steps_hold_every_pair_that_is_seen():
+    rng = random.Random(0)
+    torch.manual_seed(0)
+    for mask in [*MASKS.values(), *(random_mask(rng) for _ in range(200))]:
+        allowed = mask.dense()
+        inside = torch.zeros_like(allowed)
+        at = 0
+        for step in blocked.steps(mask):
+            assert step.rows.start == at
+            at = step.rows.stop
+            inside[:, step.rows, step.keys] = True
+            here = allowed[:, step.rows, step.keys]
+            assert step.kind != "full" or here.all()
+            assert torch.equal(blocked.part(mask, step).dense().expand_as(here), here)
+        assert at == mask.queries
+        assert not (allowed & ~inside).any()
+
+
+def pairs(mask):
+    return sum(
+        len(range(*s.rows.indices(10**6))) * (s.keys.stop - s.keys.start)
+        for s in blocked.steps(mask)
+    )
+
+
+def test_keys_that_no_query_of_a_block_sees_are_passed_over():
+    n = 64
+    assert pairs(MaskSpec.bidirectional(n)) == n * n
+    assert pairs(MaskSpec.causal(n)) == sum(8 * 8 * (i + 1) for i in range(8))
+    # 8 queries from i on see keys i - 4 ... i + 7: whole tiles of 4
+    assert pairs(MaskSpec.sliding_window(n, left=4)) == 8 * 8 + 7 * 8 * 12
+    assert pairs(MaskSpec.packed([16, 48], causal=False)) == 16 * 16 + 48 * 48
+    far = torch.zeros(1, n, dtype=torch.int32)
+    assert pairs(MaskSpec(n, n, far, far + 1)) == 0
+
+
+def test_with_alibi_a_block_has_fewer_queries(monkeypatch):
+    monkeypatch.setattr(blocked, "BLOCK", 32)
+    mask = MaskSpec.bidirectional(64).sloped(torch.ones(2))
+    assert [step.rows for step in blocked.steps(mask)][:2] == [slice(0, 16), slice(16, 32)]
+    many = MaskSpec.bidirectional(64).sloped(torch.ones(64))
+    assert blocked.steps(many)[0].rows == slice(0, 4)
+
+
+def test_long_sequences_come_here(monkeypatch):
+    monkeypatch.setattr(dispatch, "LONG", 32)
+    called = []
+    attend = blocked.attend
+    monkeypatch.setattr(blocked, "attend", lambda *a: called.append(1) or attend(*a))
+    for name, lse in (("permuted", False), ("alibi", False), ("causal", True), ("full", True)):
+        mask = MASKS[name]
+        q, k, v, _ = drawn(mask, 2, 8, torch.float32)
+        mine = attention(q, k, v, mask, lse=lse)
+        torch.testing.assert_close(mine, attention(q, k, v, mask, lse=lse, backend="plain"))
+    assert len(called) == 4
+
+
+def test_without_the_private_kernel_it_says_so_once(monkeypatch):
+    said = []
+    monkeypatch.setattr(dispatch, "_SAID", set())
+    monkeypatch.setattr(dispatch, "say", said.append)
+    monkeypatch.setattr(blocked, "FORWARD", "no_such_operator")
+    q, k, v, _ = drawn(MASKS["window"], 2, 8, torch.float32)
+    for _ in range(2):
+        blocked.attend(q, k, v, MASKS["window"], SCALE, 0.0, None, False)
+    assert len(said) == 1
+    assert "computed twice" in said[0]

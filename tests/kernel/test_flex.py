@@ -1,0 +1,124 @@
+"""FlexAttention behind the mask specification: results on a CPU, and the tiles it is given."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.attention.flex_attention import create_block_mask
+
+from genlab.core.errors import DeviceError
+from genlab.kernel import flex
+from genlab.kernel.mask import MaskSpec
+from genlab.nn.attention import attention
+from tests.helpers.attended import MASKS, drawn
+from tests.helpers.masks import by_hand
+
+SCALE, BLOCK = 0.4, 8
+IN_ORDER = ["causal", "causal, square", "prefix", "window", "packed, bidirectional"]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def several(monkeypatch):
+    """Tiles of 8 x 8, so that there are several, and no graph of another test."""
+    monkeypatch.setattr(flex, "BLOCK", BLOCK)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_results(mask):
+    for shared, lse in ((4, False), (2, True)):
+        q, k, v, _ = drawn(mask, shared, 8, torch.float32)
+        out, sums = flex.attend(q, k, v, mask, SCALE, 0.0, None, lse)
+        assert (sums is not None) == lse
+        theirs = by_hand(q, k, v, mask, SCALE)
+        torch.testing.assert_close(out.double(), theirs[0], rtol=1e-5, atol=1e-5)
+        if sums is not None:
+            torch.testing.assert_close(sums.double(), theirs[1], rtol=1e-5, atol=1e-5)
+
+
+def kinds(block_mask, rows):
+    """[R, nQ, nK]: 0 where a tile is not listed, 1 listed in part, 2 in full."""
+    found = torch.zeros(rows, *block_mask.kv_indices.shape[2:], dtype=torch.int64)
+    lists = [(block_mask.kv_num_blocks, block_mask.kv_indices, 1)]
+    lists.append((block_mask.full_kv_num_blocks, block_mask.full_kv_indices, 2))
+    for counts, indices, kind in lists:
+        for r in range(rows):
+            for i in range(found.shape[1]):
+                for j in indices[r, 0, i, : counts[r, 0, i]].tolist():
+                    assert found[r, i, j] == 0, "a tile is listed twice"
+                    found[r, i, j] = kind
+    return found
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_the_block_mask_lists_every_tile(mask):
+    made = flex.block_mask(mask, CPU)
+    assert made.seq_lengths == (mask.queries, mask.keys)
+    assert flex.block_mask(mask, CPU) is made
+    allowed = mask.dense()
+    listed = kinds(made, len(allowed))
+    b, i, j = torch.meshgrid(*map(torch.arange, allowed.shape), indexing="ij")
+    assert torch.equal(made.mask_mod(b, torch.zeros_like(b), i, j), allowed)
+    for r in range(len(allowed)):
+        for i in range(listed.shape[1]):
+            for j in range(listed.shape[2]):
+                tile = allowed[r, i * BLOCK : (i + 1) * BLOCK, j * BLOCK : (j + 1) * BLOCK]
+                assert listed[r, i, j] != 2 or (tile.all() and tile.shape == (BLOCK, BLOCK))
+                assert listed[r, i, j] != 0 or not tile.any()
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [MASKS[name] for name in IN_ORDER],
+    ids=IN_ORDER,
+)
+def test_where_ranks_are_in_order_it_is_the_one_torch_finds(mask):
+    rows = mask.batch
+    theirs = create_block_mask(
+        flex.block_mask(mask, CPU).mask_mod,
+        rows,
+        1,
+        mask.queries,
+        mask.keys,
+        device="cpu",
+        BLOCK_SIZE=BLOCK,
+    )
+    assert torch.equal(kinds(flex.block_mask(mask, CPU), rows), kinds(theirs, rows))
+
+
+def test_masks_of_one_kind_share_a_graph():
+    for seed in range(3):
+        torch.manual_seed(seed)
+        mask = MaskSpec.permuted(torch.randperm(37))
+        q, k, v, _ = drawn(mask, 2, 16, torch.float32)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            out, _ = flex.attend(q, k, v, mask, SCALE, 0.0, None, False)
+        theirs, _ = by_hand(q, k, v, mask, SCALE)
+        torch.testing.assert_close(out.double(), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_and_the_way_through_the_dispatcher():
+    mask = MASKS["query stream"]
+    q, k, v, _ = drawn(mask, 2, 16, torch.bfloat16)
+    out, sums = attention(q, k, v, mask, lse=True, backend="flex")
+    theirs = by_hand(q, k, v, mask, 0.25)
+    assert (out.dtype, sums.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(out.double(), theirs[0], rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(sums.double(), theirs[1], rtol=2e-2, atol=2e-2)
+    with torch.no_grad():
+        again = attention(q.requires_grad_(), k, v, mask, backend="flex")
+    assert torch.equal(again, out)
+    with pytest.raises(DeviceError, match="cannot train on a CPU"):
+        attention(q, k, v, mask, backend="flex")
+
+
+def test_inside_a_compiled_model():
+    mask = MASKS["causal, square"]
+    q, k, v, _ = drawn(mask, 2, 16, torch.float32)
+
+    def model(q):
+        return 2 * attention(q * 1.0, k, v, mask, backend="flex")
+
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(compiled(q), model(q))

@@ -1,0 +1,263 @@
+"""The models: their losses against the formulas of the papers, on networks small enough to check.
+
+The universal promises (resume, accumulation, everybody's weights move) are in test_contract.py.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import repeat
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from genlab.core.contract import Batch, Clock, Spec
+from genlab.core.gaussian_path import Path
+from genlab.core.random import DrawNoise
+from genlab.model.flow_matching import FlowMatching
+from genlab.model.gan import GAN
+from genlab.process.linear import Linear
+
+
+def noise(n: int) -> DrawNoise:
+    return DrawNoise(0, 0, n, slice(0, n), torch.Generator(), None)
+
+
+def batch(n: int, *shape: int, labels: bool = True, z: Tensor | None = None) -> Batch:
+    x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(n) % 3 if labels else None
+    return Batch(x, y, noise(n), z)
+
+
+# --- flow matching -------------------------------------------------------------------------------
+
+
+class Cosine(Path):
+    """x_t = cos(pi t / 2) x0 + sin(pi t / 2) eps."""
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        angle = t.double() * math.pi / 2
+        a, b = angle.cos(), angle.sin()
+        return a, b, -b * math.pi / 2, a * math.pi / 2
+
+
+class Recorder(nn.Module):
+    """A field network: 0.5 x + weight; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.25))
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        self.asked = (x, t, y)
+        return 0.5 * x + self.weight
+
+
+def flow(process: object = None, dropout: float = 0.0, ema: float = 0.0) -> FlowMatching:
+    return FlowMatching(
+        Recorder(),
+        process or Linear(),
+        Spec((2,), 3),
+        predict="velocity",
+        density="uniform",
+        location=0.0,
+        scale=1.0,
+        weight="uniform",
+        sd=0.5,
+        coupling="independent",
+        label_dropout=dropout,
+        ema=ema,
+    )
+
+
+@pytest.mark.parametrize("process", [Linear(), Cosine()], ids=["linear", "cosine"])
+def test_flow_matching_regresses_the_velocity_of_the_path(process):
+    model, data = flow(process), batch(64, 2)
+    loss = model.loss(data)
+    xt, t, y = model.net.asked
+    assert torch.equal(y, data.y)
+    assert 0 <= t.min() < 0.1 < 0.9 < t.max() < 1
+    # eps follows from x_t and x0; the velocity is the slope between two nearby times
+    a, b, _, _ = (c[:, None] for c in process.coefficients(t))
+    eps = (xt - a * data.x) / b
+    later, sooner = (process.coefficients(t.double() + h) for h in (1e-6, -1e-6))
+    slope = sum(
+        (p - q)[:, None] / 2e-6 * v
+        for p, q, v in zip(later[:2], sooner[:2], (data.x, eps), strict=True)
+    )
+    expected = (0.5 * xt + 0.25 - slope).square().mean()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_flow_matching_mixes_in_standard_normal_noise():
+    model, data = flow(), batch(4096, 2)
+    model.loss(data)
+    xt, t, _ = model.net.asked
+    eps = (xt - (1 - t)[:, None] * data.x) / t[:, None]
+    eps = eps[t > 0.05]  # where the division is harmless
+    assert abs(eps.mean()) < 0.05
+    assert abs(eps.std() - 1) < 0.05
+
+
+def test_flow_matching_prefers_paired_noise():
+    z = torch.full((8, 2), 3.0)
+    model, data = flow(), batch(8, 2, z=z)
+    model.loss(data)
+    xt, t, _ = model.net.asked
+    torch.testing.assert_close(xt, (1 - t)[:, None] * data.x + t[:, None] * z)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.25, 1.0])
+def test_flow_matching_hides_labels_as_often_as_asked(dropout):
+    model, data = flow(dropout=dropout), batch(4000, 2)
+    model.loss(data)
+    y = model.net.asked[2]
+    hidden = y == -1
+    assert abs(hidden.float().mean() - dropout) < 0.03
+    assert torch.equal(y[~hidden], data.y[~hidden])
+
+
+def test_flow_matching_without_labels():
+    model = flow(dropout=0.5)
+    model.loss(batch(8, 2, labels=False))
+    assert model.net.asked[2] is None
+
+
+@pytest.mark.parametrize("process", [Linear(), Cosine()], ids=["linear", "cosine"])
+def test_the_field_of_the_true_velocity_is_the_datum(process):
+    model = flow(process)
+    x0, eps = torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])
+    a, b, da, db = (c.float()[:, None] for c in process.coefficients(t))
+    model.net.forward = lambda x, t, y: da * x0 + db * eps
+    torch.testing.assert_close(model.field(a * x0 + b * eps, t, None), x0, rtol=1e-4, atol=1e-5)
+
+
+def test_samples_come_from_the_average_when_asked():
+    model = flow(ema=100.0)
+    model.clock = Clock(step=1, images=10_000, drawn=50)
+    with torch.no_grad():
+        model.net.weight += 1
+    model.end_step({})
+    x, t = torch.zeros(1, 2), torch.ones(1)
+    assert model.field(x, t, None)[0, 0].item() == pytest.approx(-1.25)
+    model.weights = "ema"
+    moved = 1 - 0.5 ** (50 / 100)
+    assert model.field(x, t, None)[0, 0].item() == pytest.approx(-0.25 - moved)
+
+
+def test_flow_matching_hands_its_field_and_labels_to_the_solver():
+    model, y = flow(), torch.tensor([2, 0])
+    seen = {}
+
+    def solver(field, z, y, noise):
+        seen.update(field=field, y=y, noise=noise)
+        return z + 1
+
+    rng = noise(2)
+    out = model.transport(model.prior(rng), y, rng, solver)
+    torch.testing.assert_close(out, noise(2).normal(2) + 1)
+    assert seen == {"field": model.field, "y": y, "noise": rng}
+
+
+# --- gan -----------------------------------------------------------------------------------------
+
+
+class LinearG(nn.Module):
+    """x = W z."""
+
+    z_dim = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 3, generator=torch.Generator().manual_seed(1)))
+
+    def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return z @ self.weight.T
+
+
+class LinearD(nn.Module):
+    """logit = <w, x>; keeps its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.6, -0.8]))
+        self.batches: list[Tensor] = []
+
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        self.batches.append(x.detach())
+        return x @ self.weight
+
+
+def gan(r1: float = 0.0) -> GAN:
+    return GAN(LinearG(), LinearD(), r1=r1, ema=0.0)
+
+
+def test_gan_steps_on_the_papers_losses_in_turn():
+    model, data = gan(), batch(16, 2)
+    d, g = model.discriminator, model.generator
+    steps = model.step(repeat(data))
+    update = next(steps)
+    real, fakes = d.batches
+    assert update.on == "d"
+    assert torch.equal(real, data.x)
+    # maximize log D(x) + log(1 - D(G(z))), with D = sigmoid(logit) and 1 - D = sigmoid(-logit)
+    gain = logsigmoid(real @ d.weight).mean() + logsigmoid(-fakes @ d.weight).mean()
+    torch.testing.assert_close(update.loss, -gain)
+    assert update.log["d_real"].item() == pytest.approx((real @ d.weight).sigmoid().mean().item())
+    assert update.log["d_fake"].item() == pytest.approx((fakes @ d.weight).sigmoid().mean().item())
+    update.loss.backward()
+    assert g.weight.grad is None
+    assert d.weight.grad.any()
+    d.weight.grad = None
+
+    update = next(steps)
+    fresh = d.batches[-1]
+    assert update.on == "g"
+    assert not torch.equal(fresh, fakes)
+    torch.testing.assert_close(update.loss, -logsigmoid(fresh @ d.weight).mean())
+    update.loss.backward()
+    assert d.weight.grad is None
+    assert g.weight.grad.any()
+    assert d.weight.requires_grad
+    assert next(steps, None) is None
+
+
+def test_gan_generator_meets_the_discriminator_that_has_stepped():
+    model = gan()
+    steps = model.step(repeat(batch(16, 2)))
+    next(steps)
+    with torch.no_grad():
+        model.discriminator.weight.zero_()
+    assert next(steps).loss.item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_r1_is_half_gamma_times_the_squared_slope_at_the_data(autocast):
+    """The slope of <w, x> is w, of length 1 here."""
+    plain, penalized = gan(), gan(r1=5.0)
+    assert not plain.second_order
+    assert penalized.second_order
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        without, update = (next(m.step(repeat(batch(16, 2)))) for m in (plain, penalized))
+    tolerance = 0.01 if autocast else 1e-6
+    torch.testing.assert_close(update.loss, without.loss + 2.5, rtol=0, atol=tolerance)
+    update.loss.backward()
+    slope = penalized.discriminator.weight.grad
+    without.loss.backward()
+    extra = slope - plain.discriminator.weight.grad
+    torch.testing.assert_close(
+        extra, 5.0 * plain.discriminator.weight.detach(), rtol=0.01, atol=0.01
+    )
+
+
+def test_gan_players_share_nothing_and_samples_need_no_solver():
+    model = gan()
+    players = model.players()
+    assert list(players) == ["d", "g"]
+    assert players["d"] == [model.discriminator.weight]
+    assert players["g"] == [model.generator.weight]
+    out = model.transport(model.prior(noise(4)), None, noise(4), None)
+    torch.testing.assert_close(out, noise(4).normal(3) @ model.generator.weight.T)

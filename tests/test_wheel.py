@@ -24,6 +24,9 @@ def test_wheel_works_from_any_folder(tmp_path):
         if p.is_file() and "__pycache__" not in p.parts and "configs" not in p.parts
     }
     assert configs | sources <= inside
+    git = ["git", "-C", PACKAGE.parent, "ls-files", "-z", "genlab"]
+    tracked = subprocess.run(git, capture_output=True, text=True).stdout.split("\0")
+    assert {n for n in tracked if n} <= inside  # an ignore rule hides a folder from the wheel, too
     assert not [n for n in inside if n.startswith(("tests", "outputs", "scripts"))]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genlab.core.contract import Estimate, Field, Guidance, Noise, Process, Sampler, Spec
 from genlab.core.gaussian_path import part, switch
-from genlab.core.signals import heed
+from genlab.core.signals import check_stop
 
 __all__ = ["PathSolver"]
 
@@ -81,7 +81,7 @@ class PathSolver:
         self.drawn += len(z)
 
         def counted(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-            heed()
+            check_stop()
             self.count(len(x))
             return field(x, t, labels)
 

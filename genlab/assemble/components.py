@@ -273,7 +273,7 @@ def _model(config: Mapping[str, Any], trust: bool) -> Model:
 
 def _compile(model: Model, networks: Mapping[str, nn.Module]) -> None:
     """Compiles the regions a network names, or all of it; never a network differentiated twice."""
-    if model.second_order:
+    if model.double_backward:
         return
     for network in networks.values():
         regions = getattr(network, "compiled_regions", lambda n=network: [n])()

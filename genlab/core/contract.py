@@ -237,7 +237,7 @@ class Model(nn.Module):
 
     clock: Clock
     weights: str | float = "raw"  # "ema" or a relative std while samples are drawn from Shadows
-    second_order: bool = False  # True: needs double backward, so its networks stay uncompiled
+    double_backward: bool = False  # True: needs double backward, so its networks stay uncompiled
 
     def start(self, data: Iterator[Batch]) -> None:
         """Runs once, without gradients, before the first step of a run that starts from nothing.
@@ -263,15 +263,15 @@ class Model(nn.Module):
     def end_step(self, optim: Mapping[str, Optimizer]) -> None:
         """Runs once, without gradients, when all players have stepped; refreshes every Shadow.
 
-        Networks that have a `settle` are asked first: what a step did to their weights ends here.
+        Networks that have a `normalize_weights` bring their weights back to their length first.
         """
         if not hasattr(self, "_shadows"):
             # tuples, found once: walking all modules would cost more than the update
             self._shadows = tuple(m for m in self.modules() if isinstance(m, Shadow))
-            found = (getattr(m, "settle", None) for m in self.children())
-            self._settle: tuple[Callable[[], None], ...] = tuple(s for s in found if s)
-        for settle in self._settle:
-            settle()
+            found = (getattr(m, "normalize_weights", None) for m in self.children())
+            self._normalize: tuple[Callable[[], None], ...] = tuple(s for s in found if s)
+        for normalize in self._normalize:
+            normalize()
         for shadow in self._shadows:
             shadow.update(self.clock.images, self.clock.drawn)
 

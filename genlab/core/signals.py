@@ -13,14 +13,14 @@ from typing import Any
 
 from genlab.core.errors import Stopped
 
-__all__ = ["Abandoned", "Signals", "heed", "stopped"]
+__all__ = ["DrawingStopped", "Signals", "check_stop", "stopped"]
 
 CAUGHT = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 PATIENCE = 5.0  # a second Ctrl-C within this many seconds stops at once
 
 
-class Abandoned(BaseException):
-    """What is being drawn is given up, since a stop was asked for: no error to be mended."""
+class DrawingStopped(BaseException):
+    """Raised inside a drawing that is given up for a stop signal; not an error."""
 
 
 class Signals:
@@ -37,13 +37,13 @@ class Signals:
 
     @contextmanager
     def drawing(self, may: bool = True) -> Iterator[None]:
-        """Context in which `heed` gives up what is drawn, once a signal was caught; if it may."""
-        global _heeded
-        _heeded = self if may else None
+        """Context in which `check_stop` raises once a signal was caught; `may` False: never."""
+        global _checked
+        _checked = self if may else None
         try:
             yield
         finally:
-            _heeded = None
+            _checked = None
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
@@ -72,16 +72,16 @@ class Signals:
         self.caught, self._when = self.caught or number, now
 
 
-_heeded: Signals | None = None
+_checked: Signals | None = None
 
 
-def heed() -> None:
-    """For every step of a long drawing: raises Abandoned if it is to be given up.
+def check_stop() -> None:
+    """Called at every step of a long drawing; raises DrawingStopped once a signal was caught.
 
-    That is in `Signals.drawing` alone; elsewhere, as in `genlab sample`, it does nothing.
+    Only within `Signals.drawing`; elsewhere, as in `genlab sample`, it does nothing.
     """
-    if _heeded is not None and _heeded.caught:
-        raise Abandoned
+    if _checked is not None and _checked.caught:
+        raise DrawingStopped
 
 
 def stopped(number: int, where: str) -> Stopped:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from genlab.core import dist
 from genlab.core.metric import Features
-from genlab.core.signals import heed
+from genlab.core.signals import check_stop
 from genlab.run.files import disk
 
 __all__ = ["Shards", "digest", "in_blocks", "ranges", "shards"]
@@ -102,7 +102,7 @@ class Shards:
 
     def do(self, k: int) -> float:
         """Does part k and keeps it; seconds it took."""
-        heed()
+        check_stop()
         start = time.perf_counter()
         tensors = {name: t.contiguous() for name, t in self.make(k).items()}
         path = self.path(k)

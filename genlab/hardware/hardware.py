@@ -15,7 +15,7 @@ from genlab.core.errors import DeviceError
 from genlab.core.registry import register
 from genlab.core.schema import Count
 from genlab.kernel.dispatch import available, no_training
-from genlab.kernel.self_test import settle
+from genlab.kernel.self_test import resolve_backend
 from genlab.nn.attention import Attends
 
 __all__ = ["Hardware", "choose"]
@@ -159,20 +159,20 @@ class Hardware:
                 if p.dim() == 4:
                     p.data = p.data.contiguous(memory_format=torch.channels_last)
         if layers := _attending(module):
-            twice = getattr(module, "second_order", False)
+            double_backward = getattr(module, "double_backward", False)
             widths = sorted({layer.head_width for layer in layers})
             dropout = any(getattr(layer, "dropout", 0) for layer in layers)
-            backend, self.attends = settle(
-                self.attention, self.device, self.dtype, twice, widths, dropout
+            backend, self.attends = resolve_backend(
+                self.attention, self.device, self.dtype, double_backward, widths, dropout
             )
             for layer in layers:
-                layer.backend, layer.twice = backend, twice
+                layer.backend, layer.double_backward = backend, double_backward
         return module
 
     def check_training(self, model: nn.Module) -> None:
         """Raises DeviceError when this model could be drawn from here, but not trained."""
-        twice = getattr(model, "second_order", False)
-        if _attending(model) and not twice:
+        double_backward = getattr(model, "double_backward", False)
+        if _attending(model) and not double_backward:
             no_training(self.attention, self.device)
 
     def accumulation(self, batch: int) -> tuple[int, int]:

@@ -44,7 +44,7 @@ def attention(
     dropout: float = 0.0,
     lse: Literal[False] = False,
     backend: Backend = "auto",
-    twice: bool = False,
+    double_backward: bool = False,
 ) -> Tensor: ...
 @overload
 def attention(
@@ -57,7 +57,7 @@ def attention(
     dropout: float = 0.0,
     lse: Literal[True],
     backend: Backend = "auto",
-    twice: bool = False,
+    double_backward: bool = False,
 ) -> tuple[Tensor, Tensor]: ...
 def attention(
     q: Tensor,
@@ -69,7 +69,7 @@ def attention(
     dropout: float = 0.0,
     lse: bool = False,
     backend: Backend = "auto",
-    twice: bool = False,
+    double_backward: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """softmax(scale q k^T + bias) v over the keys a mask allows.
 
@@ -80,7 +80,7 @@ def attention(
     the attention weights, drawn from torch's generator of the device.
     lse: also return log sum exp of each row of scores, float32 [B, Hq, Sq], differentiable: two
     results over disjoint keys merge by it. A query that sees no key gets 0, and -inf there.
-    backend: as hardware.attention. twice: a second derivative will be taken.
+    backend: as hardware.attention. double_backward: a second derivative will be taken.
 
     The result is the same under every backend, up to rounding. Second derivatives and forward-mode
     differentiation take the plain products, whichever backend is asked for: no fused kernel has
@@ -95,7 +95,7 @@ def attention(
     if mask is None:
         mask = MaskSpec.bidirectional(q.shape[-2], k.shape[-2])
     _check(q, k, v, mask, dropout, backend)
-    name = _chosen(q, k, v, mask, dropout, lse, backend, twice)
+    name = _chosen(q, k, v, mask, dropout, lse, backend, double_backward)
     seed = None
     if dropout:
         seed = torch.randint(2**62, (1,), dtype=torch.int64, device=q.device)
@@ -176,10 +176,10 @@ def _chosen(
     dropout: float,
     lse: bool,
     backend: Backend,
-    twice: bool,
+    double_backward: bool,
 ) -> str:
     """The module of genlab.kernel that computes this."""
-    if twice or _transformed():
+    if double_backward or _transformed():
         if backend not in ("auto", "plain"):
             say_once(
                 f"attention: {backend} has no second and no forward-mode derivatives, so where "

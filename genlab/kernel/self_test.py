@@ -21,30 +21,30 @@ from genlab.kernel.dispatch import (
 )
 from genlab.kernel.mask import MaskSpec
 
-__all__ = ["settle", "works"]
+__all__ = ["resolve_backend", "works"]
 
 TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.05, torch.float16: 0.02}
 """Difference from the plain products relative to their largest value: TF32's in float32."""
 
 
-def settle(
+def resolve_backend(
     asked: Backend,
     device: torch.device,
     dtype: torch.dtype,
-    twice: bool,
+    double_backward: bool,
     widths: Sequence[int],
     dropout: bool = False,
 ) -> tuple[Backend, str]:
-    """(what the layers of a model are told, what computes then, in words), of hardware.attention.
+    """(backend of the layers of a model, what computes then, in words), of hardware.attention.
 
-    twice: the model takes second derivatives. widths: of its heads. dropout: of its attention
-    weights. On a GPU the Triton kernel is tried out; one that does not work here is said, and
-    replaced by torch's kernels where nobody asked for it by name.
+    double_backward: the model takes second derivatives. widths: of its heads. dropout: of its
+    attention weights. On a GPU the Triton kernel is tried out; one that does not work here is
+    said, and replaced by torch's kernels where nobody asked for it by name.
 
     Raises DeviceError where it was asked for by name, and for a backend that is not there.
     """
     name, fallen = available(asked, device), False
-    if twice:
+    if double_backward:
         say_once(
             "attention: this model takes second derivatives, which no fused kernel has, so the "
             "products are written out"

@@ -41,7 +41,7 @@ class GAN(Model):
         """r1: weight of the penalty, 0: none; ema: average of G, see nn/shadow.py."""
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
-        self.r1, self.second_order = r1, r1 > 0
+        self.r1, self.double_backward = r1, r1 > 0
         self.ema = average(generator, ema)
 
     def players(self) -> dict[str, list[nn.Parameter]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genlab.core.contract import Field, Noise, Process
 from genlab.core.ema import frozen
 from genlab.core.errors import DataError, DeviceError
-from genlab.core.signals import heed
+from genlab.core.signals import check_stop
 from genlab.nn.full_precision import precise
 
 __all__ = ["TOLERANCE", "log_density", "solver"]
@@ -74,7 +74,7 @@ def log_density(
 
         def slope(phi: Tensor, state: Tensor) -> Tensor:
             """phi [], state [B, D + 1] float64: x_phi and log p / D, less what it began with."""
-            heed()
+            check_stop()
             cos, sin = (math.pi / 2 - phi).sin(), phi.sin()
             here = state[:, :-1].to(x.dtype).view_as(x)
             x0, along = _estimate(field, process, here, phi.expand(len(x)), y, signs)

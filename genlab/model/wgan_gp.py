@@ -31,7 +31,7 @@ class WGANGP(Model):
     center 0: Thanh-Tung et al. 2019, arXiv 1902.03984.
     """
 
-    second_order = True
+    double_backward = True
 
     def __init__(
         self,

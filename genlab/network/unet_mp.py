@@ -76,7 +76,7 @@ class UNetMP(nn.Module):
 
     Made for paths that tell the logarithm of sigma (`edm`, `ve`), predict=F and
     schedule=inverse_sqrt: weights of fixed length turn as fast as the learning rate says, to the
-    end. `settle` has them at that length; a model calls it after every step.
+    end. `normalize_weights` has them at that length; a model calls it after every step.
 
     Reference: Karras et al. 2024, arXiv 2312.02696, config G.
     """
@@ -139,9 +139,9 @@ class UNetMP(nn.Module):
         self.head = mp.Conv(inside, outputs * channels, 3)
         self.gain = nn.Parameter(torch.zeros(()))
 
-    def settle(self) -> None:
+    def normalize_weights(self) -> None:
         """Brings the weights back to their length."""
-        mp.settle(self)
+        mp.normalize_weights(self)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x [B, C, H, W], t [B] in [0, 1], y [B] or None -> [B, outputs C, H, W] float32."""

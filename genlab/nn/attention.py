@@ -20,13 +20,14 @@ __all__ = ["Attends", "Cache", "SelfAttention", "SelfAttention2d", "attention"]
 class Attends(nn.Module):
     """A layer with attention inside.
 
-    backend: who computes it, set by the hardware when a model is placed. twice: the model takes
-    second derivatives, so that the products are written out. head_width: numbers of a head.
+    backend: who computes it, set by the hardware when a model is placed. double_backward: the
+    model takes second derivatives, so that the products are written out. head_width: numbers of a
+    head.
     """
 
     head_width: int = 64
     backend: Backend = "auto"
-    twice: bool = False
+    double_backward: bool = False
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec | None = None, dropout: float = 0.0
@@ -39,7 +40,7 @@ class Attends(nn.Module):
             mask,
             dropout=dropout if self.training else 0.0,
             backend=self.backend,
-            twice=self.twice,
+            double_backward=self.double_backward,
         )
 
 

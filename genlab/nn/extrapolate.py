@@ -128,5 +128,5 @@ class ReRoPE(SelfAttention):
             self.reach,
             dropout=dropout if self.training else 0.0,
             backend=self.backend,
-            twice=self.twice,
+            double_backward=self.double_backward,
         )

@@ -2,8 +2,8 @@
 
 No layer has a bias, and none but the head a learned scale. Weights are normalized where they are
 used, so that the gradient only turns them, and forced back to that length after every step
-(`settle`), so that the rate at which they turn is the learning rate and does not fade as they
-grow.
+(`normalize_weights`), so that the rate at which they turn is the learning rate and does not fade
+as they grow.
 
 Reference: Karras et al. 2024, arXiv 2312.02696, section 2 and appendix B.
 """
@@ -23,8 +23,8 @@ __all__ = [
     "Conv",
     "Labels",
     "Linear",
+    "normalize_weights",
     "pixel_norm",
-    "settle",
     "silu",
     "weighted_cat",
     "weighted_sum",
@@ -79,10 +79,10 @@ class _Forced(nn.Module):
     def __init__(self, *shape: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(*shape))
-        self.settle()
+        self.normalize_weights()
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def normalize_weights(self) -> None:
         """Brings the rows back to their length after a step."""
         self.weight.copy_(_long(self.weight))
 
@@ -91,11 +91,11 @@ class _Forced(nn.Module):
         return _long(self.weight) / math.sqrt(self.weight[0].numel())
 
 
-def settle(network: nn.Module) -> None:
+def normalize_weights(network: nn.Module) -> None:
     """Brings all weights of a network back to their length."""
     for module in network.modules():
         if isinstance(module, _Forced):
-            module.settle()
+            module.normalize_weights()
 
 
 class Linear(_Forced):

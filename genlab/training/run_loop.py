@@ -28,7 +28,7 @@ from genlab.core.errors import (
 )
 from genlab.core.memory import memory, memory_advice
 from genlab.core.registry import suggest
-from genlab.core.signals import Abandoned, Signals, stopped
+from genlab.core.signals import DrawingStopped, Signals, stopped
 from genlab.core.subprocesses import die_with_parent
 from genlab.evaluation.in_training import Referee
 from genlab.run import checkpoint as ckpt
@@ -244,9 +244,9 @@ class Worker:
         self.trainer.peek()  # raises if a step was not finite, on every rank alike
         try:
             if stop and due(clock, "eval", "sample"):
-                raise Abandoned
+                raise DrawingStopped
             line, grid = self._drawn(signals)
-        except Abandoned:
+        except DrawingStopped:
             if self.main:
                 self._save(False, owed=clock.drawn)
             self._stop(stop or signals.caught)
@@ -282,7 +282,7 @@ class Worker:
                 # other ranks are at their next step, where all stop, unless there is none
                 with signals.drawing(alone or images < self.total):
                     grid = write_grid(self.built, self.config["seed"], folder, images)
-            except Abandoned:
+            except DrawingStopped:
                 if alone:
                     raise
                 self.say(f"stopping: the grid of image {images:,} is left out")

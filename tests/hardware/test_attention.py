@@ -45,10 +45,10 @@ def hardware(attention, precision="fp32"):
 class Pair(Model):
     """A model of two layers, one of them with attention, that may want second derivatives."""
 
-    def __init__(self, layer=None, second_order=False):
+    def __init__(self, layer=None, double_backward=False):
         super().__init__()
         self.layer, self.other = layer or Attends(), nn.Linear(2, 2)
-        self.second_order = second_order
+        self.double_backward = double_backward
 
 
 @pytest.mark.parametrize("attention", BACKENDS)
@@ -57,7 +57,7 @@ def test_layers_are_told(attention, tiny):
     built = build(config)
     layers = [m for m in built.model.modules() if isinstance(m, Attends)]
     assert len(layers) >= 2, "those of the averaged copy, too"
-    assert {(m.backend, m.twice) for m in layers} == {(attention, False)}
+    assert {(m.backend, m.double_backward) for m in layers} == {(attention, False)}
     name = "sdpa" if attention == "auto" else attention
     assert environment(built.hardware, None)["attention"] == built.hardware.attends == name
     assert f"attention by {name}" in built.hardware.describe()
@@ -66,7 +66,7 @@ def test_layers_are_told(attention, tiny):
 def test_where_nothing_attends_nothing_is_said_or_tried(said, monkeypatch):
     monkeypatch.setattr(check, "works", lambda *_: pytest.fail("tried out for nothing"))
     machine = hardware("flex")
-    model = Pair(nn.Linear(2, 2), second_order=True)
+    model = Pair(nn.Linear(2, 2), double_backward=True)
     machine.check_training(model)
     machine.place(model)
     assert (machine.attends, said) == (None, [])
@@ -82,11 +82,15 @@ def test_in_bf16_a_cpu_writes_short_products_out():
 
 @pytest.mark.parametrize("attention", BACKENDS)
 def test_models_of_second_order_get_the_products(attention, said):
-    machine, model = hardware(attention), Pair(second_order=True)
+    machine, model = hardware(attention), Pair(double_backward=True)
     machine.check_training(model)
     machine.place(model)
-    assert (model.layer.backend, model.layer.twice, machine.attends) == ("plain", True, "plain")
-    machine.place(Pair(second_order=True))
+    assert (model.layer.backend, model.layer.double_backward, machine.attends) == (
+        "plain",
+        True,
+        "plain",
+    )
+    machine.place(Pair(double_backward=True))
     assert len(said) == 1 and "second derivatives" in said[0]
 
 
@@ -137,42 +141,47 @@ def triton(monkeypatch):
 
 def test_auto_takes_triton_where_it_works(triton, said):
     triton("")
-    assert check.settle("auto", GPU, torch.bfloat16, False, [64]) == ("auto", "triton")
-    assert check.settle("triton", GPU, torch.bfloat16, False, [64]) == ("triton", "triton")
-    assert check.settle("sdpa", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa")
+    assert check.resolve_backend("auto", GPU, torch.bfloat16, False, [64]) == ("auto", "triton")
+    assert check.resolve_backend("triton", GPU, torch.bfloat16, False, [64]) == (
+        "triton",
+        "triton",
+    )
+    assert check.resolve_backend("sdpa", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa")
     assert not said
 
 
 def test_auto_falls_back_with_one_line(triton, said):
     triton("CompilationError: no such instruction")
     for _ in range(2):
-        assert check.settle("auto", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa")
+        assert check.resolve_backend("auto", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa")
     assert len(said) == 1 and "no such instruction" in said[0] and "\n" not in said[0]
     with pytest.raises(DeviceError, match="does not work on this machine: CompilationError"):
-        check.settle("triton", GPU, torch.bfloat16, False, [64])
-    assert check.settle("sdpa", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa"), "not tried"
+        check.resolve_backend("triton", GPU, torch.bfloat16, False, [64])
+    assert check.resolve_backend("sdpa", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa"), (
+        "not tried"
+    )
 
 
 def test_heads_too_wide_are_known_before_the_first_step(triton, said):
     triton("")
-    found = check.settle("auto", GPU, torch.bfloat16, False, [64, 512])
+    found = check.resolve_backend("auto", GPU, torch.bfloat16, False, [64, 512])
     assert found == ("auto", "triton, sdpa for heads of more than 256")
     assert len(said) == 1 and "heads of 512 numbers" in said[0]
     with pytest.raises(DeviceError, match="no tiles for heads of 512"):
-        check.settle("triton", GPU, torch.bfloat16, False, [64, 512])
+        check.resolve_backend("triton", GPU, torch.bfloat16, False, [64, 512])
 
 
 def test_what_drops_weights_is_recorded(said):
     words = "sdpa, plain while weights are dropped"
-    assert check.settle("auto", CPU, torch.float32, False, [64], True) == ("auto", words)
+    assert check.resolve_backend("auto", CPU, torch.float32, False, [64], True) == ("auto", words)
     assert not said, "auto chooses; it does not fall back"
-    assert check.settle("sdpa", CPU, torch.float32, False, [64], True) == ("sdpa", words)
+    assert check.resolve_backend("sdpa", CPU, torch.float32, False, [64], True) == ("sdpa", words)
     assert len(said) == 1 and "no dropout" in said[0]
 
 
 def test_auto_without_triton_says_so(monkeypatch, said):
     monkeypatch.setattr(dispatch, "TRITON", False)
-    assert check.settle("auto", GPU, torch.bfloat16, False, [64]) == ("auto", "sdpa")
+    assert check.resolve_backend("auto", GPU, torch.bfloat16, False, [64]) == ("auto", "sdpa")
     assert said == ["attention: Triton is not installed, so torch's own kernels are used"]
 
 

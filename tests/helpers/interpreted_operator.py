@@ -108,7 +108,10 @@ def test_a_second_derivative_raises():
 def test_a_second_derivative_where_it_is_announced():
     mask = MaskSpec.prefix(3, 9)
     slopes = []
-    for second in (lambda *t: attend(*t, mask, twice=True), lambda *t: dense(*t, mask)[0]):
+    for second in (
+        lambda *t: attend(*t, mask, double_backward=True),
+        lambda *t: dense(*t, mask)[0],
+    ):
         q, k, v = inputs(mask)
         (slope,) = torch.autograd.grad(second(q, k, v).square().sum(), q, create_graph=True)
         slopes.append(torch.autograd.grad(slope.square().sum(), k)[0])

@@ -177,7 +177,11 @@ def test_what_auto_means_on_a_cpu(monkeypatch):
     assert chosen(long, torch.bfloat16) == "sdpa"
     assert chosen(short, torch.float64) == "plain"
     assert chosen(MaskSpec.prefix(2, 8)) == "sdpa"
-    assert chosen(short, lse=True) == chosen(short, dropout=0.1) == chosen(short, twice=True)
+    assert (
+        chosen(short, lse=True)
+        == chosen(short, dropout=0.1)
+        == chosen(short, double_backward=True)
+    )
     monkeypatch.setattr(dispatch, "LONG", 8)
     assert chosen(MaskSpec.prefix(2, 9)) == "blocked"
     assert chosen(MaskSpec.bidirectional(9)) == chosen(MaskSpec.causal(9)) == "sdpa"
@@ -189,13 +193,13 @@ def test_a_fallback_is_said_once(said):
     q, k, v = tokens(MaskSpec.bidirectional(4))
     for _ in range(2):
         attention(q, k, v, backend="sdpa", dropout=0.5)
-        attention(q, k, v, backend="flex", twice=True)
+        attention(q, k, v, backend="flex", double_backward=True)
     assert said == [
         "attention: sdpa has no dropout here, so the products are written out",
         "attention: flex has no second and no forward-mode derivatives, so where they are taken "
         "the products are written out",
     ]
-    attention(q, k, v, dropout=0.5, twice=True)
+    attention(q, k, v, dropout=0.5, double_backward=True)
     assert len(said) == 2, "auto chooses; it does not fall back"
 
 

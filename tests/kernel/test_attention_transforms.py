@@ -71,7 +71,7 @@ def test_reverse_over_forward(backend):
 @pytest.mark.parametrize("kind", KIND)
 def test_second_derivatives(kind, backend):
     given = tokens(KINDS[kind], heads=1, width=2, dtype=torch.float64)
-    f = function(KINDS[kind], backend=backend, twice=True)
+    f = function(KINDS[kind], backend=backend, double_backward=True)
     assert gradgradcheck(f, [t.requires_grad_() for t in given], fast_mode=True)
 
 

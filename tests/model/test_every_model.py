@@ -214,7 +214,7 @@ def test_training_does_not_change_what_is_not_trained(model):
 def test_one_compiled_step(model):
     built, trainer = make(tiny_config(model, "hardware.channels_last=false"))
     for network in built.model.children():
-        if not built.model.second_order and hasattr(network, "compile"):
+        if not built.model.double_backward and hasattr(network, "compile"):
             network.compile(backend="aot_eager")
     trainer.one_step()
     trainer.read()

@@ -238,8 +238,8 @@ def test_gan_generator_meets_the_discriminator_that_has_stepped():
 def test_r1_is_half_gamma_times_the_squared_slope_at_the_data(autocast):
     """The slope of <w, x> is w, of length 1 here."""
     plain, penalized = gan(), gan(r1=5.0)
-    assert not plain.second_order
-    assert penalized.second_order
+    assert not plain.double_backward
+    assert penalized.double_backward
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         without, update = (next(m.step(repeat(batch(16, 2)))) for m in (plain, penalized))
     tolerance = 0.01 if autocast else 1e-6

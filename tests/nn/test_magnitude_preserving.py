@@ -227,7 +227,7 @@ def test_weights_keep_their_length_in_training_and_the_average_is_of_them():
 def test_settled_weights_are_settled():
     net = tiny(Spec((1, 8, 8)))
     once = [p.detach().clone() for p in net.parameters()]
-    net.settle()
+    net.normalize_weights()
     for a, b in zip(once, net.parameters(), strict=True):
         torch.testing.assert_close(a, b.detach(), rtol=3e-7, atol=0)
 

@@ -11,7 +11,7 @@ import torch
 
 from genlab.assemble.bound_sampler import PathSolver
 from genlab.core.errors import Stopped
-from genlab.core.signals import Abandoned, Signals, heed
+from genlab.core.signals import DrawingStopped, Signals, check_stop
 from genlab.evaluation.cache import Shards, ranges
 from genlab.model.path import PathModel
 from genlab.run.directory import Run
@@ -132,14 +132,14 @@ def test_a_kill_after_the_drawing_was_made_up_for_doubles_no_line(tiny, tmp_path
 def test_only_a_drawing_that_may_be_given_up_heeds():
     with Signals() as signals:
         with signals.drawing():
-            heed()  # nobody has asked
+            check_stop()  # nobody has asked
         signals.caught = signal.SIGTERM
-        heed()
+        check_stop()
         with signals.drawing(False):
-            heed()
-        with pytest.raises(Abandoned), signals.drawing():
-            heed()
-        heed()
+            check_stop()
+        with pytest.raises(DrawingStopped), signals.drawing():
+            check_stop()
+        check_stop()
 
 
 def test_parts_of_an_evaluation_are_given_up_between_each_other(tmp_path):
@@ -152,7 +152,7 @@ def test_parts_of_an_evaluation_are_given_up_between_each_other(tmp_path):
         return {"x": torch.zeros(2)}
 
     shards = Shards("samples", ranges(8, 2), lambda k: tmp_path / f"{k}.safetensors", make)
-    with Signals() as signals, pytest.raises(Abandoned), signals.drawing():
+    with Signals() as signals, pytest.raises(DrawingStopped), signals.drawing():
         shards.all()
     assert made == [0] and (tmp_path / "0.safetensors").exists()
 

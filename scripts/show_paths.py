@@ -46,9 +46,9 @@ PATHS = {
 }
 
 
-def member(room, name, **keys):
-    node = OmegaConf.to_container(OmegaConf.load(registry.configs_dir() / f"{room}/{name}.yaml"))
-    return registry.build(room, {**node, **keys}, root="", spec=Spec((2,)))
+def component(group, name, **keys):
+    node = OmegaConf.to_container(OmegaConf.load(registry.configs_dir() / f"{group}/{name}.yaml"))
+    return registry.build(group, {**node, **keys}, root="", spec=Spec((2,)))
 
 
 class Normal:
@@ -166,7 +166,7 @@ def main():
     words.add_argument("--curves", type=int, default=256)
     words.add_argument("--picture", default="paths.png")
     asked = words.parse_args()
-    data = member("data", "toy", kind=asked.data, count=asked.points)
+    data = component("data", "toy", kind=asked.data, count=asked.points)
     points = data.load("train")[0].double()
     g = torch.Generator().manual_seed(0)
     z = torch.randn(asked.curves, 2, dtype=torch.float64, generator=g)
@@ -177,7 +177,7 @@ def main():
     print(f"{'':<18}" + "".join(f"{h:>10}" for h in (*("length", "S", "part") * 2, "Euler")))
     panels, ends, same = [], [], {}
     for color, (name, keys) in zip(COLORS, PATHS.items(), strict=True):
-        flow = Normal(points, member("process", name, **keys))
+        flow = Normal(points, component("process", name, **keys))
         times = flow.process.time(sigma).tolist()
         path = levels(flow.process, times)
         states = follow(flow, path[0].b * z, times)
@@ -190,7 +190,7 @@ def main():
     apart = max((end - ends[0]).norm(dim=1).max().item() for end in ends)
     print(f"\nends of x / a, farthest from those of linear: {apart:.1e}\n")
 
-    linear = member("process", "linear")
+    linear = component("process", "linear")
     times = [1.0, *linear.time(sigma).tolist()]
     for color, kind, start in (("#2c6fbb", Normal, z), ("#c98a1b", Uniform, square)):
         flow = kind(points, linear)

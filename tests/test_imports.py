@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from genlab.core.registry import PACKAGE, ROOMS
+from genlab.core.registry import GROUPS, PACKAGE
 
 ORDER = (
     "core < kernel < nn < components < config < run < report "
@@ -16,7 +16,7 @@ config groups, and never imports another group."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 RANK = {name.strip(): i for i, name in enumerate(ORDER.split("<"))}
-RANK |= dict.fromkeys(ROOMS, RANK.pop("components"))
+RANK |= dict.fromkeys(GROUPS, RANK.pop("components"))
 
 
 def imported(path: Path, top_only: bool = False) -> set[str]:

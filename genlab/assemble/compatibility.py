@@ -1,4 +1,4 @@
-"""What a config asks of its rooms that they cannot do together."""
+"""What a config asks of its components that they cannot do together."""
 
 from __future__ import annotations
 

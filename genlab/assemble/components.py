@@ -1,4 +1,4 @@
-"""The only file that wires rooms together."""
+"""The only file that wires components together."""
 
 from __future__ import annotations
 
@@ -168,18 +168,18 @@ class _Viewed:
 
 
 def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) -> Built:
-    """Constructs every room of a resolved config.
+    """Constructs every component of a resolved config.
 
     meta: weights without storage, to find every problem of a training at no cost. Raises
     ConfigError with all problems at once; DataError and DeviceError as they come.
     """
     problems: list[str] = []
 
-    def make(room: str, node: Mapping[str, Any], key: str | None = None, **given: Any) -> Any:
+    def make(group: str, node: Mapping[str, Any], key: str | None = None, **given: Any) -> Any:
         if node.get("name") is None:
             return None
         try:
-            return registry.build(room, node, key, trust, **given)
+            return registry.build(group, node, key, trust, **given)
         except ConfigError as e:
             problems.extend(e.problems)
             return None

@@ -54,7 +54,7 @@ class Reference:
         self.spec, self.run = spec, find_run(run, config["outputs"])
         # of the reference itself only the data, the codec, the path and the networks are of use
         self.config = self.run.config | {"guidance": {"name": None}}
-        self.config |= {room: config[room] for room in ("hardware", "sampler", "schedule")}
+        self.config |= {group: config[group] for group in ("hardware", "sampler", "schedule")}
         self.config["data"] = self.config["data"] | {"root": config["data"].get("root")}
         asked = self.config["model"]["classes"]
         self.classes = {"auto": data.spec.classes, "none": None}.get(asked, asked)
@@ -73,8 +73,8 @@ class Reference:
         if not hasattr(registry.find("model", name, trust=self.trust), "field"):
             return [f"model {name!r} has no path to guide along; name a run of one that has"]
         problems = []
-        for room in ("data", "codec"):
-            own, other = config[room], self.config[room]
+        for group in ("data", "codec"):
+            own, other = config[group], self.config[group]
             differ = [
                 key
                 for key in sorted((own.keys() | other.keys()) - set(INDIFFERENT))
@@ -88,7 +88,7 @@ class Reference:
             elif differ:
                 differ = ["name"] if "name" in differ else differ
                 there, here = (
-                    ", ".join(f"{room}.{k}={node[k]}" for k in differ if node.get(k) is not None)
+                    ", ".join(f"{group}.{k}={node[k]}" for k in differ if node.get(k) is not None)
                     for node in (other, own)
                 )
                 apart = f"{there or 'the default'}, this model with {here or 'the default'}"

@@ -158,8 +158,8 @@ def _of_run(given: list[str]) -> list[str]:
     except GenlabError:
         return []
     its = {k.name: k.default for k in catalog.scan(run.path / "config.yaml")}
-    names = {room: its.get(f"{room}.name", "null") for room in ("sampler", "guidance")}
-    return [f"{room}={name}" for room, name in names.items() if name != "null"]
+    names = {g: its.get(f"{g}.name", "null") for g in ("sampler", "guidance")}
+    return [f"{g}={name}" for g, name in names.items() if name != "null"]
 
 
 def _keys(primary: str, given: list[str], folders: list[Path]) -> dict[str, catalog.Key]:
@@ -169,17 +169,17 @@ def _keys(primary: str, given: list[str], folders: list[Path]) -> dict[str, cata
 
 
 def _values(key: str, primary: str, given: list[str], folders: list[Path]) -> list[str]:
-    """The words a key takes, from the annotation of its member's constructor."""
-    room, _, leaf = key.rpartition(".")
+    """The words a key takes, from the annotation in the constructor."""
+    place, _, leaf = key.rpartition(".")
     named = catalog.keys(primary, overrides.picks(given, *folders), *folders)
     if key == "sampler.through":
         return [*(n for n in registry.names("process") if n != "none"), "null"]
-    if not room and primary == "sample":
+    if not place and primary == "sample":
         annotation = SAMPLE.get(key, "")
-    elif f"{room}.name" in named:
-        group = room.partition(".")[0]
+    elif f"{place}.name" in named:
+        group = place.partition(".")[0]
         try:
-            signature = registry.signature(group, named[f"{room}.name"].default)
+            signature = registry.signature(group, named[f"{place}.name"].default)
         except ConfigError:
             return []
         annotation = {**signature.keys, **registry.COMMON.get(group, {})}.get(leaf, "")

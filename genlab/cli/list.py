@@ -1,4 +1,4 @@
-"""`genlab list`: the rooms, the members of one, the runs. Tables for people, JSON for scripts."""
+"""`genlab list`: config groups, what is in one, runs. Tables for people, JSON for scripts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from genlab.config import catalog
 from genlab.core import registry
 from genlab.core.errors import ConfigError
 from genlab.core.format import table
-from genlab.core.registry import ROOMS, suggest
+from genlab.core.registry import GROUPS, suggest
 
-__all__ = ["group_of", "members", "runs", "text"]
+__all__ = ["components", "group_of", "runs", "text"]
 
 
 def text(what: str, outputs: str = "outputs", as_json: bool = False) -> str:
@@ -27,12 +27,12 @@ def text(what: str, outputs: str = "outputs", as_json: bool = False) -> str:
         return _dump(found) if as_json else _runs_table(found, outputs)
     if what:
         group = group_of(what)
-        rows = members(group)
+        rows = components(group)
         return _dump(rows) if as_json else table([(r["name"], r["doc"]) for r in rows])
-    rooms = {g: registry.names(g) for g in ordered(catalog.groups())}
+    groups = {g: registry.names(g) for g in ordered(catalog.groups())}
     if as_json:
-        return _dump(rooms)
-    lines = [(g, str(len(names)), ", ".join(names)) for g, names in rooms.items()]
+        return _dump(groups)
+    lines = [(g, str(len(names)), ", ".join(names)) for g, names in groups.items()]
     return (
         table([(g, n, _cut(names, 79)) for g, n, names in lines])
         + "\n\n`genlab list model` says what each is; `genlab list runs` shows the runs."
@@ -40,8 +40,8 @@ def text(what: str, outputs: str = "outputs", as_json: bool = False) -> str:
 
 
 def ordered(groups: Sequence[str]) -> list[str]:
-    """The rooms in the order of the house, then the other groups."""
-    return sorted(groups, key=lambda g: (ROOMS.index(g) if g in ROOMS else len(ROOMS), g))
+    """The groups in the order of the registry, then the others."""
+    return sorted(groups, key=lambda g: (GROUPS.index(g) if g in GROUPS else len(GROUPS), g))
 
 
 def group_of(what: str) -> str:
@@ -54,8 +54,8 @@ def group_of(what: str) -> str:
     raise ConfigError(f"nothing to list under {what!r}. {near}")
 
 
-def members(group: str) -> list[dict[str, str]]:
-    """name, doc (first line of the class or of the yaml) and config file of each member."""
+def components(group: str) -> list[dict[str, str]]:
+    """name, doc (first line of the class or of the yaml) and config file of each component."""
     found = []
     for name in registry.names(group):
         path = catalog.find_yaml(group, name)
@@ -78,9 +78,9 @@ _CLASS = re.compile(
 )
 
 
-def _class_doc(room: str, name: str) -> str:
-    """First docstring line of a member, by the registry's own reading only a whole room faster."""
-    path = registry.members(room).get(name) if room in ROOMS else None
+def _class_doc(group: str, name: str) -> str:
+    """First docstring line of a component: what `registry.signature` gives, without `ast`."""
+    path = registry.components(group).get(name) if group in GROUPS else None
     if path is None:
         return ""
     for match in _CLASS.finditer(path.read_text(encoding="utf-8")):

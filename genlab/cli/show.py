@@ -14,7 +14,7 @@ from genlab.config import compose as config
 from genlab.core import registry
 from genlab.core.errors import ConfigError
 from genlab.core.format import table
-from genlab.core.registry import COMMON, ROOMS
+from genlab.core.registry import COMMON, GROUPS
 from genlab.core.schema import CHOICES
 
 __all__ = ["text"]
@@ -35,21 +35,21 @@ def text(words: Sequence[str], config_dirs: Sequence[str] = (), width: int = 10_
     chosen = catalog.chosen("train", picks, *folders)
 
     blocks: list[tuple[str, list[Row]]] = []
-    for room in [r for r in ROOMS if r in composed]:
-        member, by = chosen.get(room) or (str(composed[room].get("name")), "")
-        nodes = _nodes(room, composed[room])
-        docs = [_doc(room, node) for _, node in nodes]
-        title = f"{room}={member}" + (f"  ({by})" if by else "")
-        rows = [row for key, node in nodes for row in _rows(room, key, node, who, notes)]
-        rows = [row for row in rows if row[:2] != (f"{room}.name", member)]  # the title says it
+    for group in [g for g in GROUPS if g in composed]:
+        name, by = chosen.get(group) or (str(composed[group].get("name")), "")
+        nodes = _nodes(group, composed[group])
+        docs = [_doc(group, node) for _, node in nodes]
+        title = f"{group}={name}" + (f"  ({by})" if by else "")
+        rows = [row for key, node in nodes for row in _rows(group, key, node, who, notes)]
+        rows = [row for row in rows if row[:2] != (f"{group}.name", name)]  # the title says it
         blocks.append(("\n  ".join([title, *filter(None, docs)]), rows))
-    rest = {k: v for k, v in composed.items() if k not in ROOMS}
-    types = {**config.HOUSE, **{f"promise.{k}": t for k, t in config.PROMISE.items()}}
-    house = [
+    rest = {k: v for k, v in composed.items() if k not in GROUPS}
+    types = {**config.TOP_LEVEL_KEYS, **{f"promise.{k}": t for k, t in config.PROMISE.items()}}
+    own = [
         (key, _value(value), _type(types.get(key, "")), who.get(key, ""), _note(key, notes))
         for key, value in _leaves(rest)
     ]
-    blocks.append(("the run", house))
+    blocks.append(("the run", own))
 
     # one table, cut into its blocks again, so that the columns stand in line throughout
     every = [row for _, rows in blocks for row in rows]
@@ -60,39 +60,39 @@ def text(words: Sequence[str], config_dirs: Sequence[str] = (), width: int = 10_
 
 def _beside(head: str, comment: str, width: int) -> str:
     """The comment in what the columns leave of the width, hanging below itself when long."""
-    room = max(32, width - len(head))
-    return (head + f"\n{' ' * len(head)}".join(textwrap.wrap(comment, room))).rstrip()
+    left = max(32, width - len(head))
+    return (head + f"\n{' ' * len(head)}".join(textwrap.wrap(comment, left))).rstrip()
 
 
-def _nodes(room: str, node: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    """The members in a room's node with their place: one, or one a role or a name."""
-    if room not in ("network", "metric"):
-        return [(room, node)]
-    return [(f"{room}.{role}", member) for role, member in node.items()]
+def _nodes(group: str, node: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """The components in the config of a group with their place: one, or one a role or a name."""
+    if group not in ("network", "metric"):
+        return [(group, node)]
+    return [(f"{group}.{role}", component) for role, component in node.items()]
 
 
-def _doc(room: str, node: Mapping[str, Any]) -> str:
+def _doc(group: str, node: Mapping[str, Any]) -> str:
     name = node.get("name")
     if not isinstance(name, str):
         return ""
     try:
-        return registry.signature(room, name).doc
+        return registry.signature(group, name).doc
     except ConfigError:
         return ""
 
 
 def _rows(
-    room: str,
+    group: str,
     key: str,
     node: Mapping[str, Any],
     who: Mapping[str, str],
     notes: Mapping[str, catalog.Key],
 ) -> Iterator[Row]:
     name = node.get("name")
-    types = registry.signature(room, name).keys if isinstance(name, str) else {}
-    types = {"name": "str", **types, **COMMON.get(room, {})}
+    types = registry.signature(group, name).keys if isinstance(name, str) else {}
+    types = {"name": "str", **types, **COMMON.get(group, {})}
     for k, value in node.items():
-        if k == "name" and value is None:  # the member `none`
+        if k == "name" and value is None:  # `none`
             continue
         full = f"{key}.{k}"
         yield full, _value(value), _type(types.get(k, "")), _who(full, who), _note(full, notes)

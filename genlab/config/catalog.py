@@ -1,8 +1,8 @@
-"""What the config folders hold, read as text: groups, members, keys and their comments.
+"""What the config folders hold, read as text: groups, components, keys and their comments.
 
 Hydra is the truth about a composition and costs a quarter of a second to import. Help, Tab, `list`
-and the check of names need less: which groups there are, which member each of them would have, and
-which keys stand in a yaml. A yaml here is plain enough for lines and regular expressions.
+and the check of names need less: which groups there are, what each of them would have, and which
+keys stand in a yaml. A yaml here is plain enough for lines and regular expressions.
 """
 
 from __future__ import annotations

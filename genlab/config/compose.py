@@ -21,12 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 from genlab.config import catalog, overrides
 from genlab.core import registry, schema
 from genlab.core.errors import ConfigError, Refused
-from genlab.core.registry import ROOMS, suggest
+from genlab.core.registry import GROUPS, suggest
 
 __all__ = [
-    "HOUSE",
     "OPTIONS",
     "PROMISE",
+    "TOP_LEVEL_KEYS",
     "compose",
     "digest",
     "first_line",
@@ -44,7 +44,7 @@ OPTIONS = {
 }
 """What a command takes beside config keys: how to run, not what."""
 
-HOUSE = {
+TOP_LEVEL_KEYS = {
     "seed": "Natural",
     "outputs": "str",
     "init": "str | None",
@@ -57,7 +57,7 @@ HOUSE = {
     "keep.last": "Count",
     "keep.best": "str | None",
 }
-"""Keys of train.yaml that belong to no room."""
+"""Keys of train.yaml that belong to no group."""
 
 PROMISE = {
     "metric": "str",
@@ -67,13 +67,21 @@ PROMISE = {
     "protocol": "str",
     "source": "str",
 }
-"""Keys of what an experiment promises: a value of the journal, when, how measured, who says so."""
+"""Keys of an expected result: a value of the journal, when, how it is measured, its source."""
 
-NOTES = {"extra", "promise"}
-"""Top-level keys that change nothing: notes of a person (unchecked) and of an experiment."""
-
-PLACES = {"outputs", "every", "keep", "track", "metric", "features", "eval"}
-"""Top-level keys of how a run is kept, shown and judged: not of what it computes."""
+NOT_HASHED = {
+    "outputs",
+    "every",
+    "keep",
+    "track",
+    "metric",
+    "features",
+    "eval",
+    "extra",
+    "promise",
+}
+"""Top-level keys that change nothing of what is computed: how a run is kept, shown and evaluated,
+the notes of a person (`extra`, unchecked) and the expected result of an experiment."""
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 """What may be set of the hydra node."""
@@ -101,7 +109,7 @@ def compose(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """(resolved config without the hydra node, who chose each dotted key).
 
-    In the second, the key of a room itself ("network") says who chose its members. Raises
+    In the second, the key of a group itself ("network") says who chose its component. Raises
     ConfigError with every problem found, Refused for a `_target_`.
     """
     typed = [w for word in words for w in _replaced(_open_players(word))]
@@ -126,11 +134,11 @@ def compose(
     return config, who
 
 
-def member(room: str, name: str) -> DictConfig:
-    """The node of a room's member as its yaml has it; ConfigError if there is no such member."""
-    if name not in registry.names(room):
-        raise ConfigError(registry.unknown(room, name, registry.names(room)))
-    node = OmegaConf.load(registry.configs_dir() / room / f"{name}.yaml")
+def member(group: str, name: str) -> DictConfig:
+    """The config `name` of a group as its yaml has it; ConfigError if there is none."""
+    if name not in registry.names(group):
+        raise ConfigError(registry.unknown(group, name, registry.names(group)))
+    node = OmegaConf.load(registry.configs_dir() / group / f"{name}.yaml")
     assert isinstance(node, DictConfig)
     return node
 
@@ -138,20 +146,20 @@ def member(room: str, name: str) -> DictConfig:
 def validate(config: Mapping[str, Any]) -> list[str]:
     """Every problem of a resolved train config as a sentence."""
     problems = []
-    for room in ROOMS:
-        node = config.get(room)
+    for group in GROUPS:
+        node = config.get(group)
         if not isinstance(node, Mapping):
-            problems.append(f"{room} is missing; add {room}=<one of `genlab list {room}`>")
-        elif room == "network":
+            problems.append(f"{group} is missing; add {group}=<one of `genlab list {group}`>")
+        elif group == "network":
             problems += _check_roles(config, node)
-        elif room == "metric":
+        elif group == "metric":
             for name, metric in node.items():
                 if not re.fullmatch(r"\w{1,60}", str(name)):  # it names a folder
                     problems.append(f"metric.{name}: a metric's name is letters, digits and _")
                 problems += registry.check("metric", metric, f"metric.{name}")
         elif node.get("name") is not None:
-            problems += registry.check(room, node)
-    for key, annotation in HOUSE.items():
+            problems += registry.check(group, node)
+    for key, annotation in TOP_LEVEL_KEYS.items():
         value: Any = config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
@@ -165,7 +173,7 @@ def validate(config: Mapping[str, Any]) -> list[str]:
             if isinstance(promise, Mapping)
             else [f"promise must be null or a mapping of {', '.join(PROMISE)}, not {promise!r}"]
         )
-    known = {*ROOMS, *NOTES, *(k.partition(".")[0] for k in HOUSE)}
+    known = {*GROUPS, "extra", "promise", *(k.partition(".")[0] for k in TOP_LEVEL_KEYS)}
     problems += [
         f"no key {key!r}. {suggest(key, known)} (your own notes go under extra.)"
         for key in config
@@ -200,7 +208,7 @@ def digest(config: Mapping[str, Any]) -> str:
 
     The first is a letter: 286e98 or 123456 typed as run= would be read as a number.
     """
-    kept = {k: v for k, v in config.items() if k not in {*PLACES, *NOTES}}
+    kept = {k: v for k, v in config.items() if k not in NOT_HASHED}
     kept["data"] = {k: v for k, v in config["data"].items() if k != "root"}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     value = hashlib.sha256(text.encode()).hexdigest()
@@ -289,17 +297,17 @@ def _explain(
             base = {}
         keys = [k for k in flatten(base) if not k.startswith("hydra")]
         leaf = key.rpartition(".")
-        room = [k for k in keys if k.startswith(leaf[0] + ".")] if leaf[0] else keys
-        hint = registry.owners(leaf[0], leaf[2]) if leaf[0] in ROOMS else ""
+        beside = [k for k in keys if k.startswith(leaf[0] + ".")] if leaf[0] else keys
+        hint = registry.owners(leaf[0], leaf[2]) if leaf[0] in GROUPS else ""
         hint = hint or suggest(key, keys)
-        if room and not hint:
-            hint = f"{leaf[0]} has: {_list(k[len(leaf[0]) + 1 :] for k in room)}."
+        if beside and not hint:
+            hint = f"{leaf[0]} has: {_list(k[len(leaf[0]) + 1 :] for k in beside)}."
         return f"no key {key!r}. {hint} (`genlab show` lists every key)"
     if missing := re.search(
         r"(?:Could not find|In '[^']*': Could not find) '([^']+)/([^'/]+)'", text
     ):
         group, name = missing[1], missing[2]
-        while "/" in group and group not in ROOMS:
+        while "/" in group and group not in GROUPS:
             group, _, rest = group.partition("/")
             name = f"{rest}/{name}"
         return registry.unknown(group, name, registry.names(group, *map(Path, config_dirs)))
@@ -325,7 +333,7 @@ def flatten(node: Any, prefix: str = "") -> list[str]:
 
 
 def _provenance(primary: str, words: Sequence[str], config_dirs: Sequence[str]) -> dict[str, str]:
-    """Dotted key -> the file or "command line" that set it last; room -> who chose its member."""
+    """Dotted key -> the file or "command line" that set it last; group -> who chose it."""
     loader = GlobalHydra.instance().config_loader()
     result = loader.compute_defaults_list(
         config_name=primary, overrides=list(words), run_mode=RunMode.RUN
@@ -343,8 +351,8 @@ def _provenance(primary: str, words: Sequence[str], config_dirs: Sequence[str]) 
         who |= dict.fromkeys(flatten(kept, prefix), f"{item.config_path}.yaml")
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
-        if key not in ROOMS and not key.startswith("hydra"):
+        if key not in GROUPS and not key.startswith("hydra"):
             under = [k for k in who if k.startswith(key + ".")]
             who |= dict.fromkeys([key, *under], "command line")
     picked = catalog.chosen(primary, overrides.picks(words, *folders), *folders)
-    return who | {room: choice.who for room, choice in picked.items() if room in ROOMS}
+    return who | {group: choice.who for group, choice in picked.items() if group in GROUPS}

@@ -12,20 +12,20 @@ from omegaconf import OmegaConf
 from genlab.config.compose import first_line, refuse_targets
 from genlab.core import registry
 from genlab.core.errors import ConfigError
-from genlab.core.registry import ROOMS
+from genlab.core.registry import GROUPS
 
 __all__ = ["LIMIT", "read"]
 
 LIMIT = 200_000
 """Largest config file in bytes; nobody writes one, and larger ones come from mistakes."""
 
-YOUNGER: dict[str, dict[str, Any]] = {
+NEW_KEYS: dict[str, dict[str, Any]] = {
     "track": {"name": None},
     "metric": {},
     "features": {"name": None},
     "eval": {"n": "auto"},
 }
-"""Rooms and keys that are younger than some runs, which did without."""
+"""Top-level keys that saved configs of an earlier version lack, and what they meant by it."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -50,41 +50,41 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise ConfigError(f"{path} is empty or names no model: not a config genlab wrote")
     config.pop("hydra", None)
-    for key, default in YOUNGER.items():
+    for key, default in NEW_KEYS.items():
         config.setdefault(key, default)
     return _completed({str(k): v for k, v in config.items()})
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """A config of an earlier version with the keys members have got since, at their defaults.
+    """A config of an earlier version with the keys that were added since, at their defaults.
 
-    A new key's default leaves a member as it was, so that old runs stay what they are; which keys
-    were filled in is said.
+    A new key's default leaves a component as it was, so that old runs stay what they are; a line
+    says which keys were filled in.
     """
-    for room in ROOMS:
-        nodes = config.get(room)
+    for group in GROUPS:
+        nodes = config.get(group)
         if not isinstance(nodes, dict):
             continue
-        for node in nodes.values() if room in ("network", "metric") else [nodes]:
+        for node in nodes.values() if group in ("network", "metric") else [nodes]:
             name = node.get("name") if isinstance(node, dict) else None
-            if name in registry.members(room):
-                known = {*registry.signature(room, name).keys, *registry.COMMON.get(room, {})}
+            if name in registry.components(group):
+                known = {*registry.signature(group, name).keys, *registry.COMMON.get(group, {})}
                 missing = known - set(node)
                 if missing:
-                    defaults = _defaults(room, name)
+                    defaults = _defaults(group, name)
                     new = {k: defaults[k] for k in sorted(missing) if k in defaults}
                     words = ", ".join(f"{k}={v}" for k, v in new.items())
-                    line = f"{room} {name!r} of this run lacks keys: {words} (the defaults)"
+                    line = f"{group} {name!r} of this run lacks keys: {words} (the defaults)"
                     print(line, file=sys.stderr)
                     node |= new
     return config
 
 
-def _defaults(room: str, name: str) -> dict[str, Any]:
-    """The keys of the first yaml of a room that names this member."""
-    for member in registry.names(room):
+def _defaults(group: str, name: str) -> dict[str, Any]:
+    """The keys of the first yaml of a group that names this component."""
+    for config in registry.names(group):
         node = OmegaConf.to_container(
-            OmegaConf.load(registry.configs_dir() / room / f"{member}.yaml"), resolve=False
+            OmegaConf.load(registry.configs_dir() / group / f"{config}.yaml"), resolve=False
         )
         assert isinstance(node, dict)
         for candidate in (node, *(v for v in node.values() if isinstance(v, dict))):

@@ -231,8 +231,9 @@ class Update(NamedTuple):
 class Model(nn.Module):
     """An algorithm: holds its networks, yields its updates, draws its samples.
 
-    Subclasses receive built networks and rooms as positional constructor parameters (the name of
-    the parameter is the role, e.g. `net`, `generator`) and their yaml keys as keyword-only ones.
+    Subclasses receive built networks and other components as positional constructor parameters
+    (the name of the parameter is the role, e.g. `net`, `generator`) and their yaml keys as
+    keyword-only ones.
     """
 
     clock: Clock

@@ -1,13 +1,13 @@
-"""Names of the rooms' members, their signatures, and how a config node becomes an object.
+"""The components of every config group, their signatures, and how a config becomes an object.
 
-A room is a folder of this package and a group of configs/. A member is a class (or function) with
-`@register`; its name is the stem of its file unless the decorator gives others. Nothing here
-imports a room until one of its members is built: names come from a regular expression over the
+A config group is a folder of this package and one of configs/. A component is a class (or
+function) with `@register`; its name is the stem of its file unless the decorator gives others.
+Nothing here imports a component before it is built: names come from a regular expression over the
 sources, signatures from `ast`. This file imports neither torch nor hydra.
 
-The constructor is the schema. Positional parameters are handed over by the house (built networks,
-the Spec of the data, ...); keyword-only ones are the keys of the yaml, have no defaults there, and
-their annotations say what a value may be.
+The constructor is the schema. Positional parameters are what `genlab.assemble` gives (built
+networks, the Spec of the data, ...); keyword-only ones are the keys of the yaml, have no defaults
+there, and their annotations say what a value may be.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from genlab.core.schema import coerce
 
 __all__ = [
     "COMMON",
-    "ROOMS",
+    "GROUPS",
     "Signature",
     "build",
     "check",
+    "components",
     "configs_dir",
     "find",
-    "members",
     "mismatches",
     "names",
     "owners",
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 PACKAGE = Path(__file__).parent.parent
-ROOMS = (
+GROUPS = (
     "model",
     "network",
     "process",
@@ -68,7 +68,7 @@ COMMON: dict[str, dict[str, str]] = {
     "optimizer": {"players": "dict[str, dict]"},
     "sampler": {"through": "str | None"},
 }
-"""Keys that every member of a room has; handed to a constructor that names them positionally."""
+"""Keys that every component of a group has, given to constructors with such a positional one."""
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def register(target: type[T]) -> type[T]: ...
 @overload
 def register(target: str, *more: str) -> Callable[[T], T]: ...
 def register(target: Any, *more: str) -> Any:
-    """Marks a class as a member: `@register`, or `@register("adam", "adamw")` for other names."""
+    """Marks a component: `@register`, or `@register("adam", "adamw")` for other names."""
     own = (target, *more) if isinstance(target, str) else None
 
     def mark(cls: Any) -> Any:
@@ -101,23 +101,23 @@ _MARK = re.compile(r"^@register(?:\(([^)]*)\))?\s*$", re.MULTILINE)
 
 
 @lru_cache
-def members(room: str) -> Mapping[str, Path]:
-    """Name -> source file of every member of a room, without importing any."""
+def components(group: str) -> Mapping[str, Path]:
+    """Name -> source file of every component of a group, without importing any."""
     found: dict[str, Path] = {}
-    for path in sorted((PACKAGE / room).glob("*.py")):
+    for path in sorted((PACKAGE / group).glob("*.py")):
         if path.stem == "__init__":
             continue
         for match in _MARK.finditer(path.read_text(encoding="utf-8")):
             given = re.findall(r"[\"']([^\"']+)[\"']", match[1] or "")
             for name in given or [path.stem]:
                 if name in found:
-                    raise AssertionError(f"{room} {name!r} is registered twice: {path}")
+                    raise AssertionError(f"{group} {name!r} is registered twice: {path}")
                 found[name] = path
     return types.MappingProxyType(found)
 
 
 def names(group: str, *folders: Path) -> list[str]:
-    """The members of a config group: the yaml files of its folder, nested ones as `a/b`.
+    """The names of a config group: the yaml files of its folder, nested ones as `a/b`.
 
     folders: further config roots beside the built-in one.
     """
@@ -138,7 +138,7 @@ def suggest(word: str, options: Iterable[str], n: int = 3) -> str:
 
 
 def unknown(group: str, name: str, options: Iterable[str]) -> str:
-    """The sentence for a member that does not exist."""
+    """The sentence for a name that does not exist."""
     options = list(options)
     hint = suggest(name, options) or "There are: " + ", ".join(options) + "."
     return f"no {group} {name!r}. {hint} (`genlab list {group}` shows all)"
@@ -151,7 +151,7 @@ def unknown(group: str, name: str, options: Iterable[str]) -> str:
 class Signature:
     """What a constructor takes.
 
-    given: positional parameters, handed over by the house; required those without default.
+    given: positional parameters, given by `genlab.assemble`; required those without default.
     keys: keyword-only parameters, the keys of the yaml, with their annotations as text.
     doc: first line of the docstring.
     """
@@ -162,20 +162,20 @@ class Signature:
     doc: str
 
 
-def _source(room: str, name: str) -> tuple[Path, str | None]:
-    """File of a member, and the class name for an out-of-tree `package.module:Class`."""
+def _source(group: str, name: str) -> tuple[Path, str | None]:
+    """File of a component, and the class name for an out-of-tree `package.module:Class`."""
     if ":" in name:
         module, _, cls = name.partition(":")
         origin = _origin(module)
         if origin is None:
             raise ConfigError(
-                f"{room}.name={name}: no module {module!r} on the Python path; "
+                f"{group}.name={name}: no module {module!r} on the Python path; "
                 "write name: package.module:Class of an installed module"
             )
         return origin, cls
-    known = members(room)
+    known = components(group)
     if name not in known:
-        raise ConfigError(unknown(room, name, known))
+        raise ConfigError(unknown(group, name, known))
     return known[name], None
 
 
@@ -203,16 +203,16 @@ def _registers(node: ast.expr, name: str, stem: str) -> bool:
 
 
 @lru_cache
-def signature(room: str, name: str) -> Signature:
-    """The constructor of a member, read from its source file without importing it."""
-    path, cls = _source(room, name)
+def signature(group: str, name: str) -> Signature:
+    """The constructor of a component, read from its source file without importing it."""
+    path, cls = _source(group, name)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body:
         if not isinstance(node, ast.ClassDef):
             continue
         if node.name == cls or any(_registers(d, name, path.stem) for d in node.decorator_list):
             return _read(node, tree)
-    raise ConfigError(f"{room}.name={name}: {path} has no such class")
+    raise ConfigError(f"{group}.name={name}: {path} has no such class")
 
 
 def _read(node: ast.ClassDef, tree: ast.Module) -> Signature:
@@ -234,31 +234,31 @@ def _read(node: ast.ClassDef, tree: ast.Module) -> Signature:
     return Signature((), (), {}, doc)
 
 
-def owners(room: str, key: str) -> str:
-    """`eta is a key of sampler=ddim.`, or an empty string where no member has it."""
-    found = [f"{room}={n}" for n in members(room) if key in signature(room, n).keys]
+def owners(group: str, key: str) -> str:
+    """`eta is a key of sampler=ddim.`, or an empty string where no component has it."""
+    found = [f"{group}={n}" for n in components(group) if key in signature(group, n).keys]
     return f"{key} is a key of {' and '.join(found)}." if found else ""
 
 
 # --- from a config node to an object -------------------------------------------------------------
 
 
-def check(room: str, node: Mapping[str, Any], key: str | None = None) -> list[str]:
+def check(group: str, node: Mapping[str, Any], key: str | None = None) -> list[str]:
     """Every problem of a config node as a sentence; nothing is imported.
 
-    key: where the node stands in the config, e.g. "network.net"; the room itself by default.
+    key: where the node stands in the config, e.g. "network.net"; the group itself by default.
     """
-    key = key or room
+    key = key or group
     name = node.get("name")
     if not isinstance(name, str):
-        return [f"{key}.name is missing: it names a member of {room} (`genlab list {room}`)"]
+        return [f"{key}.name is missing: it names a component of {group} (`genlab list {group}`)"]
     try:
-        wanted = signature(room, name)
+        wanted = signature(group, name)
     except ConfigError as e:
         return list(e.problems)
     own = {k: value for k, value in node.items() if k != "name"}
-    more = COMMON.get(room, {})
-    return mismatches(own, key, f"{room} {name!r}", wanted.keys, more, lambda k: owners(room, k))
+    more = COMMON.get(group, {})
+    return mismatches(own, key, f"{group} {name!r}", wanted.keys, more, lambda k: owners(group, k))
 
 
 def mismatches(
@@ -294,7 +294,7 @@ def mismatches(
     return problems
 
 
-def find(room: str, name: str, *, trust: bool = True) -> Any:
+def find(group: str, name: str, *, trust: bool = True) -> Any:
     """The class behind a name; imports its file.
 
     trust: False refuses out-of-tree names (a run directory of somebody else is data, not code).
@@ -302,13 +302,13 @@ def find(room: str, name: str, *, trust: bool = True) -> Any:
     if ":" in name:
         if not trust:
             raise Refused(
-                f"{room}.name={name} would import code from outside genlab; "
+                f"{group}.name={name} would import code from outside genlab; "
                 "read that code, then add trust=true"
             )
         module, _, cls = name.partition(":")
         return getattr(importlib.import_module(module), cls)
-    path, _ = _source(room, name)
-    module_object = importlib.import_module(f"genlab.{room}.{path.stem}")
+    path, _ = _source(group, name)
+    module_object = importlib.import_module(f"genlab.{group}.{path.stem}")
     for value in vars(module_object).values():
         if getattr(value, "__module__", None) == module_object.__name__ and name in getattr(
             value, "registered", ()
@@ -318,27 +318,28 @@ def find(room: str, name: str, *, trust: bool = True) -> Any:
 
 
 def build(
-    room: str, node: Mapping[str, Any], key: str | None = None, trust: bool = True, **given: Any
+    group: str, node: Mapping[str, Any], key: str | None = None, trust: bool = True, **given: Any
 ) -> Any:
-    """Constructs the member a config node names.
+    """Constructs the component a config node names.
 
-    given: everything the house can hand over; the constructor takes what its positional
-    parameters name. Raises ConfigError with every problem of the node, or with the ValueError of
-    the constructor.
+    given: all there is; the constructor takes what its positional parameters name. Raises
+    ConfigError with every problem of the node, or with the ValueError of the constructor.
     """
-    key = key or room
-    if problems := check(room, node, key):
+    key = key or group
+    if problems := check(group, node, key):
         raise ConfigError(*problems)
     name = node["name"]
-    wanted = signature(room, name)
-    for k in COMMON.get(room, {}):
+    wanted = signature(group, name)
+    for k in COMMON.get(group, {}):
         if k in node and k in wanted.given:
             given[k] = node[k]
     if absent := [g for g in wanted.required if g not in given]:
-        raise ConfigError(f"{key}: {room} {name!r} needs {', '.join(absent)}, which nothing gives")
+        raise ConfigError(
+            f"{key}: {group} {name!r} needs {', '.join(absent)}, which nothing gives"
+        )
     values = {k: coerce(node[k], a) for k, a in wanted.keys.items()}
     try:
-        return find(room, name, trust=trust)(
+        return find(group, name, trust=trust)(
             **{g: given[g] for g in wanted.given if g in given}, **values
         )
     except ValueError as e:

@@ -43,7 +43,7 @@ Density = Literal["uniform", "lognormal", "logit_normal", "u_shape"]  # see mode
 WEIGHTS = "Literal['ema', 'raw'] | Spread"  # of a run: which samples are drawn with
 Grid = Literal["auto", "uniform", "quadratic", "geometric", "karras"]  # see sampler/grid.py
 CHOICES = {"Predict": Predict, "Weight": Weight, "Density": Density, "Grid": Grid}
-"""Names of closed sets of words that members of several rooms or files take."""
+"""Names of closed sets of words that several components take."""
 
 SAMPLE = {
     "n": "Count",

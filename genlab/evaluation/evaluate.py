@@ -140,7 +140,7 @@ def _has(subject: Subject, spec: Spec) -> dict[str, bool]:
 
 def _serves(subject: Subject, spec: Spec) -> list[str]:
     """All metrics there are that a subject has the streams for."""
-    needs = {n: registry.find("metric", n).needs for n in sorted(registry.members("metric"))}
+    needs = {n: registry.find("metric", n).needs for n in sorted(registry.components("metric"))}
     return [name for name, need in needs.items() if not lacks(need, subject, spec)]
 
 

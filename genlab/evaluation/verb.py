@@ -35,7 +35,7 @@ SCHEMA = {
     "name": "str | None",
 }
 OF_RUNS_ALONE = ("run", "checkpoint", "weights", "batch")
-OF_RUN = ("sampler", "guidance", "hardware")  # rooms whose keys go to the run
+OF_RUN = ("sampler", "guidance", "hardware")  # groups whose keys go to the run
 
 
 def main(words: Sequence[str]) -> int:
@@ -44,8 +44,8 @@ def main(words: Sequence[str]) -> int:
     foreign = any(w.startswith("fake=") and w != "fake=null" for w in rest)
     ours, others = [], []
     for word in rest:
-        room = word.lstrip("+~").partition("=")[0].partition(".")[0]
-        of_run_alone = room in OF_RUN or word.startswith("data.root=")
+        group = word.lstrip("+~").partition("=")[0].partition(".")[0]
+        of_run_alone = group in OF_RUN or word.startswith("data.root=")
         (others if of_run_alone and not foreign else ours).append(word)
     named = any(w.partition("=")[0] == "metric" for w in ours)
     if not named:  # all there are; those that cannot be had are left out, and said

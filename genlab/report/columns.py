@@ -37,7 +37,7 @@ MACHINE = ("images_per_second", "memory", "lr/", "grad_norm/")
 """Begins the names of values that mean the same whatever is trained."""
 
 LEARNT = ("model", "process", "codec", "data")
-"""Rooms that decide what a loss measures."""
+"""Config groups that decide what a loss measures."""
 
 OBJECTIVE = ("predict", "density", "location", "scale", "weight", "sd")
 """Keys of models of a path that do so too."""
@@ -159,9 +159,9 @@ def journal(facts: Facts) -> dict[str, Column]:
     return columns
 
 
-def _meaning(facts: Facts, rooms: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The members of some rooms, and the size of the data; the run itself where none is known."""
-    nodes = {r: node for r in rooms if isinstance(node := facts.config.get(r), dict)}
+def _meaning(facts: Facts, groups: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Some groups' components, and the size of the data; the run itself where none is known."""
+    nodes = {r: node for r in groups if isinstance(node := facts.config.get(r), dict)}
     found = {r: plain(node["name"]) for r, node in nodes.items() if node.get("name") is not None}
     model = nodes.get("model", {})
     found |= {f"model.{k}": plain(model[k]) for k in OBJECTIVE if k in model}

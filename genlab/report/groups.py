@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from genlab.config.compose import NOTES, PLACES
+from genlab.config.compose import NOT_HASHED
 from genlab.report.facts import DEEP, Facts, is_number, leaves, plain
 
 __all__ = [
@@ -32,7 +32,7 @@ JUDGING = ("metric", "features", "eval")
 They change nothing of what is computed, but runs judged in different ways are not one group.
 """
 
-LEFT_OUT = {*PLACES, *NOTES} - {*JUDGING}
+LEFT_OUT = NOT_HASHED - {*JUDGING}
 
 MOST = 5000  # values of a config; yaml can be endless
 

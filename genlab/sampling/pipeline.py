@@ -220,17 +220,17 @@ def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         override = OverridesParser.create().parse_override(word)
         key, value = override.get_key_element(), override.value()
-        room = key.partition(".")[0]
+        group = key.partition(".")[0]
         if key in ("sampler", "guidance", "hardware"):
             node[key] = cfg.member(key, str(value))
-        elif key != "data.root" and room not in ("sampler", "guidance", "hardware"):
+        elif key != "data.root" and group not in ("sampler", "guidance", "hardware"):
             raise ConfigError(
                 f"{key}: sampling can change sampler, guidance, hardware and data.root; "
                 "the rest belongs to the run"
             )
         elif key not in cfg.flatten(OmegaConf.to_container(node)):
             known = cfg.flatten(OmegaConf.to_container(node))
-            near = registry.owners(room, key[len(room) + 1 :]) or registry.suggest(key, known)
+            near = registry.owners(group, key[len(group) + 1 :]) or registry.suggest(key, known)
             raise ConfigError(f"no key {key!r} in this run. {near}")
         else:
             OmegaConf.update(node, key, value)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from genlab.config import compose as cfg
 from genlab.core import registry
 from genlab.core.errors import ConfigError
-from genlab.core.registry import ROOMS, suggest
+from genlab.core.registry import GROUPS, suggest
 from genlab.run.directory import Run, find_run
 from genlab.training.launch import launch
 
@@ -37,7 +37,7 @@ SAFE = (
 """Keys a resumed run may change freely: where, how long, how often, on what."""
 
 CHOICES = ("track", "metric", "features")
-"""Rooms in which a resumed run may choose anew."""
+"""Config groups in which a resumed run may choose anew."""
 
 UNSAFE = ("hardware.micro_batch",)
 """Exceptions to them: batch normalization sees the micro-batch."""
@@ -127,7 +127,7 @@ def _changed(
             hint = suggest(key, known) or "`genlab list runs` and its config.yaml show it."
             problems.append(f"no key {key!r} in this run. {hint}")
             continue
-        if key in ROOMS or (_under(key, FIXED) and not _under(key, SAFE)):
+        if key in GROUPS or (_under(key, FIXED) and not _under(key, SAFE)):
             was = OmegaConf.select(node, key)
             problems.append(
                 f"{key} was {was}, not {value}: that would be another run; train it with "

@@ -1,4 +1,4 @@
-"""The loop: N players, micro-batches in lockstep, one clock. It knows no room."""
+"""The loop: N players, micro-batches in lockstep, one clock. It knows no component."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`genlab list`: rooms, members, and runs in whatever state they are."""
+"""`genlab list`: config groups, components, and runs in whatever state they are."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def run(capsys, *argv):
     return code, out, err
 
 
-def test_list_rooms_and_members(capsys):
-    rooms = json.loads(run(capsys, "list", "--json")[1])
-    assert rooms == {group: registry.names(group) for group in catalog.groups()}
+def test_list_groups_and_members(capsys):
+    groups = json.loads(run(capsys, "list", "--json")[1])
+    assert groups == {group: registry.names(group) for group in catalog.groups()}
     for what in ("optimizer", "optimizers"):
         rows = json.loads(run(capsys, "list", what, "--json")[1])
         assert [r["name"] for r in rows] == registry.names("optimizer")
@@ -38,7 +38,7 @@ def test_list_rooms_and_members(capsys):
 
 @pytest.mark.parametrize("group", catalog.groups())
 def test_every_member_has_a_line_that_says_what_it_is(group):
-    for row in listing.members(group):
+    for row in listing.components(group):
         assert row["doc"], f"{row['file']}: no docstring and no comment on its first line"
 
 

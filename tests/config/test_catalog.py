@@ -108,7 +108,7 @@ def test_show_has_every_key_with_value_and_chooser(capsys):
         if key == "metric":
             continue  # none: no key
         if key.count(".") == 1 and key.endswith(".name"):
-            continue  # stands in the title of its room
+            continue  # stands in the title of its group
         assert key in rows, key
     assert rows["optimizer.lr"].split()[1] == "0.0003" and "command line" in rows["optimizer.lr"]
     assert "float >= 0" in rows["optimizer.lr"]

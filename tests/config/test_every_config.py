@@ -9,42 +9,42 @@ from genlab.config.compose import compose, digest
 from genlab.config.saved import read
 from genlab.core import registry
 from genlab.core.errors import ConfigError, Refused
-from genlab.core.registry import ROOMS, configs_dir, members, names
+from genlab.core.registry import GROUPS, components, configs_dir, names
 
-CASES = [(room, name) for room in ROOMS for name in names(room)]
+CASES = [(group, name) for group in GROUPS for name in names(group)]
 EXPERIMENTS = names("experiment")
 
 
-def nodes(room, name):
-    """The config nodes of a member's yaml: one, or one a role for networks, metrics and models."""
-    node = OmegaConf.to_container(OmegaConf.load(configs_dir() / room / f"{name}.yaml"))
+def nodes(group, name):
+    """The config nodes of a yaml: one, or one a role for networks, metrics and models."""
+    node = OmegaConf.to_container(OmegaConf.load(configs_dir() / group / f"{name}.yaml"))
     node.pop("defaults", None)
-    if room in ("network", "metric"):
+    if group in ("network", "metric"):
         return node
-    return {room: node[room] if room == "model" else node}
+    return {group: node[group] if group == "model" else node}
 
 
 def test_groups_are_rooms():
     groups = {p.name for p in configs_dir().iterdir() if p.is_dir()}
-    assert groups - {"experiment"} == set(ROOMS)
+    assert groups - {"experiment"} == set(GROUPS)
 
 
-@pytest.mark.parametrize(("room", "name"), CASES)
-def test_yaml_holds_exactly_the_keys_of_the_constructor(room, name):
-    for key, node in nodes(room, name).items():
+@pytest.mark.parametrize(("group", "name"), CASES)
+def test_yaml_holds_exactly_the_keys_of_the_constructor(group, name):
+    for key, node in nodes(group, name).items():
         if node.get("name") is None:
             continue
-        wanted = registry.signature(room, node["name"])
-        common = set(registry.COMMON.get(room, {}))
+        wanted = registry.signature(group, node["name"])
+        common = set(registry.COMMON.get(group, {}))
         assert set(node) - {"name"} - common == set(wanted.keys), key
-        assert common <= set(node), f"{room} {name} lacks the keys every member has"
+        assert common <= set(node), f"{group} {name} lacks the keys that every component has"
         assert not [k for k, a in wanted.keys.items() if not a], "a key without annotation"
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_registered_name_has_a_yaml_and_the_other_way_round(room):
-    named = {n["name"] for r, name in CASES if r == room for n in nodes(room, name).values()}
-    assert named - {None} == set(members(room))
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_registered_name_has_a_yaml_and_the_other_way_round(group):
+    named = {n["name"] for r, name in CASES if r == group for n in nodes(group, name).values()}
+    assert named - {None} == set(components(group))
 
 
 @pytest.mark.parametrize("model", names("model"))
@@ -54,11 +54,13 @@ def test_every_model_composes_with_every_data_set_of_images(model):
         assert (config["model"]["name"], config["data"]["name"]) == (model, data)
 
 
-@pytest.mark.parametrize(("room", "name"), [c for c in CASES if c[0] in ("schedule", "optimizer")])
-def test_members_compose_in_place(room, name):
-    config, who = compose([f"{room}={name}"])
-    assert config[room]["name"] == nodes(room, name)[room]["name"]
-    assert who[room] == "command line"
+@pytest.mark.parametrize(
+    ("group", "name"), [c for c in CASES if c[0] in ("schedule", "optimizer")]
+)
+def test_configs_compose_in_place(group, name):
+    config, who = compose([f"{group}={name}"])
+    assert config[group]["name"] == nodes(group, name)[group]["name"]
+    assert who[group] == "command line"
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -76,7 +76,7 @@ def test_show_and_list_tell_it(tmp_path, monkeypatch):
     shutil.copy(tmp_path / "experiment/mine.yaml", configs / "experiment")
     for module in (registry, catalog):
         monkeypatch.setattr(module, "configs_dir", lambda: configs)
-    docs = {row["name"]: row["doc"] for row in listing.members("experiment")}
+    docs = {row["name"]: row["doc"] for row in listing.components("experiment")}
     assert docs["mine"] == "A recipe. (heldout/loss 3.35)"
 
 

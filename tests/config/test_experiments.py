@@ -57,8 +57,8 @@ def two_steps(monkeypatch, experiment, *words):
         node.update({k: v for k, v in FEW.items() if k in node})
     real = registry.build
 
-    def without_files(room, node, *rest, **given):
-        return stored(node) if room == "data" else real(room, node, *rest, **given)
+    def without_files(group, node, *rest, **given):
+        return stored(node) if group == "data" else real(group, node, *rest, **given)
 
     monkeypatch.setattr(registry, "build", without_files)
     built = build(config)

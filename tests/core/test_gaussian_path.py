@@ -267,7 +267,7 @@ def test_noise_is_predicted_where_it_tells_of_the_datum(path, predict):
         assert found is process
 
 
-@pytest.mark.parametrize("name", sorted(registry.members("process")))
+@pytest.mark.parametrize("name", sorted(registry.components("process")))
 def test_models_of_every_path_are_checked_without_storage(name):
     words = ["data=digits", f"process={name}", "model.predict=eps", "hardware=cpu"]
     built = build(compose([*words, "network=unet_small"])[0], meta=True)

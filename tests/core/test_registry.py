@@ -10,13 +10,13 @@ import pytest
 
 from genlab.core import registry
 from genlab.core.errors import ConfigError, Refused
-from genlab.core.registry import ROOMS, build, check, find, members, names, signature, suggest
+from genlab.core.registry import GROUPS, build, check, components, find, names, signature, suggest
 from genlab.core.schema import coerce
 
-MEMBERS = [(room, name) for room in ROOMS for name in members(room)]
+COMPONENTS = [(group, name) for group in GROUPS for name in components(group)]
 
 SOURCE = '''
-"""A room of a test."""
+"""A group of a test."""
 from __future__ import annotations
 from typing import Literal
 from genlab.registry import register
@@ -46,31 +46,31 @@ class Second(First):
 
 
 @pytest.fixture
-def room(tmp_path, monkeypatch):
-    """A package folder whose room "model" has one file, first.py."""
+def package(tmp_path, monkeypatch):
+    """A package folder whose group "model" has one file, first.py."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "first.py").write_text(SOURCE)
     (tmp_path / "model" / "__init__.py").write_text("")
-    for cached in (members, signature):
+    for cached in (components, signature):
         cached.cache_clear()
     monkeypatch.setattr(registry, "PACKAGE", tmp_path)
     yield tmp_path / "model"
-    for cached in (members, signature):
+    for cached in (components, signature):
         cached.cache_clear()
 
 
-def test_members_are_marked_classes_alone(room):
-    assert set(members("model")) == {"first", "second", "zweiter"}
-    assert {p.name for p in members("model").values()} == {"first.py"}
+def test_components_are_marked_classes_alone(package):
+    assert set(components("model")) == {"first", "second", "zweiter"}
+    assert {p.name for p in components("model").values()} == {"first.py"}
 
 
-def test_a_name_registered_twice_is_our_mistake(room):
-    (room / "other.py").write_text('@register("first")\nclass A: ...\n')
+def test_a_name_registered_twice_is_our_mistake(package):
+    (package / "other.py").write_text('@register("first")\nclass A: ...\n')
     with pytest.raises(AssertionError, match="registered twice"):
-        members("model")
+        components("model")
 
 
-def test_signature_from_text(room):
+def test_signature_from_text(package):
     s = signature("model", "first")
     assert s.given == ("spec", "extra") and s.required == ("spec",)
     assert s.keys == {"lr": "Positive", "kind": "Literal['a', 'b']", "n": "Count | None"}
@@ -79,7 +79,7 @@ def test_signature_from_text(room):
     assert inherited.keys == s.keys and inherited.doc == "The second."
 
 
-def test_check_finds_every_problem_at_once(room):
+def test_check_finds_every_problem_at_once(package):
     good = {"name": "first", "lr": 1, "kind": "a", "n": None, "classes": "auto"}
     assert check("model", good) == []
     problems = check("model", {"name": "first", "lr": -1, "knid": "a", "n": 2.5})
@@ -90,7 +90,7 @@ def test_check_finds_every_problem_at_once(room):
     assert "needs the key kind" in text and len(problems) == 4
 
 
-def test_check_names_the_place_and_the_nearest_member(room):
+def test_check_names_the_place_and_the_nearest_component(package):
     (problem,) = check("model", {"name": "frist"}, "model.inner")
     assert "no model 'frist'" in problem and "'first'" in problem
     assert check("model", {"lr": 1}, "a.b")[0].startswith("a.b.name is missing")
@@ -161,17 +161,17 @@ def test_names_of_a_group_with_folders_of_ones_own(tmp_path):
     assert names("no_such_group") == []
 
 
-# --- the house as it stands --------------------------------------------------------------------
+# --- the components as they are -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("room_name", "name"), MEMBERS)
-def test_find_gives_the_class_and_signature_what_python_sees(room_name, name):
-    cls = find(room_name, name)
+@pytest.mark.parametrize(("group", "name"), COMPONENTS)
+def test_find_gives_the_class_and_signature_what_python_sees(group, name):
+    cls = find(group, name)
     assert name in cls.registered
     parameters = inspect.signature(cls.__init__).parameters.values()
     keyword = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
     positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
-    read = signature(room_name, name)
+    read = signature(group, name)
     assert list(read.keys) == list(keyword)
     if "__init__" in vars(cls):
         assert list(read.given) == positional
@@ -180,15 +180,15 @@ def test_find_gives_the_class_and_signature_what_python_sees(room_name, name):
     assert read.doc == (doc[0] if doc else "") and 0 < len(read.doc) <= 72
 
 
-@pytest.mark.parametrize("room_name", ROOMS)
-def test_members_are_what_the_modules_register(room_name):
+@pytest.mark.parametrize("group", GROUPS)
+def test_components_are_what_the_modules_register(group):
     registered = set()
-    for path in (registry.PACKAGE / room_name).glob("[!_]*.py"):
-        module = importlib.import_module(f"genlab.{room_name}.{path.stem}")
+    for path in (registry.PACKAGE / group).glob("[!_]*.py"):
+        module = importlib.import_module(f"genlab.{group}.{path.stem}")
         for value in vars(module).values():
             if getattr(value, "__module__", None) == module.__name__:
                 registered |= set(vars(value).get("registered", ()))
-    assert registered == set(members(room_name))
+    assert registered == set(components(group))
 
 
 def test_build_hands_over_what_is_named_and_reports_a_value_error():

@@ -1,4 +1,4 @@
-"""The data room: idx files found and refused, resizing, configs, the real sets."""
+"""The data group: idx files found and refused, resizing, configs, the real sets."""
 
 import gzip
 import hashlib

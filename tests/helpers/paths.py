@@ -1,4 +1,4 @@
-"""Members of the rooms as their yaml has them, but for the keys given."""
+"""Components as their yaml has them, but for the keys given."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ PATHS = [n for n in registry.names("process") if n != "none"]
 SPEC = Spec((1, 8, 8))
 
 
-def made(room: str, member: str, keys: dict, **given):
-    """The member of a room; keys that its yaml lacks are an error of the test."""
-    node = OmegaConf.to_container(OmegaConf.load(registry.configs_dir() / room / f"{member}.yaml"))
+def made(group: str, name: str, keys: dict, **given):
+    """The component of a group; keys that its yaml lacks are an error of the test."""
+    node = OmegaConf.to_container(OmegaConf.load(registry.configs_dir() / group / f"{name}.yaml"))
     assert set(keys) <= set(node)
-    return registry.build(room, {**node, **keys}, **given)
+    return registry.build(group, {**node, **keys}, **given)
 
 
 def path(name: str, spec: Spec = SPEC, **keys):

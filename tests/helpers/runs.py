@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from genlab.config import compose as cfg
-from genlab.core.registry import ROOMS
+from genlab.core.registry import GROUPS
 from genlab.run.directory import Run
 
 Config = dict[str, Any]
@@ -52,11 +52,11 @@ def _composed(words: tuple[str, ...]) -> Config:
 def small(model: str, data: str, **overrides: Any) -> Config:
     """A checked config of `model` on `data` with the smallest networks.
 
-    overrides: dotted keys of the config, e.g. **{"schedule.images": 128}, or a room's member.
+    overrides: dotted keys of the config, e.g. **{"schedule.images": 128}, or what a group has.
     """
     words = [f"experiment=toy/{model}"] if data == "toy" else [f"model={model}", f"data={data}"]
-    members = {"schedule": "constant"} | {k: overrides.pop(k) for k in ROOMS if k in overrides}
-    words += [f"{room}={member}" for room, member in members.items()]
+    chosen = {"schedule": "constant"} | {k: overrides.pop(k) for k in GROUPS if k in overrides}
+    words += [f"{group}={name}" for group, name in chosen.items()]
     config = copy.deepcopy(_composed(tuple(words)))
     for network in config["network"].values():
         network.update({k: v for k, v in SMALL.items() if k in network})

@@ -22,15 +22,15 @@ OTHER = {
     "cosine, no offset": ("cosine", {"steps": None, "offset": 0.0}),
     "shifted_cosine, two": ("shifted_cosine", {"reference": [32, 64]}),
 }
-"""Members with other keys than those of their yaml."""
+"""Paths with other keys than those of their yaml."""
 
-PATHS = [*sorted(registry.members("process")), *OTHER]
+PATHS = [*sorted(registry.components("process")), *OTHER]
 NOISY = {"ve", "shifted_cosine", "shifted_cosine, two"}
 """Paths with noise at t = 0."""
 
 
 def make(path: str, spec: Spec = IMAGES, **keys: object):
-    """A member with the keys of its yaml but for those given."""
+    """A path with the keys of its yaml but for those given."""
     name, own = OTHER.get(path, (path, {}))
     return made("process", name, {**own, **keys}, spec=spec)
 

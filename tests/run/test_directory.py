@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from genlab.config import compose as cfg
-from genlab.config import saved as stored
+from genlab.config import saved
 from genlab.core.errors import ConfigError, DiskError, Locked, Refused
 from genlab.run import directory
 from genlab.run.directory import Run, find_run, runs
@@ -220,7 +220,7 @@ BOMB = "a: &a [x,x]\n" + "".join(f"{k}: &{k} [*{chr(ord(k) - 1)}]\n" for k in "b
 )
 def test_what_genlab_did_not_write_is_not_a_config(tmp_path, text):
     with pytest.raises(ConfigError, match=r"config\.yaml") as e:
-        stored.read(written(tmp_path, text))
+        saved.read(written(tmp_path, text))
     assert "\n" not in str(e.value)
 
 
@@ -237,7 +237,7 @@ def test_what_genlab_did_not_write_is_not_a_config(tmp_path, text):
 )
 def test_a_target_in_a_config_is_refused(tmp_path, text):
     with pytest.raises(Refused, match="never by _target_") as e:
-        stored.read(written(tmp_path, text))
+        saved.read(written(tmp_path, text))
     assert e.value.code == 11
 
 

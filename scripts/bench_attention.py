@@ -5,8 +5,8 @@ compiled FlexAttention, forward and backward, at B S tokens and heads of H D num
 sides take turns in every cell; a figure is the median of the rounds. FLOPs are those of the pairs
 that see each other (4 B H S^2 D times their share, a half for causal), backward 2.5 times that.
 
-On a CPU: torch's kernel with the mask written out, blocks of queries, and plain products, each in
-a process of its own; seconds are the median of the rounds, memory is what the process held at
+On a CPU: torch's kernel with the mask written out, chunks of queries, and the math backend, each
+in a process of its own; seconds are the median of the rounds, memory is what the process held at
 most, above its inputs.
 
     python scripts/bench_attention.py [--masks causal,prefix] [--lengths 512,1024] [--widths 64]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from genlab.core import console
 from tests.helpers.runs import Config, small, trained
 
 
@@ -28,6 +29,15 @@ def tiny(tmp_path: Path) -> Callable[..., Config]:
         return small(model, data, **{"outputs": str(tmp_path), **overrides})
 
     return make
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that go to stderr from here on, each said for the first time."""
+    lines: list[str] = []
+    monkeypatch.setattr(console, "_SAID", set())
+    monkeypatch.setattr(console, "say", lines.append)
+    return lines
 
 
 @pytest.fixture(scope="session")

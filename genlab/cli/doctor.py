@@ -166,12 +166,12 @@ def _attention() -> Iterator[str]:
 
     from genlab.hardware import hardware as auto
     from genlab.kernel.dispatch import TRITON
-    from genlab.kernel.self_test import works
+    from genlab.kernel.self_test import failure
 
     device, precision = auto.choose()
     name, why = "sdpa", "Triton is for GPUs"
     if device == "cuda" and TRITON:
-        why = works(torch.device(device), auto.DTYPES[precision], [64])
+        why = failure(torch.device(device), auto.DTYPES[precision], [64])
         name, why = ("sdpa", f"Triton does not work: {why}") if why else ("triton", "tried out")
     elif device == "cuda":
         why = "Triton is not installed"

@@ -14,9 +14,9 @@ from genlab.core.dist import world
 from genlab.core.errors import DeviceError
 from genlab.core.registry import register
 from genlab.core.schema import Count
-from genlab.kernel.dispatch import available, no_training
+from genlab.kernel.dispatch import available, check_backward
 from genlab.kernel.self_test import resolve_backend
-from genlab.nn.attention import Attends
+from genlab.nn.attention import AttentionLayer
 
 __all__ = ["Hardware", "choose"]
 
@@ -85,10 +85,10 @@ class Hardware:
     """The machine a run computes on.
 
     device: torch.device; precision: fp32 | bf16 | fp16 of the networks (weights stay fp32).
-    attends: who computes attention, once a model that has some is placed; else None.
+    attention_backend: who computes attention, once a model that has some is placed; else None.
     """
 
-    attends: str | None = None
+    attention_backend: str | None = None
 
     def __init__(
         self,
@@ -158,11 +158,11 @@ class Hardware:
             for p in module.parameters():
                 if p.dim() == 4:
                     p.data = p.data.contiguous(memory_format=torch.channels_last)
-        if layers := _attending(module):
+        if layers := _attention_layers(module):
             double_backward = getattr(module, "double_backward", False)
             widths = sorted({layer.head_width for layer in layers})
             dropout = any(getattr(layer, "dropout", 0) for layer in layers)
-            backend, self.attends = resolve_backend(
+            backend, self.attention_backend = resolve_backend(
                 self.attention, self.device, self.dtype, double_backward, widths, dropout
             )
             for layer in layers:
@@ -172,8 +172,8 @@ class Hardware:
     def check_training(self, model: nn.Module) -> None:
         """Raises DeviceError when this model could be drawn from here, but not trained."""
         double_backward = getattr(model, "double_backward", False)
-        if _attending(model) and not double_backward:
-            no_training(self.attention, self.device)
+        if _attention_layers(model) and not double_backward:
+            check_backward(self.attention, self.device)
 
     def accumulation(self, batch: int) -> tuple[int, int]:
         """(micro-batches per rank, samples in each) of a global batch.
@@ -201,11 +201,11 @@ class Hardware:
             what = f"cpu, {self.threads} thread{'s' if self.threads > 1 else ''}"
             what += f", {bf16_unit()}" if bf16_unit() else ""
         layout = ", channels_last" if self.channels_last else ""
-        layout += f", attention by {self.attends}" if self.attends else ""
+        layout += f", attention by {self.attention_backend}" if self.attention_backend else ""
         ranks = f", {world()} ranks" if world() > 1 else ""
         return f"{what}, {self.precision}{layout}{', compiled' if self.compile else ''}{ranks}"
 
 
-def _attending(model: nn.Module) -> list[Attends]:
+def _attention_layers(model: nn.Module) -> list[AttentionLayer]:
     """The layers of a model with attention."""
-    return [m for m in model.modules() if isinstance(m, Attends)]
+    return [m for m in model.modules() if isinstance(m, AttentionLayer)]

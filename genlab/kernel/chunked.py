@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from genlab.kernel import math as plain
-from genlab.kernel import sdpa
+from genlab.kernel import math, sdpa
 from genlab.kernel.dispatch import say_once
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.tiles import BLOCK as TILE
@@ -49,7 +48,7 @@ def attend(
     seed: Tensor | None,
     lse: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `plain.attend`, without dropout and without second derivatives, which raise.
+    """As `math.attend`, without dropout and without second derivatives, which raise.
 
     Beside its results it holds one number for every pair of a block of queries and the keys they
     see. Keys that no query of a block sees are passed over: a causal mask takes half the time of
@@ -65,11 +64,11 @@ def attend(
             "are computed twice when training"
         )
         return _checkpointed(q, k, v, mask, scale, lse)
-    out, sums = Blocked.apply(q, k, v, mask, scale, lse)
+    out, sums = Chunked.apply(q, k, v, mask, scale, lse)
     return out, sums if lse else None
 
 
-class Blocked(torch.autograd.Function):
+class Chunked(torch.autograd.Function):
     """out and sums of q, k, v, block by block through torch's own kernel.
 
     With the probabilities P and the gradients dO, dL of the output and of the sums,
@@ -213,7 +212,7 @@ def _checkpointed(
     q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec, scale: float, lse: bool
 ) -> tuple[Tensor, Tensor | None]:
     """As `attend`, by public functions alone."""
-    one = plain.attend if lse else sdpa.attend
+    one = math.attend if lse else sdpa.attend
     outs, sums = [], []
     for step in steps(mask):
         here = (q[:, :, step.rows], k[:, :, step.keys], v[:, :, step.keys])

@@ -28,8 +28,6 @@ LONG = 2048  # keys beyond which blocks of queries pay under a mask on a CPU
 
 TRITON = find_spec("triton") is not None
 
-_SAID: set[str] = set()
-
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 
 
@@ -83,7 +81,7 @@ def attention(
     backend: as hardware.attention. double_backward: a second derivative will be taken.
 
     The result is the same under every backend, up to rounding. Second derivatives and forward-mode
-    differentiation take the plain products, whichever backend is asked for: no fused kernel has
+    differentiation are those of `kernel.math`, whichever backend is asked for: no fused kernel has
     them, and some would give zeros for them without a word.
 
     Raises ValueError for shapes and types that do not belong together, DeviceError for a backend
@@ -132,7 +130,7 @@ def available(backend: Backend, device: torch.device) -> str:
     return backend
 
 
-def no_training(backend: str, device: torch.device) -> None:
+def check_backward(backend: str, device: torch.device) -> None:
     """Raises DeviceError where a backend has no backward pass."""
     if backend == "flex" and device.type == "cpu":
         raise DeviceError(
@@ -141,7 +139,7 @@ def no_training(backend: str, device: torch.device) -> None:
         )
 
 
-def too_wide(width: int, dtype: torch.dtype, asked: str) -> None:
+def check_width(width: int, dtype: torch.dtype, asked: str) -> None:
     """Says that heads are too wide for Triton; DeviceError where it was asked for by name."""
     heads = f"heads of {width} numbers in {dtype}"
     if asked == "triton":
@@ -152,7 +150,7 @@ def too_wide(width: int, dtype: torch.dtype, asked: str) -> None:
     say_once(f"attention: Triton has no tiles for {heads}, so sdpa is used")
 
 
-def no_dropout(name: str) -> None:
+def warn_no_dropout(name: str) -> None:
     """Says that weights are dropped by the products written out."""
     say_once(f"attention: {name} has no dropout here, so the products are written out")
 
@@ -199,18 +197,18 @@ def _chosen(
         elif cpu and q.dtype == torch.bfloat16 and mask.kind == "full" and q.shape[2] <= SHORT:
             name = "plain"  # the backward pass of torch's kernel takes 2 to 7 times as long there
     if name == "triton" and q.shape[3] > WIDEST[q.dtype]:
-        too_wide(q.shape[3], q.dtype, backend)
+        check_width(q.shape[3], q.dtype, backend)
         name = "sdpa"
     if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)):
-        no_training(name, q.device)
+        check_backward(name, q.device)
     if name in ("sdpa", "flex") and dropout:
         if backend != "auto":
-            no_dropout(name)
+            warn_no_dropout(name)
         return "plain"
     square = mask.kind == "causal" and mask.queries == mask.keys  # what torch knows by name
     written = not (square or mask.kind == "full") or mask.slopes is not None
     if name == "sdpa" and cpu and (written or lse):
-        return "blocked" if k.shape[2] > LONG else "plain" if lse else "sdpa"
+        return "chunked" if k.shape[2] > LONG else "plain" if lse else "sdpa"
     return "plain" if name == "sdpa" and lse else name
 
 
@@ -220,7 +218,7 @@ def _backend(name: str) -> Attend:
         from genlab.kernel.triton.operator import attend
     elif name == "flex":
         from genlab.kernel.flex import attend
-    elif name == "blocked":
+    elif name == "chunked":
         from genlab.kernel.chunked import attend
     elif name == "sdpa":
         from genlab.kernel.sdpa import attend

@@ -31,7 +31,7 @@ def attend(
     seed: Tensor | None,
     lse: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `plain.attend`, without dropout; on a CPU without gradients and with every score held."""
+    """As `math.attend`, without dropout; on a CPU without gradients and with every score held."""
     assert not dropout, "the dispatcher gives dropout to another backend"
     width = q.shape[3]
     if width < NARROWEST:

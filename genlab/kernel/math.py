@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genlab.kernel.mask import MaskSpec
 
-__all__ = ["attend", "kept", "philox"]
+__all__ = ["attend", "dropout_mask", "philox"]
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 INCREMENTS = (0x9E3779B9, 0xBB67AE85)
@@ -58,13 +58,13 @@ def attend(
         p = p.masked_fill(empty, 0.0)
     if dropout:
         assert seed is not None
-        stay = kept(seed, p.shape, dropout, q.device)
+        stay = dropout_mask(seed, p.shape, dropout, q.device)
         p = (p * stay) / (1 - dropout)
     mixed = p.to(v.dtype).reshape(b, k.shape[1], groups * queries, -1) @ v
     return mixed.view(b, heads, queries, width), sums
 
 
-def kept(
+def dropout_mask(
     seed: Tensor, shape: tuple[int, ...] | torch.Size, dropout: float, device: torch.device
 ) -> Tensor:
     """Which probabilities stay, bool [B, H, Sq, Sk]: a function of the seed and the place alone.

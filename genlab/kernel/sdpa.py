@@ -21,7 +21,7 @@ def attend(
     seed: Tensor | None,
     lse: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `plain.attend`, without dropout and without the sums, which torch keeps to itself.
+    """As `math.attend`, without dropout and without the sums, which torch keeps to itself.
 
     A mask by ranks is written out, 1 byte a pair of tokens, or with ALiBi that of the scores.
     """

@@ -1,4 +1,4 @@
-"""Whether the Triton kernel works on a device, tried out before anything depends on it."""
+"""A test of the Triton kernel on a device, run before anything depends on it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from genlab.kernel.dispatch import (
     Backend,
     attention,
     available,
-    no_dropout,
+    check_width,
     say_once,
-    too_wide,
+    warn_no_dropout,
 )
 from genlab.kernel.mask import MaskSpec
 
-__all__ = ["resolve_backend", "works"]
+__all__ = ["failure", "resolve_backend"]
 
 TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.05, torch.float16: 0.02}
-"""Difference from the plain products relative to their largest value: TF32's in float32."""
+"""Largest error relative to the largest value of the math backend: TF32's in float32."""
 
 
 def resolve_backend(
@@ -35,13 +35,13 @@ def resolve_backend(
     widths: Sequence[int],
     dropout: bool = False,
 ) -> tuple[Backend, str]:
-    """(backend of the layers of a model, what computes then, in words), of hardware.attention.
+    """(backend of a model's layers, what that computes with, in words), of hardware.attention.
 
     double_backward: the model takes second derivatives. widths: of its heads. dropout: of its
-    attention weights. On a GPU the Triton kernel is tried out; one that does not work here is
-    said, and replaced by torch's kernels where nobody asked for it by name.
+    attention weights. On a GPU the Triton kernel is tested. Where it fails, "auto" falls back to
+    torch's kernels with one line on stderr.
 
-    Raises DeviceError where it was asked for by name, and for a backend that is not there.
+    Raises DeviceError where "triton" itself was asked for, and for a backend that is not there.
     """
     name, fallen = available(asked, device), False
     if double_backward:
@@ -50,7 +50,7 @@ def resolve_backend(
             "products are written out"
         )
         return "plain", "plain"
-    if name == "triton" and device.type == "cuda" and (reason := works(device, dtype, widths)):
+    if name == "triton" and device.type == "cuda" and (reason := failure(device, dtype, widths)):
         if asked == "triton":
             raise DeviceError(
                 f"hardware.attention=triton does not work on this machine: {reason}; use "
@@ -63,23 +63,23 @@ def resolve_backend(
     words = name
     if name == "triton":
         for width in (w for w in widths if w > WIDEST[dtype]):
-            too_wide(width, dtype, asked)
+            check_width(width, dtype, asked)
             other = "plain" if dropout else "sdpa"
             words = f"triton, {other} for heads of more than {WIDEST[dtype]}"
     elif dropout and name != "plain":
         if asked != "auto":
-            no_dropout(name)
+            warn_no_dropout(name)
         words = f"{name}, plain while weights are dropped"
     if asked == "auto" and device.type == "cpu" and dtype == torch.bfloat16:
         words += f", plain up to {SHORT} tokens"
     return "sdpa" if fallen else asked, words
 
 
-def works(device: torch.device, dtype: torch.dtype, widths: Sequence[int]) -> str:
-    """Compiles and runs the Triton kernel forward and backward: "", or why it cannot be used.
+def failure(device: torch.device, dtype: torch.dtype, widths: Sequence[int]) -> str:
+    """Why the Triton kernel cannot be used on a device; "" where it works forward and backward.
 
     For every width of a head, with shared key heads, two tiles and a bit, under the full mask and
-    one by ranks. Results and slopes are compared with those of the plain products in float32.
+    one by ranks. Results and gradients are compared with those of `kernel.math` in float32.
     Widths it has no tiles for are left out.
     """
     masks = MaskSpec.bidirectional(160), MaskSpec.prefix(50, 160)
@@ -108,7 +108,7 @@ def _wrong(device: torch.device, dtype: torch.dtype, width: int, mask: MaskSpec)
 def _tried(
     backend: Backend, device: torch.device, dtype: torch.dtype, width: int, mask: MaskSpec
 ) -> list[Tensor]:
-    """[result, dq, dk, dv] of one small attention; the plain products take the same in float32."""
+    """[result, dq, dk, dv] of one small attention; `kernel.math` takes the same in float32."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(1, heads, 160, width) for heads in (4, 2, 2)]
     rows = [torch.randn(s, generator=generator).to(device, dtype) for s in shapes]

@@ -14,15 +14,14 @@ from genlab.kernel.mask import MaskSpec
 from genlab.nn.norm import GroupNorm, RMSNorm
 from genlab.nn.rotary import Rotary, rotate
 
-__all__ = ["Attends", "Cache", "SelfAttention", "SelfAttention2d", "attention"]
+__all__ = ["AttentionLayer", "Cache", "SelfAttention", "SelfAttention2d", "attention"]
 
 
-class Attends(nn.Module):
+class AttentionLayer(nn.Module):
     """A layer with attention inside.
 
-    backend: who computes it, set by the hardware when a model is placed. double_backward: the
-    model takes second derivatives, so that the products are written out. head_width: numbers of a
-    head.
+    backend: as hardware.attention, set when a model is placed on its device. double_backward: the
+    model takes second derivatives, which only `kernel.math` has. head_width: D of a head.
     """
 
     head_width: int = 64
@@ -52,7 +51,7 @@ class Cache(Protocol):
         ...
 
 
-class SelfAttention(Attends):
+class SelfAttention(AttentionLayer):
     """Self-attention over tokens.
 
     W_o softmax(q k^T / sqrt(D)) v,  (q, k, v) = W h, a head of D numbers at a time

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.nn.attention import Attends
+from genlab.nn.attention import AttentionLayer
 
 __all__ = [
     "Attention2d",
@@ -137,7 +137,7 @@ class Labels(_Forced):
         return F.embedding(y.where(y >= 0, len(table) - 1), table)
 
 
-class Attention2d(Attends):
+class Attention2d(AttentionLayer):
     """Self-attention over pixels between x and a branch, with q, k and v of mean square 1.
 
     weighted_sum(x, W_o softmax(q k^T / sqrt(D)) v, balance)

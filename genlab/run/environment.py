@@ -53,7 +53,7 @@ def environment(hardware: Hardware, data: Dataset | None) -> dict[str, Any]:
         "channels_last": hardware.channels_last,
         "compile": hardware.compile,
         "deterministic": hardware.deterministic,
-        "attention": hardware.attends,
+        "attention": hardware.attention_backend,
         "micro_batch": hardware.micro_batch,
         "world": dist.world(),
         "data": getattr(data, "notes", {}),

@@ -1,4 +1,4 @@
-"""Attention on a CPU: seconds and memory of torch's kernel, of blocks, and of plain products."""
+"""Attention on a CPU: seconds and memory of torch's kernel, of chunks, and of kernel.math."""
 
 import math
 import multiprocessing
@@ -12,9 +12,9 @@ from attending import cases
 
 __all__ = ["SIDES", "measure"]
 
-SIDES = ("sdpa", "blocked", "plain")
+SIDES = ("sdpa", "chunked", "math")
 ROUND = 0.5  # seconds that a side is timed for in one round, at least one step
-HELD = 7  # matrices of all scores that the plain products hold at most, with gradients
+HELD = 7  # matrices of all scores that kernel.math holds at most, with gradients
 SPARE = 0.6  # of the memory that is free, what a side may take
 
 
@@ -27,8 +27,8 @@ def measure(kind, length, width, heads, dtype, threads, rounds):
     running, notes, rows = {}, [], []
     for name in SIDES:
         need = HELD * heads * length**2 * (4 if dtype == "fp32" else 2)
-        if name == "plain" and need > SPARE * _free():
-            notes.append(f"plain: would need about {need / 1e9:.0f} GB")
+        if name == "math" and need > SPARE * _free():
+            notes.append(f"math: would need about {need / 1e9:.0f} GB")
             continue
         running[name] = _Process(name, kind, length, width, heads, dtype, threads)
     for name, process in list(running.items()):

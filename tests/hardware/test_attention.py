@@ -10,22 +10,13 @@ from genlab.assemble.components import build
 from genlab.core.contract import Model
 from genlab.core.errors import DeviceError
 from genlab.hardware.hardware import Hardware
-from genlab.kernel import dispatch
-from genlab.kernel import self_test as check
-from genlab.nn.attention import Attends
+from genlab.kernel import dispatch, self_test
+from genlab.nn.attention import AttentionLayer
 from genlab.run.environment import changes, environment
 from tests.helpers.runs import started
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 BACKENDS = ("auto", "flex", "sdpa", "plain")
-
-
-@pytest.fixture
-def said(monkeypatch):
-    lines = []
-    monkeypatch.setattr(dispatch, "_SAID", set())
-    monkeypatch.setattr(dispatch, "say", lines.append)
-    return lines
 
 
 def hardware(attention, precision="fp32"):
@@ -47,7 +38,7 @@ class Pair(Model):
 
     def __init__(self, layer=None, double_backward=False):
         super().__init__()
-        self.layer, self.other = layer or Attends(), nn.Linear(2, 2)
+        self.layer, self.other = layer or AttentionLayer(), nn.Linear(2, 2)
         self.double_backward = double_backward
 
 
@@ -55,21 +46,23 @@ class Pair(Model):
 def test_layers_are_told(attention, tiny):
     config = tiny("flow_matching", **{"hardware.attention": attention})
     built = build(config)
-    layers = [m for m in built.model.modules() if isinstance(m, Attends)]
+    layers = [m for m in built.model.modules() if isinstance(m, AttentionLayer)]
     assert len(layers) >= 2, "those of the averaged copy, too"
     assert {(m.backend, m.double_backward) for m in layers} == {(attention, False)}
     name = "sdpa" if attention == "auto" else attention
-    assert environment(built.hardware, None)["attention"] == built.hardware.attends == name
+    assert (
+        environment(built.hardware, None)["attention"] == built.hardware.attention_backend == name
+    )
     assert f"attention by {name}" in built.hardware.describe()
 
 
 def test_where_nothing_attends_nothing_is_said_or_tried(said, monkeypatch):
-    monkeypatch.setattr(check, "works", lambda *_: pytest.fail("tried out for nothing"))
+    monkeypatch.setattr(self_test, "failure", lambda *_: pytest.fail("tried out for nothing"))
     machine = hardware("flex")
     model = Pair(nn.Linear(2, 2), double_backward=True)
     machine.check_training(model)
     machine.place(model)
-    assert (machine.attends, said) == (None, [])
+    assert (machine.attention_backend, said) == (None, [])
     assert "attention" not in machine.describe()
     assert environment(machine, None)["attention"] is None
 
@@ -77,15 +70,15 @@ def test_where_nothing_attends_nothing_is_said_or_tried(said, monkeypatch):
 def test_in_bf16_a_cpu_writes_short_products_out():
     machine = hardware("auto", "bf16")
     machine.place(Pair())
-    assert machine.attends == f"sdpa, plain up to {dispatch.SHORT} tokens"
+    assert machine.attention_backend == f"sdpa, plain up to {dispatch.SHORT} tokens"
 
 
 @pytest.mark.parametrize("attention", BACKENDS)
-def test_models_of_second_order_get_the_products(attention, said):
+def test_models_of_double_backward_get_the_products(attention, said):
     machine, model = hardware(attention), Pair(double_backward=True)
     machine.check_training(model)
     machine.place(model)
-    assert (model.layer.backend, model.layer.double_backward, machine.attends) == (
+    assert (model.layer.backend, model.layer.double_backward, machine.attention_backend) == (
         "plain",
         True,
         "plain",
@@ -134,54 +127,53 @@ def triton(monkeypatch):
 
     def found(reason):
         monkeypatch.setattr(dispatch, "TRITON", True)
-        monkeypatch.setattr(check, "works", lambda device, dtype, widths: reason)
+        monkeypatch.setattr(self_test, "failure", lambda device, dtype, widths: reason)
 
     return found
 
 
+def resolved(asked, device=GPU, dtype=torch.bfloat16, widths=(64,), dropout=False):
+    return self_test.resolve_backend(asked, device, dtype, False, widths, dropout)
+
+
 def test_auto_takes_triton_where_it_works(triton, said):
     triton("")
-    assert check.resolve_backend("auto", GPU, torch.bfloat16, False, [64]) == ("auto", "triton")
-    assert check.resolve_backend("triton", GPU, torch.bfloat16, False, [64]) == (
-        "triton",
-        "triton",
-    )
-    assert check.resolve_backend("sdpa", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa")
+    assert resolved("auto") == ("auto", "triton")
+    assert resolved("triton") == ("triton", "triton")
+    assert resolved("sdpa") == ("sdpa", "sdpa")
     assert not said
 
 
 def test_auto_falls_back_with_one_line(triton, said):
     triton("CompilationError: no such instruction")
     for _ in range(2):
-        assert check.resolve_backend("auto", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa")
+        assert resolved("auto") == ("sdpa", "sdpa")
     assert len(said) == 1 and "no such instruction" in said[0] and "\n" not in said[0]
     with pytest.raises(DeviceError, match="does not work on this machine: CompilationError"):
-        check.resolve_backend("triton", GPU, torch.bfloat16, False, [64])
-    assert check.resolve_backend("sdpa", GPU, torch.bfloat16, False, [64]) == ("sdpa", "sdpa"), (
-        "not tried"
-    )
+        resolved("triton")
+    assert resolved("sdpa") == ("sdpa", "sdpa"), "not tried"
 
 
 def test_heads_too_wide_are_known_before_the_first_step(triton, said):
     triton("")
-    found = check.resolve_backend("auto", GPU, torch.bfloat16, False, [64, 512])
+    found = resolved("auto", widths=[64, 512])
     assert found == ("auto", "triton, sdpa for heads of more than 256")
     assert len(said) == 1 and "heads of 512 numbers" in said[0]
     with pytest.raises(DeviceError, match="no tiles for heads of 512"):
-        check.resolve_backend("triton", GPU, torch.bfloat16, False, [64, 512])
+        resolved("triton", widths=[64, 512])
 
 
 def test_what_drops_weights_is_recorded(said):
     words = "sdpa, plain while weights are dropped"
-    assert check.resolve_backend("auto", CPU, torch.float32, False, [64], True) == ("auto", words)
+    assert resolved("auto", CPU, torch.float32, dropout=True) == ("auto", words)
     assert not said, "auto chooses; it does not fall back"
-    assert check.resolve_backend("sdpa", CPU, torch.float32, False, [64], True) == ("sdpa", words)
+    assert resolved("sdpa", CPU, torch.float32, dropout=True) == ("sdpa", words)
     assert len(said) == 1 and "no dropout" in said[0]
 
 
 def test_auto_without_triton_says_so(monkeypatch, said):
     monkeypatch.setattr(dispatch, "TRITON", False)
-    assert check.resolve_backend("auto", GPU, torch.bfloat16, False, [64]) == ("auto", "sdpa")
+    assert resolved("auto") == ("auto", "sdpa")
     assert said == ["attention: Triton is not installed, so torch's own kernels are used"]
 
 
@@ -208,7 +200,7 @@ def pretended(monkeypatch):
 def test_what_is_right_works_even_in_inference(pretended, dtype):
     pretended(lambda out: out)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert check.works(CPU, dtype, [64]) == ""
+        assert self_test.failure(CPU, dtype, [64]) == ""
 
 
 def test_what_does_not_work_is_named(pretended):
@@ -231,7 +223,7 @@ def test_what_does_not_work_is_named(pretended):
         (WrongSlope.apply, "its dq is off by 0.5"),
     ):
         pretended(f)
-        found = check.works(CPU, torch.float32, [64])
+        found = self_test.failure(CPU, torch.float32, [64])
         assert reason in found and "\n" not in found
 
 
@@ -241,8 +233,8 @@ def test_doctor_tries_it_out(pretended, monkeypatch):
     from genlab.hardware import hardware as auto
 
     monkeypatch.setattr(auto, "choose", lambda: ("cuda", "bf16"))
-    tried = check.works
-    monkeypatch.setattr(check, "works", lambda device, *rest: tried(CPU, *rest))
+    tried = self_test.failure
+    monkeypatch.setattr(self_test, "failure", lambda device, *rest: tried(CPU, *rest))
     for f, words in (
         (lambda out: out, "would use triton"),
         (lambda out: 2 * out, "does not work"),

@@ -7,8 +7,7 @@ import torch
 
 from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
-from genlab.kernel.triton import operator as triton
-from genlab.kernel.triton import tuning
+from genlab.kernel.triton import operator, tuning
 from genlab.kernel.triton.tuning import Config
 from tests.helpers.dense_attention import all_of, dense, inputs, masks
 from tests.helpers.masks import random_mask
@@ -17,7 +16,7 @@ assert tuning.INTERPRETED
 
 
 def compared(mask, dtype=torch.float32, **shape):
-    """Largest errors of the kernel and of the plain products: of out, lse and the gradients."""
+    """Largest errors of the kernel and of the math backend: of out, lse and the gradients."""
     given = inputs(mask, dtype=dtype, **shape)
     true = all_of(lambda *t: dense(*t, mask), given)
 
@@ -154,7 +153,7 @@ def test_a_packed_batch_is_the_sequences_one_by_one():
 @pytest.mark.parametrize("seed", range(6))
 def test_any_mask(seed, monkeypatch):
     """Every term with or without the others, of any lengths, over several blocks of the lists."""
-    monkeypatch.setattr(triton, "LISTED", 32)
+    monkeypatch.setattr(operator, "LISTED", 32)
     monkeypatch.setattr(
         tuning, "INTERPRETER", Config(32, 16, 4, 1) if seed % 2 else Config(16, 32, 4, 1)
     )

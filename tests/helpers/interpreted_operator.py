@@ -10,7 +10,7 @@ from genlab.kernel.mask import MaskSpec
 from genlab.kernel.triton import operator
 from genlab.network.dit import DiT
 from genlab.network.gpt import GPT
-from genlab.nn.attention import Attends
+from genlab.nn.attention import AttentionLayer
 from tests.helpers.dense_attention import dense, inputs, masks
 
 
@@ -142,7 +142,7 @@ def trained(net, loss):
     found = {}
     for backend in ("plain", "triton"):
         for layer in net.modules():
-            if isinstance(layer, Attends):
+            if isinstance(layer, AttentionLayer):
                 layer.backend = backend
         net.zero_grad()
         value = loss(net)

@@ -150,14 +150,6 @@ def test_results_over_two_halves_of_the_keys_merge_by_the_sums():
 # --- who computes, and what is refused -----------------------------------------------------------
 
 
-@pytest.fixture
-def said(monkeypatch):
-    lines = []
-    monkeypatch.setattr(dispatch, "_SAID", set())
-    monkeypatch.setattr(dispatch, "say", lines.append)
-    return lines
-
-
 def computed_by(monkeypatch, *given, **keys):
     """The module that attention(...) on these would call."""
     found = []
@@ -183,10 +175,10 @@ def test_what_auto_means_on_a_cpu(monkeypatch):
         == chosen(short, double_backward=True)
     )
     monkeypatch.setattr(dispatch, "LONG", 8)
-    assert chosen(MaskSpec.prefix(2, 9)) == "blocked"
+    assert chosen(MaskSpec.prefix(2, 9)) == "chunked"
     assert chosen(MaskSpec.bidirectional(9)) == chosen(MaskSpec.causal(9)) == "sdpa"
-    assert chosen(MaskSpec.causal(4, 9)) == "blocked", "torch's causal flag is for squares"
-    assert chosen(MaskSpec.causal(9), lse=True) == "blocked"
+    assert chosen(MaskSpec.causal(4, 9)) == "chunked", "torch's causal flag is for squares"
+    assert chosen(MaskSpec.causal(9), lse=True) == "chunked"
 
 
 def test_a_fallback_is_said_once(said):

@@ -8,10 +8,10 @@ from genlab.assemble.components import build
 from genlab.core.contract import Spec
 from genlab.kernel.dispatch import TRITON, WIDEST, attention
 from genlab.kernel.mask import MaskSpec
-from genlab.kernel.self_test import works
+from genlab.kernel.self_test import failure
 from genlab.network.dit import DiT
 from genlab.network.gpt import GPT
-from genlab.nn.attention import Attends, SelfAttention2d
+from genlab.nn.attention import AttentionLayer, SelfAttention2d
 from tests.helpers.masks import KINDS, by_hand
 from tests.kernel.test_attention import sloped, tokens
 from tests.model.test_every_model import make, tiny_config
@@ -161,7 +161,7 @@ def test_triton_twice_is_the_same_to_the_bit():
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 def test_trying_it_out_finds_nothing(dtype):
     widths = [24, 64, WIDEST[dtype]]
-    assert works(torch.device("cuda"), dtype, widths) == ""
+    assert failure(torch.device("cuda"), dtype, widths) == ""
 
 
 def layer():
@@ -189,8 +189,8 @@ def test_auto_is_triton_and_says_so():
     config = tiny_config("flow_matching", "hardware=cuda")
     config["hardware"]["precision"] = "bf16"
     built = build(config)
-    assert built.hardware.attends == "triton"
-    assert {m.backend for m in built.model.modules() if isinstance(m, Attends)} == {"auto"}
+    assert built.hardware.attention_backend == "triton"
+    assert {m.backend for m in built.model.modules() if isinstance(m, AttentionLayer)} == {"auto"}
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
@@ -250,7 +250,7 @@ def alike(net, loss):
     """Loss and slopes under every backend are those of the products written out, in bf16."""
     found = {}
     for backend in ("plain", "triton", "sdpa"):
-        for layer in (m for m in net.modules() if isinstance(m, Attends)):
+        for layer in (m for m in net.modules() if isinstance(m, AttentionLayer)):
             layer.backend = backend
         net.zero_grad()
         with torch.autocast("cuda", torch.bfloat16):

@@ -10,8 +10,8 @@ from torch.utils.checkpoint import checkpoint
 from genlab.kernel import dispatch
 from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
-from genlab.kernel.math import kept, philox
-from genlab.nn.attention import Attends, SelfAttention2d
+from genlab.kernel.math import dropout_mask, philox
+from genlab.nn.attention import AttentionLayer, SelfAttention2d
 from tests.helpers.masks import KINDS
 from tests.kernel.test_attention import HERE, tokens
 
@@ -162,7 +162,7 @@ def test_a_compiled_layer_refuses_a_tangent_from_outside():
 # --- compiling, recomputing, casting -------------------------------------------------------------
 
 
-class Layer(Attends):
+class Layer(AttentionLayer):
     """Self-attention over [B, T, 16] under a mask made at every call."""
 
     def __init__(self, dropout=0.0):
@@ -239,7 +239,7 @@ def test_philox_is_philox(line):
 
 def test_what_stays_is_a_function_of_the_place():
     seed, shape = torch.tensor([0x1234_5678_9ABC]), (2, 3, 5, 7)
-    stay = kept(seed, shape, 0.3, seed.device)
+    stay = dropout_mask(seed, shape, 0.3, seed.device)
     least = int(0.3 * 2**24)
     for b, h, i, j in ((0, 0, 0, 0), (1, 2, 4, 6), (1, 0, 3, 2), (0, 2, 1, 5)):
         place = [torch.tensor(n) for n in (j, i, b * 3 + h, 0)]
@@ -247,7 +247,7 @@ def test_what_stays_is_a_function_of_the_place():
 
 
 def test_as_many_stay_as_should():
-    stay = kept(torch.tensor([7]), (4, 4, 128, 128), 0.3, torch.device("cpu")).double()
+    stay = dropout_mask(torch.tensor([7]), (4, 4, 128, 128), 0.3, torch.device("cpu")).double()
     n = stay.numel()
     assert abs(stay.mean() - 0.7) < 4 * (0.21 / n) ** 0.5
     lines = stay.flatten(0, 1).flatten(1) - 0.7
@@ -265,7 +265,7 @@ def test_dropout_drops_weights_and_scales_the_rest(backend):
     seed = torch.randint(2**62, (1,), dtype=torch.int64)
     torch.manual_seed(0)
     dropped = attention(q, k, v, mask, dropout=0.4, backend=backend)
-    stay = kept(seed, whole.shape, 0.4, seed.device)
+    stay = dropout_mask(seed, whole.shape, 0.4, seed.device)
     torch.testing.assert_close(dropped, whole * stay / 0.6)
     torch.manual_seed(0)
     assert torch.equal(dropped, attention(q, k, v, mask, dropout=0.4, backend=backend))

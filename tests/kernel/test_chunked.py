@@ -7,9 +7,7 @@ import random
 import pytest
 import torch
 
-from genlab.kernel import chunked as blocked
-from genlab.kernel import dispatch
-from genlab.kernel import math as plain
+from genlab.kernel import chunked, dispatch, math
 from genlab.kernel.mask import MaskSpec
 from genlab.nn.attention import attention
 from tests.helpers.attended import BATCH, HEADS, MASKS, drawn
@@ -21,19 +19,19 @@ SCALE = 0.4
 @pytest.fixture(autouse=True)
 def several(monkeypatch):
     """Blocks of 8 queries and tiles of 4 keys, so that there are several."""
-    monkeypatch.setattr(blocked, "BLOCK", 8)
-    monkeypatch.setattr(blocked, "TILE", 4)
+    monkeypatch.setattr(chunked, "BLOCK", 8)
+    monkeypatch.setattr(chunked, "TILE", 4)
 
 
 @pytest.fixture(params=["native", "public"])
 def form(request, monkeypatch):
     """With torch's private kernel, and as if it were not there."""
     if request.param == "public":
-        monkeypatch.setattr(blocked, "FORWARD", "no_such_operator")
+        monkeypatch.setattr(chunked, "FORWARD", "no_such_operator")
     return request.param
 
 
-def both_ways(mask, shared, dtype, lse, compute=blocked.attend):
+def both_ways(mask, shared, dtype, lse, compute=chunked.attend):
     """(computed, by definition): of each out, sums and the gradients of q, k, v."""
     q, k, v, d_out = drawn(mask, shared, 8, dtype)
     seen = mask.dense().any(2)[:, None].expand(BATCH, HEADS, -1)
@@ -74,7 +72,7 @@ def test_float64_is_exact(name, form):
 def test_bfloat16_is_as_near_as_the_products_written_out(name, form):
     mask = MASKS[name]
     errors = []
-    for compute in (blocked.attend, plain.attend):
+    for compute in (chunked.attend, math.attend):
         torch.manual_seed(1)
         found = both_ways(mask, 2, torch.bfloat16, True, compute)
         pairs = [(m.double(), t) for m, t in zip(*found, strict=True)]
@@ -91,7 +89,7 @@ def test_a_gradient_of_the_sums_alone(form):
     )
     found = []
     for compute in (
-        lambda: blocked.attend(q, k, v, mask, SCALE, 0.0, None, True),
+        lambda: chunked.attend(q, k, v, mask, SCALE, 0.0, None, True),
         lambda: by_hand(q, k, v, mask, SCALE),
     ):
         _, sums = compute()
@@ -106,7 +104,7 @@ def test_strided_inputs_and_expanded_gradients(form):
     mask = MASKS["window"]
     qkv = torch.randn(BATCH, 41, 3, HEADS, 8, requires_grad=True)
     found = []
-    for compute in (blocked.attend, plain.attend):
+    for compute in (chunked.attend, math.attend):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         out, _ = compute(q, k, v, mask, SCALE, 0.0, None, False)
         found += [out, *torch.autograd.grad(out.sum(), qkv)]
@@ -115,14 +113,14 @@ def test_strided_inputs_and_expanded_gradients(form):
 
 def test_the_heads_of_a_token_lie_together():
     q, k, v, _ = drawn(MASKS["window"], HEADS, 8, torch.float32)
-    out, _ = blocked.attend(q, k, v, MASKS["window"], SCALE, 0.0, None, False)
+    out, _ = chunked.attend(q, k, v, MASKS["window"], SCALE, 0.0, None, False)
     assert out.transpose(1, 2).is_contiguous()
 
 
 def test_a_second_derivative_raises(form):
     mask = MASKS["padding in front"]
     q, k, v, _ = (t.requires_grad_() for t in drawn(mask, 2, 8, torch.float32))
-    out, _ = blocked.attend(q, k, v, mask, SCALE, 0.0, None, False)
+    out, _ = chunked.attend(q, k, v, mask, SCALE, 0.0, None, False)
     # the gradient given has no graph, where once_differentiable would give a constant
     (first,) = torch.autograd.grad(out.sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="not implemented"):
@@ -136,13 +134,13 @@ def test_steps_hold_every_pair_that_is_seen():
         allowed = mask.dense()
         inside = torch.zeros_like(allowed)
         at = 0
-        for step in blocked.steps(mask):
+        for step in chunked.steps(mask):
             assert step.rows.start == at
             at = step.rows.stop
             inside[:, step.rows, step.keys] = True
             here = allowed[:, step.rows, step.keys]
             assert step.kind != "full" or here.all()
-            assert torch.equal(blocked.part(mask, step).dense().expand_as(here), here)
+            assert torch.equal(chunked.part(mask, step).dense().expand_as(here), here)
         assert at == mask.queries
         assert not (allowed & ~inside).any()
 
@@ -150,7 +148,7 @@ def test_steps_hold_every_pair_that_is_seen():
 def pairs(mask):
     return sum(
         len(range(*s.rows.indices(10**6))) * (s.keys.stop - s.keys.start)
-        for s in blocked.steps(mask)
+        for s in chunked.steps(mask)
     )
 
 
@@ -166,18 +164,18 @@ def test_keys_that_no_query_of_a_block_sees_are_passed_over():
 
 
 def test_with_alibi_a_block_has_fewer_queries(monkeypatch):
-    monkeypatch.setattr(blocked, "BLOCK", 32)
+    monkeypatch.setattr(chunked, "BLOCK", 32)
     mask = MaskSpec.bidirectional(64).sloped(torch.ones(2))
-    assert [step.rows for step in blocked.steps(mask)][:2] == [slice(0, 16), slice(16, 32)]
+    assert [step.rows for step in chunked.steps(mask)][:2] == [slice(0, 16), slice(16, 32)]
     many = MaskSpec.bidirectional(64).sloped(torch.ones(64))
-    assert blocked.steps(many)[0].rows == slice(0, 4)
+    assert chunked.steps(many)[0].rows == slice(0, 4)
 
 
 def test_long_sequences_come_here(monkeypatch):
     monkeypatch.setattr(dispatch, "LONG", 32)
     called = []
-    attend = blocked.attend
-    monkeypatch.setattr(blocked, "attend", lambda *a: called.append(1) or attend(*a))
+    attend = chunked.attend
+    monkeypatch.setattr(chunked, "attend", lambda *a: called.append(1) or attend(*a))
     for name, lse in (("permuted", False), ("alibi", False), ("causal", True), ("full", True)):
         mask = MASKS[name]
         q, k, v, _ = drawn(mask, 2, 8, torch.float32)
@@ -186,13 +184,10 @@ def test_long_sequences_come_here(monkeypatch):
     assert len(called) == 4
 
 
-def test_without_the_private_kernel_it_says_so_once(monkeypatch):
-    said = []
-    monkeypatch.setattr(dispatch, "_SAID", set())
-    monkeypatch.setattr(dispatch, "say", said.append)
-    monkeypatch.setattr(blocked, "FORWARD", "no_such_operator")
+def test_without_the_private_kernel_it_says_so_once(said, monkeypatch):
+    monkeypatch.setattr(chunked, "FORWARD", "no_such_operator")
     q, k, v, _ = drawn(MASKS["window"], 2, 8, torch.float32)
     for _ in range(2):
-        blocked.attend(q, k, v, MASKS["window"], SCALE, 0.0, None, False)
+        chunked.attend(q, k, v, MASKS["window"], SCALE, 0.0, None, False)
     assert len(said) == 1
     assert "computed twice" in said[0]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genlab.assemble.components import build
 from genlab.core.contract import Spec
-from genlab.nn.attention import Attends
+from genlab.nn.attention import AttentionLayer
 from genlab.nn.patch import patchify, unpatchify
 from tests.model.test_every_model import largest_difference, run, tiny_config
 from tests.network.test_sizes_and_starts import awake, inputs
@@ -110,7 +110,7 @@ def test_what_is_fixed_is_in_no_checkpoint():
 
 
 def under(net, backend, *given):
-    layers = [m for m in net.modules() if isinstance(m, Attends)]
+    layers = [m for m in net.modules() if isinstance(m, AttentionLayer)]
     assert len(layers) == 2
     for layer in layers:
         layer.backend = backend

@@ -11,8 +11,7 @@ from genlab.config.compose import compose
 from genlab.core.contract import Spec
 from genlab.core.errors import ConfigError
 from genlab.core.random import SampleNoise
-from genlab.kernel import chunked as blocked
-from genlab.kernel import dispatch, flex
+from genlab.kernel import chunked, dispatch, flex
 from genlab.kernel.mask import MaskSpec
 from genlab.network.gpt import GPT
 from genlab.nn.kv_cache import KVCache
@@ -134,7 +133,7 @@ def test_backends_agree(name, monkeypatch):
     plain = under(net, "plain", x, mask)
     assert_close(under(net, "sdpa", x, mask), plain, rtol=1e-4, atol=1e-4)
     used = []
-    for module in (flex, blocked):
+    for module in (flex, chunked):
         attend = module.attend
         monkeypatch.setattr(
             module, "attend", lambda *a, attend=attend, m=module: used.append(m) or attend(*a)
@@ -144,13 +143,13 @@ def test_backends_agree(name, monkeypatch):
     monkeypatch.setattr(dispatch, "LONG", 4)
     assert_close(under(net, "auto", x, mask), plain, rtol=1e-4, atol=1e-4)
     ranks = mask.kind == "ranks" or mask.slopes is not None
-    assert used[2:] == [blocked] * (len(net.blocks) if ranks else 0)
+    assert used[2:] == [chunked] * (len(net.blocks) if ranks else 0)
 
 
 @pytest.mark.parametrize("name", ["causal", "prefix", "streams", "packed", "alibi"])
 def test_backends_agree_on_gradients(name, monkeypatch):
     net, x, found = gpt(kv_heads=2), tokens(), []
-    for backend, long in (("plain", 8192), ("sdpa", 8192), ("auto", 4)):  # at last blocked
+    for backend, long in (("plain", 8192), ("sdpa", 8192), ("auto", 4)):  # at last chunked
         monkeypatch.setattr(dispatch, "LONG", long)
         logits = under(net, backend, x, MASKS[name])
         loss = F.cross_entropy(logits.flatten(0, 1), x.flatten())

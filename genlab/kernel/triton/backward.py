@@ -24,8 +24,8 @@ from genlab.kernel.triton.score import (
     RANKS,
     dot,
     down,
+    dropout_mask,
     fetch,
-    kept,
     keys_at,
     masked,
     queries_at,
@@ -167,7 +167,7 @@ def keys_gradient(
                 dp = dot(v, tl.trans(do), INTERPRETED)
                 heavy = p
                 if DROPOUT:
-                    stay = kept(
+                    stay = dropout_mask(
                         seed, row, start + rows[None, :], start_n + steps[:, None], threshold
                     )
                     heavy = tl.where(stay, p * boost, 0.0)
@@ -258,7 +258,9 @@ def queries_gradient(
                 v = fetch(v_base, start, steps, v_s, columns, v_d, keys, WIDTH, part == 0)
             dp = dot(do, tl.trans(v), INTERPRETED)
             if DROPOUT:
-                stay = kept(seed, row, start_m + rows[:, None], start + steps[None, :], threshold)
+                stay = dropout_mask(
+                    seed, row, start_m + rows[:, None], start + steps[None, :], threshold
+                )
                 dp = tl.where(stay, dp * boost, 0.0)
             ds = p * (dp - delta_q[:, None])
             dq += dot(down(ds, k.dtype, INTERPRETED), k, INTERPRETED)

@@ -23,8 +23,8 @@ from genlab.kernel.triton.score import (
     RANKS,
     dot,
     down,
+    dropout_mask,
     fetch,
-    kept,
     keys_at,
     masked,
     queries_at,
@@ -155,7 +155,9 @@ def forward(
             total = total * fade + tl.sum(p, 1)
             if DROPOUT:
                 p = tl.where(
-                    kept(seed, row, start_m + rows[:, None], start + steps[None, :], threshold),
+                    dropout_mask(
+                        seed, row, start_m + rows[:, None], start + steps[None, :], threshold
+                    ),
                     p,
                     0.0,
                 )

@@ -14,7 +14,7 @@ from genlab.kernel.triton import tuning
 from genlab.kernel.triton.backward import delta as delta_kernel
 from genlab.kernel.triton.backward import keys_gradient, queries_gradient
 from genlab.kernel.triton.forward import forward
-from genlab.kernel.triton.operator import room
+from genlab.kernel.triton.operator import result_like
 from genlab.kernel.triton.tuning import Config, Key
 
 __all__ = ["Call", "attention", "gradients"]
@@ -69,7 +69,7 @@ class Call:
 
 def attention(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
     """q [B, Hq, Sq, D], k, v [B, Hkv, Sk, D] -> (out like q, lse [B, Hq, Sq] float32)."""
-    out, lse = room(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+    out, lse = result_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
     any_ = lse  # a pointer for what a kernel is not to read
     b, heads, queries, width = q.shape
     keys = k.shape[2]
@@ -105,7 +105,7 @@ def gradients(
     call: Call,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dq, dk, dv) from the gradients of out and, unless None, of lse."""
-    dq, dk, dv = room(q), room(k), room(v)
+    dq, dk, dv = result_like(q), result_like(k), result_like(v)
     b, heads, queries, width = q.shape
     keys, shared = k.shape[2], k.shape[1]
     if not dq.numel() or not keys:

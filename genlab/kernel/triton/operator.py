@@ -18,7 +18,7 @@ from genlab.kernel.dispatch import interpreted
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.tiles import BLOCK, tiles
 
-__all__ = ["attend", "room"]
+__all__ = ["attend", "result_like"]
 
 MASKS = {"full": 0, "causal": 1, "ranks": 2}
 LISTED = 64 if interpreted() else BLOCK  # smaller, so that small tests have several
@@ -34,7 +34,7 @@ def attend(
     seed: Tensor | None,
     lse: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `plain.attend`, in memory of the lengths alone."""
+    """As `math.attend`, in memory of the lengths alone."""
     sides = lists = None
     if mask.kind == "ranks":
         sides, lists = mask.sides(q.device), tiles(mask, q.device, LISTED)
@@ -89,7 +89,7 @@ def _attention(
 
 @_attention.register_fake
 def _(q: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return room(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+    return result_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
 @torch.library.custom_op("genlab::attention_backward", mutates_args=())
@@ -125,17 +125,17 @@ def _backward(
 
 @_backward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return room(q), room(k), room(v)
+    return result_like(q), result_like(k), result_like(v)
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, *rest = inputs
     ctx.set_materialize_grads(False)  # a gradient that nobody asked for costs nothing
     tensors, ctx.numbers = rest[:6], rest[6:]
     ctx.save_for_backward(q, k, v, *output, *tensors)
 
 
-def _differentiated(ctx: Any, do: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
+def _gradients(ctx: Any, do: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
     q, k, v, out, lse, *tensors = ctx.saved_tensors
     if do is None:
         do = torch.zeros_like(out)
@@ -143,7 +143,7 @@ def _differentiated(ctx: Any, do: Tensor | None, dlse: Tensor | None) -> tuple[A
     return (*grads, *[None] * 13)
 
 
-_attention.register_autograd(_differentiated, setup_context=_remember)
+_attention.register_autograd(_gradients, setup_context=_setup_context)
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
@@ -151,7 +151,7 @@ def _on(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def room(x: Tensor) -> Tensor:
+def result_like(x: Tensor) -> Tensor:
     """Memory for a result [B, H, S, D] that lies as [B, S, H, D], so that heads join for free."""
     b, heads, length, width = x.shape
     return x.new_empty(b, length, heads, width).transpose(1, 2)

@@ -13,8 +13,8 @@ __all__ = [
     "RANKS",
     "dot",
     "down",
+    "dropout_mask",
     "fetch",
-    "kept",
     "keys_at",
     "masked",
     "queries_at",
@@ -128,8 +128,8 @@ def masked(
 
 
 @triton.jit
-def kept(seed, row, query, key, threshold):
-    """Which weights dropout leaves, as `plain.kept`: row is b H + head, threshold 2^24 p."""
+def dropout_mask(seed, row, query, key, threshold):
+    """Which weights stay, as `math.dropout_mask`: row is b H + head, threshold 2^24 p."""
     counter = query + key * 0
     word, _, _, _ = tl.philox(seed, key + query * 0, counter, counter * 0 + row, counter * 0)
     return (word.to(tl.uint32) >> 8).to(tl.int32) >= threshold

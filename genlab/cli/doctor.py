@@ -20,6 +20,7 @@ from genlab import __version__
 from genlab.config import catalog
 from genlab.core import registry
 from genlab.core.errors import GenlabError
+from genlab.core.format import size
 
 __all__ = ["lines"]
 
@@ -86,10 +87,8 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _memory() -> str:
-    from genlab.core import format as words
-
     try:
-        return words.size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) + " memory"
+        return size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) + " memory"
     except (ValueError, OSError):
         return ""
 
@@ -116,8 +115,6 @@ def _torch() -> Iterator[str]:
 def _cuda() -> Iterator[str]:
     import torch
 
-    from genlab.core import format as words
-
     if not torch.cuda.is_available():
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         why = "torch sees none" if seen is None else f"CUDA_VISIBLE_DEVICES={seen}"
@@ -125,10 +122,10 @@ def _cuda() -> Iterator[str]:
         return
     for i in range(torch.cuda.device_count()):
         p = torch.cuda.get_device_properties(i)
-        free = words.size(torch.cuda.mem_get_info(i)[0])
+        free = size(torch.cuda.mem_get_info(i)[0])
         yield _mark(
             True,
-            f"CUDA device {i}: {p.name}, {words.size(p.total_memory)}, {free} free",
+            f"CUDA device {i}: {p.name}, {size(p.total_memory)}, {free} free",
             f"capability {p.major}.{p.minor}",
         )
 
@@ -155,23 +152,23 @@ def _compiler() -> Iterator[str]:
 
 
 def _choice() -> Iterator[str]:
-    from genlab.hardware import hardware as auto
+    from genlab.hardware.hardware import choose
 
-    device, precision = auto.choose()
+    device, precision = choose()
     yield _mark(True, f"hardware=auto would use {device} with {precision}")
 
 
 def _attention() -> Iterator[str]:
     import torch
 
-    from genlab.hardware import hardware as auto
+    from genlab.hardware.hardware import DTYPES, choose
     from genlab.kernel.dispatch import TRITON
     from genlab.kernel.self_test import failure
 
-    device, precision = auto.choose()
+    device, precision = choose()
     name, why = "sdpa", "Triton is for GPUs"
     if device == "cuda" and TRITON:
-        why = failure(torch.device(device), auto.DTYPES[precision], [64])
+        why = failure(torch.device(device), DTYPES[precision], [64])
         name, why = ("sdpa", f"Triton does not work: {why}") if why else ("triton", "tried out")
     elif device == "cuda":
         why = "Triton is not installed"
@@ -214,11 +211,9 @@ def _extras() -> Iterator[str]:
 
 
 def _disk(outputs: str) -> Iterator[str]:
-    from genlab.core import format as words
-
     place = Path(outputs).absolute()
     while not place.exists():
         place = place.parent
-    free = words.size(shutil.disk_usage(place).free)
+    free = size(shutil.disk_usage(place).free)
     writable = os.access(place, os.W_OK)
     yield _mark(writable, f"outputs={outputs}: {free} free", "" if writable else "not writable")

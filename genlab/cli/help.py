@@ -13,7 +13,7 @@ from genlab.core.format import table
 if TYPE_CHECKING:
     from genlab.cli.verb import Verb
 
-__all__ = ["program", "verb"]
+__all__ = ["program_help", "verb_help"]
 
 SCRIPTED = (
     "seed outputs init data.root data.size schedule.images schedule.batch optimizer.lr "
@@ -71,7 +71,7 @@ EXAMPLES = {
 }
 
 
-def program(verbs: Mapping[str, Verb], flags: Mapping[str, str]) -> str:
+def program_help(verbs: Mapping[str, Verb], flags: Mapping[str, str]) -> str:
     """`genlab --help`."""
     return "\n\n".join(
         [
@@ -85,7 +85,7 @@ def program(verbs: Mapping[str, Verb], flags: Mapping[str, str]) -> str:
     )
 
 
-def verb(name: str, verbs: Mapping[str, Verb], flags: Mapping[str, str]) -> str:
+def verb_help(name: str, verbs: Mapping[str, Verb], flags: Mapping[str, str]) -> str:
     """`genlab VERB --help`."""
     v = verbs[name]
     takes = {f: flags[f] for f in (*v.flags, "-v")}

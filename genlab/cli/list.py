@@ -14,13 +14,13 @@ from typing import Any
 from genlab.config import catalog
 from genlab.core import registry
 from genlab.core.errors import ConfigError
-from genlab.core.format import table
+from genlab.core.format import duration, number, short, size, table
 from genlab.core.registry import GROUPS, suggest
 
-__all__ = ["components", "group_of", "runs", "text"]
+__all__ = ["components", "group_of", "listing", "runs"]
 
 
-def text(what: str, outputs: str = "outputs", as_json: bool = False) -> str:
+def listing(what: str, outputs: str = "outputs", as_json: bool = False) -> str:
     """The answer of `genlab list [what]`."""
     if what == "runs":
         found = runs(Path(outputs))
@@ -182,24 +182,21 @@ def _age(path: Path) -> float | None:
 def _runs_table(found: list[dict[str, Any]], outputs: str) -> str:
     if not found:
         return f"no runs in {outputs}; `genlab train` makes one (outputs=DIR looks elsewhere)"
-    from genlab.core import format as words
-
     rows = [("id", "run", "state", "images", "loss", "size", "age")]
     for r in found:
         losses = " ".join(
-            f"{k} {words.number(v)}" if len(r["loss"]) > 1 else words.number(v)
-            for k, v in r["loss"].items()
+            f"{k} {number(v)}" if len(r["loss"]) > 1 else number(v) for k, v in r["loss"].items()
         )
-        of = words.short(r["total"]) if r["total"] is not None else "?"
+        of = short(r["total"]) if r["total"] is not None else "?"
         rows.append(
             (
                 r["id"],
                 r["name"],
                 _cut(r["state"], 40),
-                f"{words.short(r['images'])} / {of}",
+                f"{short(r['images'])} / {of}",
                 losses or "-",
-                words.size(r["bytes"]),
-                words.duration(r["seconds"]) if r["seconds"] is not None else "?",
+                size(r["bytes"]),
+                duration(r["seconds"]) if r["seconds"] is not None else "?",
             )
         )
     return table(rows)

@@ -11,7 +11,7 @@ import sys
 
 from genlab import __version__
 from genlab.cli.verb import FLAGS, VERBS, Call
-from genlab.core.errors import ConfigError
+from genlab.core.errors import ConfigError, explain
 
 __all__ = ["main"]
 
@@ -87,9 +87,9 @@ def _dispatch(call: Call) -> int:
     if call.verb and call.verb not in VERBS:
         raise _unknown_verb(call.verb)
     if call.help or not call.verb:
-        from genlab.cli import help as usage
+        from genlab.cli.help import program_help, verb_help
 
-        print(usage.verb(call.verb, VERBS, FLAGS) if call.verb else usage.program(VERBS, FLAGS))
+        print(verb_help(call.verb, VERBS, FLAGS) if call.verb else program_help(VERBS, FLAGS))
         return 0
     return VERBS[call.verb].run(call)
 
@@ -105,9 +105,9 @@ def main(argv: list[str] | None = None) -> int:
             print("\n".join(completion.candidates(" ".join(argv[1:]))))
             return 0
         if argv[:1] == ["__work"]:
-            from genlab.training import run_loop as worker
+            from genlab.training import run_loop
 
-            return worker.main(argv[1:])
+            return run_loop.main(argv[1:])
         call = _parse(argv)
         code = _dispatch(call)
         sys.stdout.flush()  # a closed pipe shall show here, not at the interpreter's exit
@@ -118,9 +118,7 @@ def main(argv: list[str] | None = None) -> int:
         worked = call.verb in ("train", "resume", "sample", "eval") and not (call.help or call.cfg)
         return 141 if worked else 0
     except (Exception, KeyboardInterrupt) as error:
-        from genlab.core import errors as failure
-
-        code, lines = failure.explain(error, call.verb)
+        code, lines = explain(error, call.verb)
         if call.verbose:
             import traceback
 

@@ -121,7 +121,7 @@ def _compare(call: Call) -> int:
 
 
 def _list(call: Call) -> int:
-    from genlab.cli import list as listing
+    from genlab.cli.list import listing
 
     what = [w for w in call.words if "=" not in w]
     if len(what) > 1:
@@ -129,7 +129,7 @@ def _list(call: Call) -> int:
     given = _options(call._replace(words=tuple(w for w in call.words if "=" in w)), outputs="")
     if given["outputs"] and what != ["runs"]:
         raise ConfigError("outputs= goes with `genlab list runs`")
-    print(listing.text(what[0] if what else "", given["outputs"] or "outputs", call.json))
+    print(listing(what[0] if what else "", given["outputs"] or "outputs", call.json))
     return 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["progress", "say", "say_once"]
+__all__ = ["log", "log_once", "progress"]
 
 PAUSE = 5.0  # seconds between two lines where there is no terminal
 
@@ -22,7 +22,7 @@ class Advance(Protocol):
         ...
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """One line on stderr; a stream that is gone is no reason to stop."""
     try:
         print(line, file=sys.stderr, flush=True)
@@ -33,11 +33,11 @@ def say(line: str) -> None:
 _SAID: set[str] = set()
 
 
-def say_once(line: str) -> None:
+def log_once(line: str) -> None:
     """A line on stderr, the first time in this process."""
     if line not in _SAID:
         _SAID.add(line)
-        say(line)
+        log(line)
 
 
 @contextmanager
@@ -59,6 +59,6 @@ def progress(what: str, total: int) -> Iterator[Advance]:
         done += images
         if time.monotonic() - spoken >= PAUSE and done < total:
             spoken = time.monotonic()
-            say(f"{what}: {done:,} of {total:,}")
+            log(f"{what}: {done:,} of {total:,}")
 
     yield advance

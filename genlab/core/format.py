@@ -1,4 +1,4 @@
-"""Numbers as people read them; shared by the live panel, the tables and the report."""
+"""Numbers as people read them; shared by the progress display, the tables and the report."""
 
 from __future__ import annotations
 

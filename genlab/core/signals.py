@@ -13,7 +13,7 @@ from typing import Any
 
 from genlab.core.errors import Stopped
 
-__all__ = ["DrawingStopped", "Signals", "check_stop", "stopped"]
+__all__ = ["DrawingStopped", "Signals", "check_stop", "stop_error"]
 
 CAUGHT = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 PATIENCE = 5.0  # a second Ctrl-C within this many seconds stops at once
@@ -84,7 +84,7 @@ def check_stop() -> None:
         raise DrawingStopped
 
 
-def stopped(number: int, where: str) -> Stopped:
+def stop_error(number: int, where: str) -> Stopped:
     """The error of a run that a signal has stopped. where: at what, and how to go on."""
     error = Stopped(number, f"{signal.Signals(number).name} at {where}")
     if number == signal.SIGUSR1:

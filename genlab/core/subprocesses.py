@@ -11,13 +11,13 @@ import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
-__all__ = ["die_with_parent", "run", "run_ranks"]
+__all__ = ["run", "run_ranks", "terminate_with_parent"]
 
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 GRACE = 60.0  # seconds the other ranks get to save and stop when one has failed
 
 
-def die_with_parent(parent: int) -> None:
+def terminate_with_parent(parent: int) -> None:
     """Has the kernel send us SIGTERM when our parent dies, however it dies (Linux)."""
     if sys.platform == "linux":
         import ctypes
@@ -37,12 +37,12 @@ def run(
     within five seconds would make it drop its work. When one fails the others are stopped.
     """
     me = os.getpid()
-    children = [
+    processes = [
         subprocess.Popen(
             command,
             env=dict(environment),
             start_new_session=True,
-            preexec_fn=lambda: die_with_parent(me),
+            preexec_fn=lambda: terminate_with_parent(me),
         )
         for command, environment in zip(commands, environments, strict=True)
     ]
@@ -51,36 +51,36 @@ def run(
     def pass_on(number: int, frame: FrameType | None) -> None:
         nonlocal caught
         caught = caught or number
-        for child in children:
-            if child.poll() is None:
-                child.send_signal(number)
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
 
     before = {n: signal.signal(getattr(signal, n), pass_on) for n in PASSED_ON}
     try:
-        return _wait(children), caught
+        return _wait(processes), caught
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
 
 
-def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
+def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
     first, deadline = 0, float("inf")
-    while any(child.poll() is None for child in children):
-        failed = [c for c in children if c.poll() not in (None, 0)]
+    while any(process.poll() is None for process in processes):
+        failed = [c for c in processes if c.poll() not in (None, 0)]
         if failed and not first:
             first, deadline = _code(failed[0]), time.monotonic() + GRACE
-            for child in children:
-                if child.poll() is None:
-                    child.terminate()
+            for process in processes:
+                if process.poll() is None:
+                    process.terminate()
         if time.monotonic() > deadline:
-            for child in children:
-                child.kill()
+            for process in processes:
+                process.kill()
         time.sleep(0.05)
-    return first or next((_code(c) for c in children if c.returncode), 0)
+    return first or next((_code(c) for c in processes if c.returncode), 0)
 
 
-def _code(child: subprocess.Popen[bytes]) -> int:
-    code = child.returncode
+def _code(process: subprocess.Popen[bytes]) -> int:
+    code = process.returncode
     return code if code >= 0 else 128 - code
 
 

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from genlab.core.console import say
+from genlab.core.console import log
 from genlab.core.errors import DiskError
 
 __all__ = ["Cache", "Cached"]
@@ -86,7 +86,7 @@ class Cache:
             if (found := self.find()) is not None:
                 return found
             if reasons:
-                say(f"{reasons[0]}; decoded images go to {place}")
+                log(f"{reasons[0]}; decoded images go to {place}")
             self._announce(place)
             if alone:
                 for left in place.glob(f"{self.name}-*.part"):  # of a process that was killed
@@ -136,11 +136,11 @@ class Cache:
     def _announce(self, place: Path) -> None:
         """Says why images are decoded although there is a cache."""
         if (place / f"{self.name}.json").exists():
-            say(f"{self.name}: the data or the way they are read have changed; decoding again")
+            log(f"{self.name}: the data or the way they are read have changed; decoding again")
             return
         others = sorted(p.stem for p in place.glob(f"{self.kind}@*.json"))
         if others:
-            say(f"{self.name}: decoded so far is only {', '.join(others)}; decoding anew")
+            log(f"{self.name}: decoded so far is only {', '.join(others)}; decoding anew")
 
     def _room(self, place: Path, size: int) -> None:
         free = shutil.disk_usage(place).free

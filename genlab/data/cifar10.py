@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.core.console import progress, say
+from genlab.core.console import log, progress
 from genlab.core.contract import Spec
 from genlab.core.errors import DataError
 from genlab.core.registry import register
@@ -138,7 +138,7 @@ class CIFAR10:
                 small = resize(whole[i : i + BLOCK].contiguous(), self.side)
                 file.write(small.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
         every = np.concatenate([labels["train"], labels["test"]])
-        say(f"cifar10: read {len(every):,} images from {self.path}")
+        log(f"cifar10: read {len(every):,} images from {self.path}")
         packed = base64.b64encode(every.tobytes()).decode("ascii")
         return (len(every), self.side, self.side, 3), {"labels": packed}
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.core.console import progress, say
+from genlab.core.console import log, progress
 from genlab.core.errors import DataError
 from genlab.data.cache import Cache, Cached
 from genlab.data.image import Corrupt, Recipe, quiet
@@ -88,7 +88,7 @@ class Decoded:
 
     def _write(self, file: BinaryIO) -> tuple[tuple[int, ...], dict[str, Any]]:
         for sentence in self.told:
-            say(sentence)
+            log(sentence)
         names = [*self.splits["train"], *self.splits["test"]]
         done: Counter[str] = Counter()
         skipped: dict[str, str] = {}
@@ -153,7 +153,7 @@ class Decoded:
         parts = [f"{n:,} {what}" for what, n in sorted(done.items())]
         if skipped:
             parts.append(f"{len(skipped):,} corrupt ones skipped ({', '.join([*skipped][:3])})")
-        say(f"decoded {kept:,} images of {self.source.path}" + "".join(f"; {p}" for p in parts))
+        log(f"decoded {kept:,} images of {self.source.path}" + "".join(f"; {p}" for p in parts))
 
 
 def planes(rows: np.ndarray) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genlab.core import dist
-from genlab.core.console import progress, say
+from genlab.core.console import log, progress
 from genlab.core.errors import OutOfMemory
 from genlab.core.format import count, duration
 from genlab.core.memory import is_out_of_memory
@@ -192,7 +192,7 @@ class Gathered:
                 if most == 1:
                     raise OutOfMemory("memory does not hold a single image of this run") from e
                 self._fits = most // 2
-                say(f"memory does not hold {most} at once: going on with {self._fits}")
+                log(f"memory does not hold {most} at once: going on with {self._fits}")
                 return self._fitting(make, part)
         return {name: torch.cat([f[name] for f in found]) for name in found[0]}
 
@@ -231,7 +231,7 @@ class Gathered:
         if featured and (images := self._unseen()):
             total += self._tell(told, f"features of {self.subject.of}", images, self._pace())
         if total > LONG and dist.rank() == 0:
-            say(f"this will take about {duration(total)}: {', '.join(told)}")
+            log(f"this will take about {duration(total)}: {', '.join(told)}")
 
     def _tell(self, told: list[str], what: str, images: int, each: float) -> float:
         seconds = images * each

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genlab.assemble.components import Built
 from genlab.core import dist, registry
-from genlab.core.console import say
+from genlab.core.console import log
 from genlab.core.contract import Dataset, Denoises, Generates, HasLikelihood, Reconstructs, Spec
 from genlab.core.ema import Shadow
 from genlab.core.errors import ConfigError, DataError, DeviceError
@@ -166,7 +166,7 @@ def read_images(place: str, key: str, size: int | None, channels: int | None) ->
         images.append(image)
         done.update(words)
     if done and dist.rank() == 0:
-        say(f"{key}={place}: {', '.join(f'{n:,} {what}' for what, n in sorted(done.items()))}")
+        log(f"{key}={place}: {', '.join(f'{n:,} {what}' for what, n in sorted(done.items()))}")
     return torch.stack(images)
 
 
@@ -207,12 +207,12 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case
     dist.start(built.hardware.device)
     if dist.rank() == 0 and not run.status.startswith("done"):
         state = "still training" if run.status == "running" else run.status
-        say(
+        log(
             f"{run.title} is {state}; its checkpoint at image {int(loaded.checkpoint):,} is judged"
         )
     made = built.rebuilt(asked["weights"])
     if made is not None and dist.rank() == 0:
-        say(str(made))
+        log(str(made))
     name = f"{config['data']['name']} {size_of(built.data.spec)}"
     n = _samples(asked["n"], built.hardware)
     if asked["real"] is None and (problem := enlarged(built)):

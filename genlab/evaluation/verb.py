@@ -58,9 +58,9 @@ def main(words: Sequence[str]) -> int:
     metrics = make_metrics(asked["metric"], True, None if named else left)
     devices = _devices(others, asked)
     if devices > 1 and dist.world() == 1:
-        from genlab.core import subprocesses as child
+        from genlab.core import subprocesses
 
-        return child.run_ranks(["eval", *words], devices)
+        return subprocesses.run_ranks(["eval", *words], devices)
     try:
         if foreign:
             case = of_folder(asked)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from genlab.kernel import math, sdpa
-from genlab.kernel.dispatch import say_once
+from genlab.kernel.dispatch import log_once
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.tiles import BLOCK as TILE
 from genlab.kernel.tiles import classify
@@ -59,7 +59,7 @@ def attend(
     """
     assert not dropout, "the dispatcher gives dropout to another backend"
     if not (hasattr(torch.ops.aten, FORWARD) and hasattr(torch.ops.aten, BACKWARD)):
-        say_once(
+        log_once(
             "attention: this torch has no CPU kernel that returns its sums, so long sequences "
             "are computed twice when training"
         )

@@ -16,7 +16,7 @@ from genlab.core import console, dist
 from genlab.core.errors import DeviceError
 from genlab.kernel.mask import MaskSpec
 
-__all__ = ["BACKENDS", "Backend", "attention", "available", "say_once"]
+__all__ = ["BACKENDS", "Backend", "attention", "available", "log_once"]
 
 Backend = Literal["auto", "triton", "flex", "sdpa", "plain"]
 BACKENDS = ("auto", "triton", "flex", "sdpa", "plain")
@@ -114,7 +114,7 @@ def available(backend: Backend, device: torch.device) -> str:
     cuda = device.type == "cuda"
     if backend == "auto":
         if cuda and not TRITON:
-            say_once("attention: Triton is not installed, so torch's own kernels are used")
+            log_once("attention: Triton is not installed, so torch's own kernels are used")
         return "triton" if cuda and TRITON else "sdpa"
     if backend == "triton":
         if not TRITON:
@@ -147,12 +147,12 @@ def check_width(width: int, dtype: torch.dtype, asked: str) -> None:
             f"hardware.attention=triton has no tiles for {heads}, {WIDEST[dtype]} are the "
             "most; use more heads or hardware.attention=sdpa"
         )
-    say_once(f"attention: Triton has no tiles for {heads}, so sdpa is used")
+    log_once(f"attention: Triton has no tiles for {heads}, so sdpa is used")
 
 
 def warn_no_dropout(name: str) -> None:
     """Says that weights are dropped by the products written out."""
-    say_once(f"attention: {name} has no dropout here, so the products are written out")
+    log_once(f"attention: {name} has no dropout here, so the products are written out")
 
 
 def interpreted() -> bool:
@@ -160,10 +160,10 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def say_once(line: str) -> None:
+def log_once(line: str) -> None:
     """A line on stderr, the first time; on rank 0 alone, and not while torch.compile traces."""
     if not torch.compiler.is_compiling() and dist.rank() == 0:
-        console.say_once(line)
+        console.log_once(line)
 
 
 def _chosen(
@@ -179,7 +179,7 @@ def _chosen(
     """The module of genlab.kernel that computes this."""
     if double_backward or _transformed():
         if backend not in ("auto", "plain"):
-            say_once(
+            log_once(
                 f"attention: {backend} has no second and no forward-mode derivatives, so where "
                 "they are taken the products are written out"
             )

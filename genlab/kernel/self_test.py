@@ -16,7 +16,7 @@ from genlab.kernel.dispatch import (
     attention,
     available,
     check_width,
-    say_once,
+    log_once,
     warn_no_dropout,
 )
 from genlab.kernel.mask import MaskSpec
@@ -45,7 +45,7 @@ def resolve_backend(
     """
     name, fallen = available(asked, device), False
     if double_backward:
-        say_once(
+        log_once(
             "attention: this model takes second derivatives, which no fused kernel has, so the "
             "products are written out"
         )
@@ -56,7 +56,7 @@ def resolve_backend(
                 f"hardware.attention=triton does not work on this machine: {reason}; use "
                 "hardware.attention=auto"
             )
-        say_once(
+        log_once(
             f"attention: Triton does not work here, so torch's own kernels are used: {reason}"
         )
         fallen, name = True, "sdpa"

@@ -1,4 +1,4 @@
-"""A sink of the journal elsewhere: what a tracker is asked for."""
+"""Where else a journal goes: what a tracker must do."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["Track"]
+__all__ = ["Tracker"]
 
 
-class Track(Protocol):
-    """A sink of the journal, for eyes elsewhere; whatever it raises, the run goes on.
+class Tracker(Protocol):
+    """Shows the journal of a run elsewhere; whatever it raises, the run goes on.
 
     Only rank 0 has one. Between `start` and `finish` come lines and pictures in order of images,
     which may begin again at an earlier number when a killed run is resumed.

@@ -17,14 +17,14 @@ from genlab.core.memory import memory, memory_advice
 from genlab.core.random import hash64
 from genlab.training.setup import make_trainer
 
-__all__ = ["dry_run"]
+__all__ = ["measure"]
 
 STEPS = 3  # the first ones allocate and compile; the last is timed
 SMALL = 8  # images of the step that comes first on a CPU
 LONG = 5.0  # seconds of a step on a CPU that are not waited for
 
 
-def dry_run(config: Mapping[str, Any]) -> int:
+def measure(config: Mapping[str, Any]) -> int:
     """Prints parameters a network, memory, images/s and the estimated end; returns 0."""
     with memory_advice(config):
         built = build(config)

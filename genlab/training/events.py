@@ -8,10 +8,10 @@ from typing import Any
 
 from genlab.core.contract import Clock
 
-__all__ = ["Best", "Cadence"]
+__all__ = ["BestCheckpoint", "EventSchedule"]
 
 
-class Cadence:
+class EventSchedule:
     """Images between two of each event, `auto` resolved by the length of the run.
 
     total: images of the run, after which every event comes once more.
@@ -36,7 +36,7 @@ class Cadence:
         return crossed or clock.images >= self.total
 
 
-class Best:
+class BestCheckpoint:
     """The best value so far of the one in the journal that keep.best names.
 
     wanted: its name, None where nothing decides. sign: 1 where low is good, -1 where high is.

@@ -15,12 +15,14 @@ def launch(folder: Path, ranks: int, trust: bool, allow: Sequence[str]) -> int:
     from genlab.core import dist
 
     if ranks == 1 or dist.world() > 1:
-        from genlab.training.run_loop import work
+        from genlab.training.run_loop import train_run
 
-        return work(folder, trust=trust, allow=tuple(allow))
-    from genlab.core import subprocesses as child
+        return train_run(folder, trust=trust, allow=tuple(allow))
+    from genlab.core import subprocesses
 
-    return child.run_ranks(["__work", str(folder), *allow, *(["trust"] if trust else [])], ranks)
+    return subprocesses.run_ranks(
+        ["__work", str(folder), *allow, *(["trust"] if trust else [])], ranks
+    )
 
 
 def shared(folder: str, config: Mapping[str, Any]) -> str:

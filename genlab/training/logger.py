@@ -1,4 +1,4 @@
-"""A tracker as the run sees it: it may fail, and the run goes on."""
+"""A tracker that may fail: the run goes on without it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path
 
 from genlab.core.errors import explain
 from genlab.run.directory import Run
-from genlab.run.track import Track
+from genlab.run.track import Tracker
 
-__all__ = ["Sink"]
+__all__ = ["Logger"]
 
 
-class Sink:
+class Logger:
     """Hands the journal of a run to a tracker, if there is one.
 
     Whatever goes wrong there is one line for a person, after which the tracker is left alone: the
     journal in the run directory is the truth.
     """
 
-    def __init__(self, track: Track | None, run: Run, say: Callable[[str], None]) -> None:
-        self._track, self._run, self._say = track, run, say
+    def __init__(self, tracker: Tracker | None, run: Run, log: Callable[[str], None]) -> None:
+        self._tracker, self._run, self._log = tracker, run, log
 
     @contextmanager
     def open(self, images: int) -> Iterator[None]:
         """From the start at image `images` to one finish, however the run ends."""
         if images >= self._run.config["schedule"]["images"]:
-            self._track = None  # a run that is done has nothing to tell
+            self._tracker = None  # a run that is done has nothing to tell
         self._try(lambda t: self._start(t, images))
         code = 0
         try:
@@ -39,7 +39,7 @@ class Sink:
             try:
                 self._try(lambda t: t.finish(code))
             except KeyboardInterrupt:  # the run has ended and is saved: its exit code stands
-                self._say(f"track={self._name}: not finished, interrupted")
+                self._log(f"track={self._name}: not finished, interrupted")
 
     def line(self, values: Mapping[str, float]) -> None:
         """A line of the journal."""
@@ -53,21 +53,21 @@ class Sink:
     def _name(self) -> str:
         return str(self._run.config["track"]["name"])
 
-    def _start(self, track: Track, images: int) -> None:
-        if words := track.start(self._run.path, self._run.title, self._run.config, images):
-            self._say(words)
+    def _start(self, tracker: Tracker, images: int) -> None:
+        if words := tracker.start(self._run.path, self._run.title, self._run.config, images):
+            self._log(words)
 
-    def _try(self, act: Callable[[Track], None]) -> None:
-        track = self._track
-        if track is None:
+    def _try(self, act: Callable[[Tracker], None]) -> None:
+        tracker = self._tracker
+        if tracker is None:
             return
         try:
-            act(track)
+            act(tracker)
         except Exception as e:  # a package, a network and a server of others: anything
-            self._track = None
+            self._tracker = None
             first = next(iter(str(e).splitlines()), "")
-            self._say(
+            self._log(
                 f"track={self._name} failed ({type(e).__name__}: {first}); the run goes on without"
             )
             with suppress(Exception):
-                track.finish(1)
+                tracker.finish(1)

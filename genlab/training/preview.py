@@ -1,4 +1,4 @@
-"""What a run shows of itself while it trains: the held-out loss and a grid of samples."""
+"""What a run shows of itself while it trains: the validation loss and a preview."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from genlab.core.random import DrawNoise, hash64
 from genlab.run.files import disk, write_text
 from genlab.run.pictures import pairs, save, sheet
 
-__all__ = ["held_out", "write_grid"]
+__all__ = ["validation_loss", "write_preview"]
 
-EVAL = 5  # keeps the noise of held-out losses apart from that of training
-HELD_OUT = 1024  # held-out data a loss is averaged over
+VALIDATION = 5  # keeps the noise of validation losses apart from that of training
+VALIDATION_DATA = 1024  # held-out data a loss is averaged over
 
 
 @torch.no_grad()
-def held_out(built: Built, batch: int, seed: int) -> dict[str, float]:
+def validation_loss(built: Built, batch: int, seed: int) -> dict[str, float]:
     """`heldout/loss` and what the loss logs beside it, of a model that is one loss.
 
     Means over held-out data in batches of `batch`, with fixed noise.
     """
     images, labels = built.data.load("test")
-    images = images[:HELD_OUT].to(built.hardware.device)
-    labels = labels[:HELD_OUT].to(images.device) if built.spec.classes else None
+    images = images[:VALIDATION_DATA].to(built.hardware.device)
+    labels = labels[:VALIDATION_DATA].to(images.device) if built.spec.classes else None
     generator = torch.Generator(images.device)
     total: Counter[str] = Counter()
     with built.viewed("raw"):
         for start in range(0, len(images), batch):
             u = images[start : start + batch]
-            noise = DrawNoise(hash64(seed, EVAL), start, len(u), slice(0, len(u)), generator, None)
+            noise = DrawNoise(
+                hash64(seed, VALIDATION), start, len(u), slice(0, len(u)), generator, None
+            )
             y = None if labels is None else labels[start : start + batch]
             x = built.codec.encode(u, noise)
             with built.hardware.autocast():
@@ -49,7 +51,7 @@ SAMPLES = 64
 PAIRS = 32
 
 
-def write_grid(built: Built, seed: int, folder: Path, images: int) -> tuple[str, Path] | None:
+def write_preview(built: Built, seed: int, folder: Path, images: int) -> tuple[str, Path] | None:
     """Writes <folder>/<images>.png: samples of the same noise each time, or, of a model that
     draws none, held-out images beside their reconstructions; nothing for a model with neither.
 

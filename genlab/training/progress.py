@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: one live panel on a terminal, plain lines elsewhere."""
+"""What a person sees while a run trains: one live display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-__all__ = ["Panel"]
+__all__ = ["ProgressDisplay"]
 
-REFRESH = 0.25  # seconds between two drawings of the live panel
+REFRESH = 0.25  # seconds between two drawings of the live display
 TREND = 32  # log lines in the little curve behind a loss
 BARS = "▁▂▃▄▅▆▇█"
 
 
-class Panel:
+class ProgressDisplay:
     """Progress of one run: images done, losses, images/s, time left, memory.
 
-    On a terminal one live panel that is redrawn in place, at most four times a second and only
-    when `update` or `note` is called: no thread wakes up in between. Elsewhere (a file, a pipe,
-    TERM=dumb) one short line per update. A stream that goes away silences the panel, not the run.
+    On a terminal one live display that is redrawn in place, at most four times a second and only
+    when `update` or `log` is called: no thread wakes up in between. Elsewhere (a file, a pipe,
+    TERM=dumb) one short line per update. A stream that goes away silences this, not the run.
     """
 
     def __init__(self, title: str, total_images: int, stream: TextIO | None = None) -> None:
@@ -80,8 +80,8 @@ class Panel:
             self._live.update(self._picture(), refresh=True)
             self._drawn = time.monotonic()
 
-    def note(self, text: str) -> None:
-        """Prints a line that stays, above the live panel."""
+    def log(self, text: str) -> None:
+        """Prints a line that stays, above the live display."""
         if self._live is not None and self._console is not None:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -127,7 +127,7 @@ class Panel:
     def _picture(self) -> RenderableType:
         from rich import box
         from rich.console import Group
-        from rich.panel import Panel as Frame
+        from rich.panel import Panel
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
@@ -152,7 +152,7 @@ class Panel:
         tail = Text("  ·  ".join(self._speed()) or "waiting for the first log line", "dim")
         rows: list[RenderableType] = [head, losses, tail] if self._trends else [head, tail]
         title = Text(self.title, "bold")
-        return Frame(Group(*rows), title=title, title_align="left", box=box.ROUNDED)
+        return Panel(Group(*rows), title=title, title_align="left", box=box.ROUNDED)
 
     def _trend(self, values: deque[float]) -> str:
         finite = [v for v in values if math.isfinite(v)]

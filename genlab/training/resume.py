@@ -19,7 +19,7 @@ from genlab.training.launch import launch
 if TYPE_CHECKING:
     from genlab.core.contract import Schedule
 
-__all__ = ["main", "take_over"]
+__all__ = ["main", "update_run"]
 
 SAFE = (
     "every",
@@ -65,11 +65,11 @@ def main(words: Sequence[str]) -> int:
         raise ConfigError(*problems)
     from genlab.assemble.components import build
     from genlab.evaluation.in_training import Referee
-    from genlab.training.setup import make_track
+    from genlab.training.setup import make_tracker
 
     trust, allow = bool(options.get("trust")), options.get("allow", [])
     built = build(after, trust=trust, meta=True)
-    make_track(after, trust)
+    make_tracker(after, trust)
     Referee(run, after, built, lambda line: None, trust).check(after["keep"]["best"])
     _say_rates(before, after, built.schedule)
     if after != before:
@@ -78,7 +78,7 @@ def main(words: Sequence[str]) -> int:
     return launch(run.path, after["hardware"]["devices"], trust, allow)
 
 
-def take_over(run: Run, config: Mapping[str, Any], words: Sequence[str]) -> None:
+def update_run(run: Run, config: Mapping[str, Any], words: Sequence[str]) -> None:
     """Gives a run that is trained again by its own command the cadences and places now typed."""
     before, node = run.config, OmegaConf.create(run.config)
     for key in SAFE:

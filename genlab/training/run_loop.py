@@ -28,8 +28,8 @@ from genlab.core.errors import (
 )
 from genlab.core.memory import memory, memory_advice
 from genlab.core.registry import suggest
-from genlab.core.signals import DrawingStopped, Signals, stopped
-from genlab.core.subprocesses import die_with_parent
+from genlab.core.signals import DrawingStopped, Signals, stop_error
+from genlab.core.subprocesses import terminate_with_parent
 from genlab.evaluation.in_training import Referee
 from genlab.run import checkpoint as ckpt
 from genlab.run.averages import Averages
@@ -37,16 +37,16 @@ from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run, find_run
 from genlab.run.environment import changes, environment, ranks, record
 from genlab.run.journal import Journal
-from genlab.training.events import Best, Cadence
-from genlab.training.logger import Sink
-from genlab.training.preview import held_out, write_grid
-from genlab.training.progress import Panel
-from genlab.training.setup import make_track, make_trainer
+from genlab.training.events import BestCheckpoint, EventSchedule
+from genlab.training.logger import Logger
+from genlab.training.preview import validation_loss, write_preview
+from genlab.training.progress import ProgressDisplay
+from genlab.training.setup import make_tracker, make_trainer
 
-__all__ = ["Worker", "main", "work"]
+__all__ = ["RunLoop", "main", "train_run"]
 
 
-def work(folder: Path, *, trust: bool = True, allow: tuple[str, ...] = ()) -> int:
+def train_run(folder: Path, *, trust: bool = True, allow: tuple[str, ...] = ()) -> int:
     """Trains the run in `folder` from where it stands to its end; returns the exit code.
 
     trust: whether out-of-tree names of its config may be imported; allow: see genlab resume.
@@ -54,12 +54,12 @@ def work(folder: Path, *, trust: bool = True, allow: tuple[str, ...] = ()) -> in
     """
     run = Run(Path(folder))
     if dist.rank():
-        return Worker(run, trust, allow).train()
+        return RunLoop(run, trust, allow).train()
     with run.lock():
         try:
-            worker = Worker(run, trust, allow)
+            loop = RunLoop(run, trust, allow)
             run.status = "running"
-            return worker.train()
+            return loop.train()
         except GenlabError as e:
             word = "interrupted" if isinstance(e, Stopped) else "failed"
             _set_status(run, f"{word}: {e}")
@@ -77,7 +77,7 @@ def _set_status(run: Run, text: str) -> None:
         run.status = text
 
 
-class Worker:
+class RunLoop:
     """One process training one run."""
 
     def __init__(self, run: Run, trust: bool, allow: tuple[str, ...]) -> None:
@@ -89,30 +89,34 @@ class Worker:
         dist.start(hardware.device)
         self.model: Model = self.built.model
         self.total = self.built.schedule.images
-        self.cadence = Cadence(self.config["every"], self.total, self.built.schedule.batch)
-        self.panel = Panel(run.title, self.total, None if self.main else open(os.devnull, "w"))
+        self.schedule = EventSchedule(self.config["every"], self.total, self.built.schedule.batch)
+        self.display = ProgressDisplay(
+            run.title, self.total, None if self.main else open(os.devnull, "w")
+        )
         self.journal = Journal(run.path)
-        self.checkpoints = Checkpoints(run.path / "checkpoints", self.panel.note, self.main)
-        self.averages = Averages(run.path, self.panel.note)
-        self.sink = Sink(make_track(self.config, trust) if self.main else None, run, self.say)
+        self.checkpoints = Checkpoints(run.path / "checkpoints", self.display.log, self.main)
+        self.averages = Averages(run.path, self.display.log)
+        self.logger = Logger(
+            make_tracker(self.config, trust) if self.main else None, run, self.log
+        )
         self._prepare(allow)
 
     def _prepare(self, allow: tuple[str, ...]) -> None:
         with memory_advice(self.config):
             self.trainer = make_trainer(self.config, self.built, *self.built.data.load("train"))
         self.clock = self.trainer.clock
-        self.referee = Referee(self.run, self.config, self.built, self.say, self.trust)
+        self.referee = Referee(self.run, self.config, self.built, self.log, self.trust)
         wanted = self.config["keep"]["best"]
         if wanted == "auto":  # with several players a low loss may be one that lags behind
             wanted = "heldout/loss" if len(self.trainer.players) == 1 else None
         self.referee.check(wanted)
-        self.best = Best(
+        self.best = BestCheckpoint(
             wanted, self.referee.better(str(wanted)), self.referee.measure(str(wanted))
         )
         self.measured = math.nan
         self.seconds = 0.0
         self._start_from(allow)
-        self.owed = self.clock.drawn  # images of a step whose events a stop has put off
+        self.pending = self.clock.drawn  # images of a step whose events a stop has put off
         dist.broadcast_([*self.model.parameters(), *self.model.buffers()])
 
     def _start_from(self, allow: tuple[str, ...]) -> None:
@@ -127,7 +131,7 @@ class Worker:
         if found:
             folder, state = found
             if other := ranks(state["world"], "world" in allow):
-                self.say(other)
+                self.log(other)
             ckpt.load_model(self.model, folder / "model.safetensors")
             ckpt.load_optimizers(
                 self.model, self.trainer.optimizers, folder / "optimizer.safetensors"
@@ -135,17 +139,17 @@ class Worker:
             self.trainer.restore(state["clock"], state["scales"])
             self.trainer.unread = state["unread"]
             if not self.best.recall(state):
-                self.say(f"keep.best={self.best.wanted} now means another measure: begun anew")
+                self.log(f"keep.best={self.best.wanted} now means another measure: begun anew")
             if self.main:
                 self.seconds = self.journal.cut(self.clock.images - self.clock.drawn)
-            self.say(f"resuming at image {self.clock.images:,} from {folder.name}")
+            self.log(f"resuming at image {self.clock.images:,} from {folder.name}")
             if different := changes(self.run.path, now):
-                self.say(f"not bit for bit the run it was: {different}")
+                self.log(f"not bit for bit the run it was: {different}")
         else:
             if self.main:
                 self.journal.cut(-1)
             if (self.run.path / "STATUS").exists():
-                self.say("no checkpoint yet: starting again at image 0")
+                self.log("no checkpoint yet: starting again at image 0")
             if init := self.config["init"]:
                 self._init_from(init)
         if self.main:
@@ -153,17 +157,17 @@ class Worker:
 
     def _init_from(self, ref: str) -> None:
         other = find_run(ref, self.config["outputs"])
-        found = Checkpoints(other.path / "checkpoints", self.panel.note).newest()
+        found = Checkpoints(other.path / "checkpoints", self.display.log).newest()
         if found is None:
             raise CheckpointError(f"init={ref}: {other.path} has no checkpoint yet")
         ckpt.load_model(self.model, found[0] / "model.safetensors")
         self.trainer.fresh = False
-        self.say(f"starting from the weights of {other.title} at image {int(found[0].name):,}")
+        self.log(f"starting from the weights of {other.title} at image {int(found[0].name):,}")
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """One line for a person, from rank 0 alone."""
         if self.main:
-            self.panel.note(text)
+            self.display.log(text)
 
     # --- the run ---------------------------------------------------------------------------------
 
@@ -171,14 +175,14 @@ class Worker:
         """Runs to the end of the schedule; returns 0."""
         notes = [note for n in self.model.children() for note in getattr(n, "notes", ())]
         for line in (str(self.run.path), self.built.hardware.describe(), *notes):
-            self.say(line)
+            self.log(line)
         if not any(rate for p in self.trainer.players.values() for rate in p.rates):
-            self.say("optimizer.lr=0: nothing will be learned")
-        if self.clock.images - self.owed >= self.total:
-            self.say(f"this run is done ({self.clock.images:,} images)")
+            self.log("optimizer.lr=0: nothing will be learned")
+        if self.clock.images - self.pending >= self.total:
+            self.log(f"this run is done ({self.clock.images:,} images)")
         try:
-            sink = self.sink.open(self.clock.images - self.owed)
-            with Signals() as signals, self.panel, sink, memory_advice(self.config):
+            logger = self.logger.open(self.clock.images - self.pending)
+            with Signals() as signals, self.display, logger, memory_advice(self.config):
                 try:
                     self._loop(signals)
                 except Diverged as e:
@@ -201,9 +205,9 @@ class Worker:
         self._last, self._pause = (self._start, clock.images), 0.0
         save_at = time.monotonic() + self.config["every"]["seconds"]
         alone = dist.world() == 1
-        if self.owed:
+        if self.pending:
             self._events(signals, 0, True)
-        soonest = self.cadence.soonest(clock)
+        soonest = self.schedule.soonest(clock)
         while clock.images < self.total:
             trainer.one_step()
             stop, late = signals.caught, time.monotonic() >= save_at
@@ -212,7 +216,7 @@ class Worker:
             if clock.images < soonest and not stop and not late:
                 continue
             saved = self._events(signals, stop, bool(stop or late))
-            soonest = self.cadence.soonest(clock)
+            soonest = self.schedule.soonest(clock)
             if saved:
                 save_at = time.monotonic() + self.config["every"]["seconds"]
             if stop:
@@ -228,7 +232,7 @@ class Worker:
     def _stop(self, number: int) -> NoReturn:
         # the id where it is looked for by itself
         run = self.run.id if self.config["outputs"] == "outputs" else str(self.run.path)
-        raise stopped(
+        raise stop_error(
             number, f"image {self.clock.images:,}, saved; go on with genlab resume run={run}"
         )
 
@@ -239,7 +243,7 @@ class Worker:
         all of it before its first step, by the weights that were saved here.
         """
         self._began = time.monotonic()
-        clock, due = self.clock, self.cadence.due
+        clock, due = self.clock, self.schedule.due
         log, save = due(clock, "log"), due(clock, "checkpoint") or save_now
         self.trainer.peek()  # raises if a step was not finite, on every rank alike
         try:
@@ -248,7 +252,7 @@ class Worker:
             line, grid = self._drawn(signals)
         except DrawingStopped:
             if self.main:
-                self._save(False, owed=clock.drawn)
+                self._save(False, pending=clock.drawn)
             self._stop(stop or signals.caught)
         if not self.main:
             if log:
@@ -257,7 +261,7 @@ class Worker:
         if log or line:
             self._log(line, means=log)
         if grid:
-            self.sink.picture(*grid, clock.images)
+            self.logger.picture(*grid, clock.images)
         # saved now, since the best is what was measured; a broken value is never the best
         better = self.best.beaten_by(self.measured)
         if due(clock, "checkpoint"):  # first, since a resume removes what is later than it
@@ -271,21 +275,21 @@ class Worker:
         """What was measured by samples and by held-out data, and the grid, where due."""
         line: dict[str, float] = {}
         images, alone, grid = self.clock.images, dist.world() == 1, None
-        if self.cadence.due(self.clock, "eval"):
+        if self.schedule.due(self.clock, "eval"):
             with signals.drawing(alone):  # ranks that draw wait for each other: none may leave
                 line |= self.referee(images)
             if self.main and type(self.model).loss is not Model.loss:
-                line |= held_out(self.built, self.built.schedule.batch, self.config["seed"])
-        if self.main and self.cadence.due(self.clock, "sample"):
+                line |= validation_loss(self.built, self.built.schedule.batch, self.config["seed"])
+        if self.main and self.schedule.due(self.clock, "sample"):
             folder = self.run.path / "samples" / "train"
             try:
                 # other ranks are at their next step, where all stop, unless there is none
                 with signals.drawing(alone or images < self.total):
-                    grid = write_grid(self.built, self.config["seed"], folder, images)
+                    grid = write_preview(self.built, self.config["seed"], folder, images)
             except DrawingStopped:
                 if alone:
                     raise
-                self.say(f"stopping: the grid of image {images:,} is left out")
+                self.log(f"stopping: the grid of image {images:,} is left out")
         return line, grid
 
     def _log(self, line: Mapping[str, float] = {}, *, means: bool = True) -> None:
@@ -310,10 +314,10 @@ class Worker:
                 f"{suggest(wanted, values) or 'It has: ' + ', '.join(values) + '.'}"
             )
         self.journal.write(values)
-        self.sink.line(values)
-        self.panel.update({**values, "total": self.total})
+        self.logger.line(values)
+        self.display.update({**values, "total": self.total})
 
-    def _save(self, best: bool, owed: int = 0) -> None:
+    def _save(self, best: bool, pending: int = 0) -> None:
         tensors = ckpt.model_tensors(self.model)
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -322,7 +326,7 @@ class Worker:
             self.best.value = self.measured
         self.measured = math.nan
         state = {
-            "clock": {"step": self.clock.step, "images": self.clock.images, "drawn": owed},
+            "clock": {"step": self.clock.step, "images": self.clock.images, "drawn": pending},
             "scales": {n: p.state() for n, p in self.trainer.players.items()},
             "unread": self.trainer.unread,
             **self.best.state(),
@@ -343,11 +347,11 @@ class Worker:
         if self.main:
             from genlab.report.report import write_report
 
-            self.say(f"report: {write_report(self.run.path)}")
+            self.log(f"report: {write_report(self.run.path)}")
 
 
 def main(words: list[str]) -> int:
     """`python -m genlab __work <run directory> [trust] [config] [world]`."""
-    die_with_parent(os.getppid())  # a rank must not go on alone
+    terminate_with_parent(os.getppid())  # a rank must not go on alone
     allow = tuple(w for w in ("config", "world") if w in words[1:])
-    return work(Path(words[0]), trust="trust" in words[1:], allow=allow)
+    return train_run(Path(words[0]), trust="trust" in words[1:], allow=allow)

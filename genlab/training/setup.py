@@ -9,11 +9,11 @@ from torch import Tensor
 
 from genlab.assemble.components import Built, make_optimizers
 from genlab.core import dist, registry
-from genlab.run.track import Track
+from genlab.run.track import Tracker
 from genlab.training.stream import Stream
 from genlab.training.trainer import Trainer
 
-__all__ = ["make_track", "make_trainer"]
+__all__ = ["make_tracker", "make_trainer"]
 
 
 def make_trainer(
@@ -45,7 +45,7 @@ def make_trainer(
     )
 
 
-def make_track(config: Mapping[str, Any], trust: bool = True) -> Track | None:
+def make_tracker(config: Mapping[str, Any], trust: bool = True) -> Tracker | None:
     """The tracker of a config, None for none; DeviceError when its package is not installed."""
     node = config["track"]
     return None if node["name"] is None else registry.build("track", node, trust=trust)

@@ -18,8 +18,7 @@ from omegaconf import DictConfig
 
 from genlab.config import compose as cfg
 from genlab.config.overrides import expand
-from genlab.core import registry
-from genlab.core import subprocesses as child
+from genlab.core import registry, subprocesses
 from genlab.core.errors import ConfigError, Refused
 
 __all__ = ["main"]
@@ -76,7 +75,7 @@ def _launch(
     folders = [str(Path(d).resolve()) for d in config_dirs]
     search = [f"hydra.searchpath=[{','.join(f'file://{d}' for d in folders)}]"]
     flags = [f for d in folders for f in ("--config-dir", d)] + ["-v"] * verbose
-    # several live panels cannot share a terminal: parallel jobs write plain lines
+    # several live displays cannot share a terminal: parallel jobs write plain lines
     plain = any(w.startswith("hydra/launcher") for w in overrides)
 
     def task(config: DictConfig) -> int:
@@ -103,7 +102,7 @@ def run_job(words: Sequence[str], plain: bool = False) -> int:
     print(f"== genlab train {' '.join(words)}", file=sys.stderr, flush=True)
     environment = {**os.environ, **({"TERM": "dumb"} if plain else {})}
     command = [sys.executable, "-m", "genlab", "train", *words]
-    code, _stopped = child.run([command], [environment])
+    code, _stopped = subprocesses.run([command], [environment])
     return code
 
 

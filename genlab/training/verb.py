@@ -12,7 +12,7 @@ from genlab.config import compose as cfg
 from genlab.core.errors import CheckpointError
 from genlab.run.directory import Run, find_run
 from genlab.training.launch import launch, shared
-from genlab.training.resume import take_over
+from genlab.training.resume import update_run
 
 __all__ = ["main"]
 
@@ -50,16 +50,16 @@ def main(
     from genlab.assemble.components import build
     from genlab.core import dist
     from genlab.evaluation.in_training import Referee
-    from genlab.training.setup import make_track
+    from genlab.training.setup import make_tracker
 
     built = build(config, meta=True)  # every problem now, before a directory is made
-    make_track(config)
+    make_tracker(config)
     referee = Referee(Run(Path()), config, built, lambda line: None, trust=True)
     referee.check(config["keep"]["best"])
     if dry_run:
-        from genlab.training.dry_run import dry_run as dry
+        from genlab.training.dry_run import measure
 
-        return dry(config)
+        return measure(config)
     folder = ""
     if dist.rank() == 0:
         run = None if options.get("fresh") else _same(config)
@@ -67,7 +67,7 @@ def main(
             print(f"this run is done: {run.path}\nfresh=true trains another")
         else:
             if run is not None:
-                take_over(run, config, overrides)
+                update_run(run, config, overrides)
             else:
                 run = Run.create(config, cfg.digest(config), overrides, who)
             folder = str(run.path)

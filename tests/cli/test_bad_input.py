@@ -14,7 +14,7 @@ import yaml
 from genlab.cli.main import main
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run
-from genlab.training.run_loop import work
+from genlab.training.run_loop import train_run
 from tests.helpers.runs import fingerprint, small, started
 
 GAN = ("model=gan", "network.generator.width=8", "network.discriminator.width=8")
@@ -254,7 +254,7 @@ def trained(tmp_path_factory) -> Path:
     """A finished run of a tiny GAN; not to be changed."""
     torch.set_num_threads(1)
     run = started(small("gan", "digits", outputs=str(tmp_path_factory.mktemp("trained"))))
-    work(run.path)
+    train_run(run.path)
     return run.path
 
 

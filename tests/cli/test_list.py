@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from genlab.cli import list as listing
 from genlab.cli import main as cli
+from genlab.cli.list import components
 from genlab.config import catalog
 from genlab.core import registry
 
@@ -38,7 +38,7 @@ def test_list_groups_and_members(capsys):
 
 @pytest.mark.parametrize("group", catalog.groups())
 def test_every_member_has_a_line_that_says_what_it_is(group):
-    for row in listing.components(group):
+    for row in components(group):
         assert row["doc"], f"{row['file']}: no docstring and no comment on its first line"
 
 

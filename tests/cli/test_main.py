@@ -14,9 +14,8 @@ from genlab import __version__
 from genlab.cli import main as cli
 from genlab.cli.verb import VERBS, Verb
 from genlab.config import catalog, overrides
-from genlab.core import errors as failure
 from genlab.core import registry
-from genlab.core.errors import ConfigError, DataError, Diverged, Refused
+from genlab.core.errors import ConfigError, DataError, Diverged, Refused, explain
 
 ROOT = Path(__file__).parents[2]
 
@@ -260,7 +259,7 @@ def test_errors_become_sentences_and_codes(capsys, monkeypatch, error, code, wor
 
 
 def test_advice_for_sample_names_its_own_key():
-    assert "lower batch," in failure.explain(MemoryError(), "sample")[1][0]
+    assert "lower batch," in explain(MemoryError(), "sample")[1][0]
 
 
 @pytest.mark.parametrize("argv", [["list"], ["train", "--help"]])

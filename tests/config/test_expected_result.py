@@ -8,8 +8,8 @@ from html import unescape
 
 import pytest
 
-from genlab.cli import list as listing
 from genlab.cli import show
+from genlab.cli.list import components
 from genlab.config import catalog
 from genlab.config import compose as cfg
 from genlab.core import registry
@@ -76,7 +76,7 @@ def test_show_and_list_tell_it(tmp_path, monkeypatch):
     shutil.copy(tmp_path / "experiment/mine.yaml", configs / "experiment")
     for module in (registry, catalog):
         monkeypatch.setattr(module, "configs_dir", lambda: configs)
-    docs = {row["name"]: row["doc"] for row in listing.components("experiment")}
+    docs = {row["name"]: row["doc"] for row in components("experiment")}
     assert docs["mine"] == "A recipe. (heldout/loss 3.35)"
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from genlab.core import subprocesses as child
+from genlab.core import subprocesses
 
 SLOW = """
 import signal, sys, time
@@ -48,7 +48,7 @@ def test_a_signal_is_passed_on_once_and_the_child_finishes(tmp_path, name):
     number = getattr(signal, name)
     before = signal.getsignal(number)
     thread = when_there(started, lambda: os.kill(os.getpid(), number))
-    code, caught = child.run([python(text)], [os.environ])
+    code, caught = subprocesses.run([python(text)], [os.environ])
     thread.join()
     assert (code, caught) == (128 + number, number)
     assert saved.read_text() == "1"
@@ -59,13 +59,15 @@ def test_the_first_failure_stops_the_others_and_is_the_code(tmp_path):
     started, saved = tmp_path / "started", tmp_path / "saved"
     slow = SLOW.format(name="SIGTERM", started=str(started), saved=str(saved))
     fails = f"import os, sys, time\nwhile not os.path.exists({str(started)!r}): time.sleep(0.02)\n"
-    code, caught = child.run([python(slow), python(fails + "sys.exit(6)")], [os.environ] * 2)
+    code, caught = subprocesses.run(
+        [python(slow), python(fails + "sys.exit(6)")], [os.environ] * 2
+    )
     assert (code, caught) == (6, 0)
     assert saved.exists(), "the other one could save"
 
 
 def test_success_is_zero():
-    assert child.run([python("pass")] * 2, [os.environ] * 2) == (0, 0)
+    assert subprocesses.run([python("pass")] * 2, [os.environ] * 2) == (0, 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells children on Linux alone")
@@ -74,7 +76,7 @@ def test_a_killed_parent_takes_its_children_along(tmp_path):
     text = SLOW.format(name="SIGTERM", started=str(started), saved=str(saved))
     parent = os.fork()
     if not parent:
-        child.run([python(text)], [os.environ])
+        subprocesses.run([python(text)], [os.environ])
         os._exit(0)
     when_there(started, lambda: os.kill(parent, signal.SIGKILL)).join()
     os.waitpid(parent, 0)

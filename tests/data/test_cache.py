@@ -176,10 +176,10 @@ def test_a_full_disk_is_said_before_anything_is_decoded(where, decoded, monkeypa
 
 
 def test_lines_where_there_is_no_terminal(capsys, monkeypatch):
-    from genlab.core import console as showing
+    from genlab.core import console
 
-    monkeypatch.setattr(showing, "PAUSE", 0.0)
-    with showing.progress("decoding x", 3000) as advance:
+    monkeypatch.setattr(console, "PAUSE", 0.0)
+    with console.progress("decoding x", 3000) as advance:
         for _ in range(3):
             advance(1000)
     assert capsys.readouterr().err == "decoding x: 1,000 of 3,000\ndecoding x: 2,000 of 3,000\n"

@@ -10,7 +10,7 @@ from genlab.cli.main import main
 from genlab.config import compose as cfg
 from genlab.run.directory import Run
 from genlab.run.results import results
-from genlab.training.run_loop import work
+from genlab.training.run_loop import train_run
 from tests.helpers.evaluations import value
 from tests.helpers.runs import started
 
@@ -26,7 +26,7 @@ def test_metrics_while_training_decide_the_best(tiny):
         "keep.best": "metric/fid",
     }
     run = started(tiny("gan", **keys))
-    assert work(run.path) == 0
+    assert train_run(run.path) == 0
     rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     found = {r["images"]: r["metric/fid"] for r in rows if "metric/fid" in r}
     assert list(found) == [16, 32, 48, 64]
@@ -54,7 +54,7 @@ def test_the_best_is_never_one_that_is_not_finite(tiny, monkeypatch):
     monkeypatch.setattr(FID, "__call__", fid)
     keys = {"every.eval": 16, "metric": "fid", "features": "raw", "eval.n": 8}
     run = started(tiny("gan", **keys, **{"keep.best": "metric/fid"}))
-    assert work(run.path) == 0
+    assert train_run(run.path) == 0
     assert int((run.path / "checkpoints/best").read_text()) == 32
 
 
@@ -73,7 +73,7 @@ def test_high_is_better_where_a_metric_says_so(tiny, monkeypatch):
     monkeypatch.setattr(FID, "__init__", high)
     keys = {"every.eval": 16, "metric": "fid", "features": "raw", "eval.n": 8}
     run = started(tiny("gan", **keys, **{"keep.best": "metric/fid"}))
-    assert work(run.path) == 0
+    assert train_run(run.path) == 0
     assert int((run.path / "checkpoints/best").read_text()) == 32
 
 
@@ -102,7 +102,7 @@ def test_a_metric_of_a_foreign_run_leaves_no_folder_and_imports_nothing(tiny, tm
     config["metric"] = {"x": {"name": "json.decoder:JSONDecoder"}}
     run = started(config)
     with pytest.raises((Refused, ConfigError)):
-        work(run.path, trust=False)
+        train_run(run.path, trust=False)
 
 
 def test_a_metric_that_cannot_judge_leaves_the_training_alone(tiny, monkeypatch):
@@ -116,7 +116,7 @@ def test_a_metric_that_cannot_judge_leaves_the_training_alone(tiny, monkeypatch)
     monkeypatch.setattr(PRDC, "__call__", refuse)
     keys = {"every.eval": 32, "metric": "prdc", "features": "raw", "eval.n": 12}
     run = started(tiny("gan", **keys, **{"keep.best": "metric/prdc_recall"}))
-    assert work(run.path) == 0
+    assert train_run(run.path) == 0
     assert not (run.path / "checkpoints/best").exists()
 
 
@@ -128,7 +128,7 @@ def test_the_best_begins_anew_when_it_means_something_else(tiny, capsys):
     """A loss of 0.03 must not be the best FID for ever."""
     keys = {"every.eval": 16, "features": "raw", "schedule.images": 32}
     run = started(tiny("flow_matching", **keys))
-    assert work(run.path) == 0
+    assert train_run(run.path) == 0
     loss = json.loads(
         sorted(run.path.glob("checkpoints/0*"))[-1].joinpath("state.json").read_text()
     )
@@ -157,7 +157,7 @@ def test_a_moment_of_a_training_takes_no_sample_of_another(tiny, monkeypatch):
     monkeypatch.setattr(shutil, "rmtree", lambda *args, **keys: None)
     keys = {"every.eval": 32, "metric": "swd", "eval.n": 12}
     run = started(tiny("gan", **keys))
-    assert work(run.path) == 0
+    assert train_run(run.path) == 0
     first, last = sorted((run.path / "eval/training").glob(".streams-*"))
     one, two = ((f / "fake-0000000-12.safetensors").read_bytes() for f in (first, last))
     assert one != two

@@ -230,9 +230,8 @@ def test_what_does_not_work_is_named(pretended):
 def test_doctor_tries_it_out(pretended, monkeypatch):
     """As on a GPU machine, with the device of the trial put back."""
     from genlab.cli import doctor
-    from genlab.hardware import hardware as auto
 
-    monkeypatch.setattr(auto, "choose", lambda: ("cuda", "bf16"))
+    monkeypatch.setattr("genlab.hardware.hardware.choose", lambda: ("cuda", "bf16"))
     tried = self_test.failure
     monkeypatch.setattr(self_test, "failure", lambda device, *rest: tried(CPU, *rest))
     for f, words in (
@@ -266,10 +265,10 @@ def test_another_backend_is_another_run_to_the_bit(tmp_path):
 
 def test_an_old_run_goes_on(tiny, capsys):
     from genlab.cli import main as cli
-    from genlab.training.run_loop import work
+    from genlab.training.run_loop import train_run
 
     run = started(tiny("flow_matching"))
-    work(run.path)
+    train_run(run.path)
     path = run.path / "config.yaml"
     path.write_text(path.read_text().replace("  attention: auto\n", ""))
     path = run.path / "environment.json"

@@ -104,10 +104,10 @@ def trained(
     tmp_path_factory: pytest.TempPathFactory, model: str, data: str = "digits", **keys: Any
 ) -> Path:
     """The directory of a finished tiny run in a folder of its own."""
-    from genlab.training.run_loop import work
+    from genlab.training.run_loop import train_run
 
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp(model)
     run = started(small(model, outputs=str(root), data=data, **keys))
-    work(run.path)
+    train_run(run.path)
     return run.path

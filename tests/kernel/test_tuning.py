@@ -22,7 +22,7 @@ def gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(tuning, "say_once", lambda line: None)
+    monkeypatch.setattr(tuning, "log_once", lambda line: None)
 
     def made(times):
         monkeypatch.setattr(tuning, "_CHOSEN", {})
@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(gpu, monkeypatch, 
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     said = []
-    monkeypatch.setattr(tuning, "say_once", said.append)
+    monkeypatch.setattr(tuning, "log_once", said.append)
     assert best("forward", KEY, run) == OFFERED[1]
     assert "cannot be kept" in said[-1]
 

@@ -17,8 +17,8 @@ from genlab.core.contract import Batch
 from genlab.core.errors import ConfigError
 from genlab.core.random import DrawNoise
 from genlab.run.checkpoint import load_model
-from genlab.training.preview import held_out
-from genlab.training.run_loop import work
+from genlab.training.preview import validation_loss
+from genlab.training.run_loop import train_run
 from tests.helpers.runs import small, started
 from tests.model.test_every_model import largest_difference, make, run, tiny_config, two_ranks
 
@@ -91,7 +91,7 @@ def test_the_codebook_moves_in_training_alone():
     built, trainer = make(tiny_config("vqvae", *BUSY))
     trainer.one_step()
     before = state(built.model)
-    held_out(built, 8, 0)
+    validation_loss(built, 8, 0)
     built.reconstruct(built.data.load("test")[0][:9])
     built.model.quantizer.commit()
     assert same(before, state(built.model))
@@ -151,7 +151,7 @@ def trained(tmp_path_factory):
     run = started(
         small("vqvae", "digits", **{"outputs": str(folder), "network.quantizer.codes": 32})
     )
-    work(run.path)
+    train_run(run.path)
     return run.path
 
 
@@ -227,7 +227,7 @@ def test_what_cannot_be_is_said_and_leaves_nothing(trained, photos, words, fix, 
 
 def test_a_model_without_encoder_refuses_from(tmp_path, photos, capsys):
     run = started(small("gan", "digits", outputs=str(tmp_path), **{"schedule.images": 8}))
-    work(run.path)
+    train_run(run.path)
     assert main(["sample", f"run={run.path}", f"from={photos}"]) == 2
     assert "has no encoder" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="has no encoder"):

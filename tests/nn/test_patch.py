@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genlab.nn.patch import audit, budget, narrow
-from genlab.training.run_loop import work
+from genlab.training.run_loop import train_run
 from tests.helpers.runs import small, started
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -75,7 +75,7 @@ def test_the_report_of_a_run_and_of_a_config(tmp_path, capfd):
         **{"schedule.images": 16, "network.net.patch": 4, "network.net.width": 8},
     )  # fmt: skip
     run = started(config)
-    work(run.path)
+    train_run(run.path)
     assert "has 16 numbers and the network reads it into 8" in " ".join(capfd.readouterr())
     report = list(audit_patches.lines([f"run={run.path}"]))
     assert report[2].startswith("| net | start | 4 | 16 | 8 | 8 | inf | loses")

@@ -22,7 +22,7 @@ from genlab.core.errors import CheckpointError, ConfigError, DiskError, Stopped
 from genlab.run import failpoint
 from genlab.run.averages import Averages
 from genlab.run.directory import Run
-from genlab.training.run_loop import work
+from genlab.training.run_loop import train_run
 from genlab.training.trainer import Trainer
 from tests.helpers.evaluations import judged
 from tests.helpers.runs import Config, fingerprint, small, started
@@ -41,7 +41,7 @@ def config(root: Path, **keys: object) -> Config:
 def trained(root: Path, **keys: object) -> Path:
     torch.set_num_threads(1)
     run = started(config(root, **keys))
-    work(run.path)
+    train_run(run.path)
     return run.path
 
 
@@ -91,13 +91,13 @@ def test_a_run_that_goes_on_keeps_what_one_that_never_stopped_keeps(run, tmp_pat
     stopped = started(config(tmp_path))
     monkeypatch.setattr(Trainer, "one_step", one_step)
     with pytest.raises(Stopped):
-        work(stopped.path)
+        train_run(stopped.path)
     monkeypatch.setattr(Trainer, "one_step", plain_step)
     late = stopped.path / "averages" / f"{336:012d}.safetensors"
     late.write_bytes(b"of a life that was lost")
     (stopped.path / "averages" / ".tmp-x").write_bytes(b"half")
     assert len(kept(stopped.path)) == 8
-    work(stopped.path)
+    train_run(stopped.path)
     assert kept(stopped.path) == kept(run)
     name = f"{480:012d}"
     assert fingerprint(stopped.path / "checkpoints" / name) == fingerprint(
@@ -111,10 +111,10 @@ def test_killed_while_averages_are_kept(run, tmp_path, place):
 
     def die() -> None:
         arm(place, "kill", 4)
-        work(other.path)
+        train_run(other.path)
 
     assert end_of(die) == -signal.SIGKILL
-    work(other.path)
+    train_run(other.path)
     assert kept(other.path) == kept(run)
 
 

@@ -30,7 +30,7 @@ from genlab.run.checkpoint import (
     optimizer_tensors,
     verify,
 )
-from genlab.training.run_loop import work
+from genlab.training.run_loop import train_run
 from tests.helpers.runs import fingerprint, started
 
 CONFIG = {"seed": 0}
@@ -338,11 +338,11 @@ def test_a_broken_value_is_never_the_best(tiny, monkeypatch):
     """NaN and inf are not better than nothing, and of equals the earlier stays."""
     values = iter([float("nan"), 3.0, 2.0, 2.0, float("inf"), float("nan"), float("-inf"), 4.0])
     monkeypatch.setattr(
-        "genlab.training.run_loop.held_out", lambda *_: {"heldout/loss": next(values)}
+        "genlab.training.run_loop.validation_loss", lambda *_: {"heldout/loss": next(values)}
     )
     config = tiny("flow_matching", **{"every.eval": 8, "every.checkpoint": 8, "keep.last": 1})
     run = started(config)
-    work(run.path)
+    train_run(run.path)
     store = Checkpoints(run.path / "checkpoints", print)
     assert store.pointer("best") == f"{24:012d}"
     assert [int(n) for n in store.names()] == [24, 64]

@@ -10,7 +10,7 @@ from PIL import Image
 import genlab
 from genlab.cli.main import main
 from genlab.core.random import SampleNoise
-from genlab.training.run_loop import work
+from genlab.training.run_loop import train_run
 from tests.helpers.runs import small, started
 
 
@@ -21,7 +21,7 @@ def path_run(tmp_path_factory):
     run = started(
         small("flow_matching", outputs=str(tmp_path_factory.mktemp("fm")), data="digits")
     )
-    work(run.path)
+    train_run(run.path)
     return run.path
 
 
@@ -29,7 +29,7 @@ def path_run(tmp_path_factory):
 def toy_run(tmp_path_factory):
     torch.set_num_threads(1)
     run = started(small("gan", "toy", outputs=str(tmp_path_factory.mktemp("toy"))))
-    work(run.path)
+    train_run(run.path)
     return run.path
 
 

@@ -15,7 +15,7 @@ from genlab.core.signals import DrawingStopped, Signals, check_stop
 from genlab.evaluation.cache import Shards, ranges
 from genlab.model.path import PathModel
 from genlab.run.directory import Run
-from genlab.training.run_loop import work
+from genlab.training.run_loop import train_run
 from genlab.training.trainer import Trainer
 from tests.helpers.runs import journal, started
 from tests.training.test_resume import newest, same
@@ -58,7 +58,7 @@ def test_a_grid_is_abandoned_within_one_evaluation(tiny, during):
     run = started(tiny("ddpm", **EVERY, **SLOW))
     seen = during(10)
     with pytest.raises(Stopped, match=r"SIGTERM at image 24, saved; go on with") as e:
-        work(run.path)
+        train_run(run.path)
     assert e.value.code == 143 and len(seen) == 10
     assert newest(run).name == f"{24:012d}" and run.status.startswith("interrupted: SIGTERM")
     assert not grids(run) and not (run.path / "metrics.jsonl").exists()
@@ -70,19 +70,19 @@ def test_what_was_abandoned_is_done_when_the_run_goes_on(tiny, tmp_path, during,
     keys = {**EVERY, **JUDGED, **QUICK, "schedule": schedule}
     whole = started(tiny("ddpm", **keys))
     seen = during(0)
-    work(whole.path)
-    run, at = started(tiny("ddpm", outputs=str(tmp_path / "stopped"), **keys)), []
+    train_run(whole.path)
+    run, at = started(tiny("ddpm", outputs=str(tmp_path / "stop_error"), **keys)), []
     grid, evaluation = 4 * [64], 4 * [24] + 4 * [1]  # of which one draws what one sample costs
     assert seen == [*evaluation, *grid, *evaluation, *evaluation, *grid]
     for n in (2, 10, 6, 10, 10):
         seen = during(n)
         with pytest.raises(Stopped):
-            work(run.path)
+            train_run(run.path)
         assert len(seen) == n
         at.append(int(newest(run).name))
     assert at == [16, 24, 32, 48, 48]
     during(0)
-    work(run.path)
+    train_run(run.path)
     same(whole, run)
     assert grids(run) == grids(whole) and len(grids(run)) == 2
     assert run.status == "done"
@@ -103,13 +103,13 @@ def test_nothing_is_drawn_once_a_stop_is_asked_for(tiny, tmp_path, monkeypatch, 
 
     keys = {**EVERY, **({} if model == "gan" else QUICK)}
     whole = started(tiny(model, **keys))
-    work(whole.path)
-    run = started(tiny(model, outputs=str(tmp_path / "stopped"), **keys))
+    train_run(whole.path)
+    run = started(tiny(model, outputs=str(tmp_path / "stop_error"), **keys))
     monkeypatch.setattr(Trainer, "one_step", one_step)
     with pytest.raises(Stopped) as e:
-        work(run.path)
+        train_run(run.path)
     assert e.value.code == 130 and not grids(run)
-    work(run.path)
+    train_run(run.path)
     same(whole, run)
     assert grids(run) == grids(whole)
 
@@ -118,18 +118,18 @@ def test_a_kill_after_the_drawing_was_made_up_for_doubles_no_line(tiny, tmp_path
     """The checkpoint of the stop is still the last one then."""
     keys = {**EVERY, **QUICK}
     whole = started(tiny("ddpm", **keys))
-    work(whole.path)
-    run = started(tiny("ddpm", outputs=str(tmp_path / "stopped"), **keys))
+    train_run(whole.path)
+    run = started(tiny("ddpm", outputs=str(tmp_path / "stop_error"), **keys))
     during(2)
     with pytest.raises(Stopped):
-        work(run.path)
+        train_run(run.path)
     (run.path / "metrics.jsonl").write_text('{"images": 24, "seconds": 1.0}\n')
     during(0)
-    work(run.path)
+    train_run(run.path)
     same(whole, run)
 
 
-def test_only_a_drawing_that_may_be_given_up_heeds():
+def test_only_a_drawing_that_may_be_stopped_checks_for_a_stop():
     with Signals() as signals:
         with signals.drawing():
             check_stop()  # nobody has asked
@@ -171,5 +171,5 @@ def test_a_likelihood_is_given_up_between_two_evaluations(tiny, monkeypatch):
     keys = {**EVERY, **QUICK, "codec": "dequantize"}
     run = started(tiny("ddpm", **keys, **{"every.eval": 16, "metric": "bpd", "eval.n": 4}))
     with pytest.raises(Stopped, match="SIGTERM at image 16, saved"):
-        work(run.path)
+        train_run(run.path)
     assert len(calls) == 3

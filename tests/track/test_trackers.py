@@ -23,8 +23,8 @@ from genlab.core.errors import ConfigError, Diverged, Stopped
 from genlab.run.directory import Run
 from genlab.run.journal import read_journal
 from genlab.training import resume
-from genlab.training.logger import Sink
-from genlab.training.run_loop import work
+from genlab.training.logger import Logger
+from genlab.training.run_loop import train_run
 from genlab.training.trainer import Trainer
 from tests.helpers.runs import SMALL, journal, started
 
@@ -120,7 +120,7 @@ def test_wandb_offline_has_the_journal_and_a_resumed_run_goes_on(
     run = started(tiny("gan", track="wandb", **EVERY, **named))
     stop_at(monkeypatch, 40, terminate)
     with pytest.raises(Stopped) as stopped:
-        work(run.path)
+        train_run(run.path)
     identity = (run.path / "wandb-id").read_text().strip()
     said = capsys.readouterr().err
     assert "W&B is offline" in said and f"wandb sync {run.path}/wandb/offline-run-*" in said
@@ -143,8 +143,8 @@ def test_wandb_offline_has_the_journal_and_a_resumed_run_goes_on(
 
     stop_at(monkeypatch, 64, crash)
     with pytest.raises(Crash):
-        work(run.path)
-    assert work(run.path) == 0
+        train_run(run.path)
+    assert train_run(run.path) == 0
     files = sorted(run.path.glob("wandb/offline-run-*/*.wandb"), key=lambda p: p.stat().st_mtime)
     assert {p.name for p in files} == {f"run-{identity}.wandb"} and len(files) == 3
     assert [exits(records(p)) for p in files] == [[143], [1], [0]]
@@ -206,9 +206,9 @@ def test_tensorboard_has_the_journal_also_after_a_kill(tiny, monkeypatch):
     run = started(tiny("gan", **EVERY, track="tensorboard"))
     stop_at(monkeypatch, 40, crash)  # lines to image 32, the last checkpoint at 24
     with pytest.raises(Crash):
-        work(run.path)
+        train_run(run.path)
     assert [x["images"] for x in journal(run)] == [8, 16, 24, 32]
-    assert work(run.path) == 0
+    assert train_run(run.path) == 0
     seen = EventAccumulator(str(run.path / "tensorboard"), size_guidance={"images": 0})
     seen.Reload()
     lines = read_journal(run.path / "metrics.jsonl")
@@ -260,11 +260,11 @@ def faked(tiny):
 )
 def test_one_finish_with_the_exit_code_of_the_run(faked, error, code):
     track = Fake()
-    sink = Sink(track, faked, pytest.fail)
+    logger = Logger(track, faked, pytest.fail)
     try:
-        with sink.open(16):
-            sink.line({"images": 24})
-            sink.picture("samples", faked.path, 24)
+        with logger.open(16):
+            logger.line({"images": 24})
+            logger.picture("samples", faked.path, 24)
             if error:
                 raise error
     except BaseException as e:
@@ -274,7 +274,7 @@ def test_one_finish_with_the_exit_code_of_the_run(faked, error, code):
 
 def test_a_run_that_is_done_is_not_begun_again(faked):
     track = Fake()
-    with Sink(track, faked, pytest.fail).open(64):
+    with Logger(track, faked, pytest.fail).open(64):
         pass
     assert track.calls == []
 
@@ -283,11 +283,11 @@ def test_a_run_that_is_done_is_not_begun_again(faked):
 def test_a_tracker_that_fails_is_one_line_and_the_run_goes_on(faked, call):
     said: list[str] = []
     track = Fake(call)
-    sink = Sink(track, faked, said.append)
-    with sink.open(0):
+    logger = Logger(track, faked, said.append)
+    with logger.open(0):
         for images in (8, 16):
-            sink.line({"images": images})
-            sink.picture("samples", faked.path, images)
+            logger.line({"images": images})
+            logger.picture("samples", faked.path, images)
     assert said == ["track=wandb failed (OSError: no route); the run goes on without"]
     assert [c[0] for c in track.calls].count(call) <= 2
     assert track.calls[-1][0] == "finish"
@@ -295,7 +295,7 @@ def test_a_tracker_that_fails_is_one_line_and_the_run_goes_on(faked, call):
 
 def test_a_person_who_will_not_wait_for_the_tracker_keeps_the_exit_code(faked):
     said: list[str] = []
-    with Sink(Fake("finish", KeyboardInterrupt), faked, said.append).open(0):
+    with Logger(Fake("finish", KeyboardInterrupt), faked, said.append).open(0):
         pass
     assert said == ["track=wandb: not finished, interrupted"]
 
@@ -333,7 +333,7 @@ def test_a_tracker_does_not_make_another_run(tiny):
 
 def test_a_run_typed_again_is_tracked_as_typed(tiny):
     run = started(tiny("gan", track="wandb"))
-    resume.take_over(run, tiny("gan", track="tensorboard"), ["track=tensorboard"])
+    resume.update_run(run, tiny("gan", track="tensorboard"), ["track=tensorboard"])
     assert Run(run.path).config["track"] == member("tensorboard")
 
 

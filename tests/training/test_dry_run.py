@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from genlab.training import dry_run as dry
+from genlab.training import dry_run
 from tests.helpers.runs import small
 
 
@@ -12,16 +12,16 @@ from tests.helpers.runs import small
 @pytest.mark.parametrize("patient", [True, False])
 def test_a_long_step_is_extrapolated_from_a_few_images(model, patient, monkeypatch, capsys):
     seen = []
-    make = dry.make_trainer
+    make = dry_run.make_trainer
 
     def spied(config, built, images, labels):
         seen.append(built.schedule.batch)
         return make(config, built, images, labels)
 
-    monkeypatch.setattr(dry, "make_trainer", spied)
-    monkeypatch.setattr(dry, "LONG", 1e9 if patient else 0.0)
+    monkeypatch.setattr(dry_run, "make_trainer", spied)
+    monkeypatch.setattr(dry_run, "LONG", 1e9 if patient else 0.0)
     config = small(model, "digits", **{"schedule.batch": 16})
-    assert dry.dry_run(config) == 0
+    assert dry_run.measure(config) == 0
     said = capsys.readouterr().out
     assert "measuring one step of 8 images first" in said
     assert seen == ([8, 16] if patient else [8])

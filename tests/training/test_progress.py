@@ -1,4 +1,4 @@
-"""The live panel on a terminal and the plain lines elsewhere."""
+"""The live display on a terminal and the plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import threading
 import pytest
 
 from genlab.core.format import count, duration, short, size
-from genlab.training.progress import Panel
+from genlab.training.progress import ProgressDisplay
 
 
 def plain(*lines: dict, total: int = 60_000) -> list[str]:
     stream = io.StringIO()
-    with Panel("a run", total, stream) as panel:
+    with ProgressDisplay("a run", total, stream) as display:
         for line in lines:
-            panel.update(line)
+            display.update(line)
     return stream.getvalue().splitlines()
 
 
@@ -82,10 +82,10 @@ def test_live_panel_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TERM", "xterm-256color")
     terminal = Terminal(columns)
     threads = threading.active_count()
-    with Panel("flow_matching [red] on toy", 1000, terminal.stream) as panel:
-        panel.note("a [bold]note")
-        panel.update({"images": 100, "loss/net": 1.0, "loss/d": float("nan")})
-        panel.update({"images": 400, "loss/net": 0.5, "images_per_second": 10.0})
+    with ProgressDisplay("flow_matching [red] on toy", 1000, terminal.stream) as display:
+        display.log("a [bold]note")
+        display.update({"images": 100, "loss/net": 1.0, "loss/d": float("nan")})
+        display.update({"images": 400, "loss/net": 0.5, "images_per_second": 10.0})
         assert threading.active_count() == threads  # nothing wakes up between log lines
     text = terminal.text()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
@@ -103,18 +103,18 @@ def test_live_panel_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPa
 def test_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     terminal = Terminal(80)
-    with Panel("a run", 10, terminal.stream) as panel:
-        panel.update({"images": 5})
+    with ProgressDisplay("a run", 10, terminal.stream) as display:
+        display.update({"images": 5})
     assert terminal.text().splitlines() == ["images 5/10"]
 
 
 CHILD = """
 import sys
-from genlab.run.panel import Panel
-with Panel("a run", 1000, sys.stderr) as panel:
+from genlab.training.progress import ProgressDisplay
+with ProgressDisplay("a run", 1000, sys.stderr) as display:
     for i in range(1000):
-        panel.update({"images": i, "loss/net": 1.0})
-        panel.note("still here")
+        display.update({"images": i, "loss/net": 1.0})
+        display.log("still here")
 assert "rich" not in sys.modules and "torch" not in sys.modules
 print("the run went on", flush=True)
 """
@@ -134,20 +134,20 @@ def test_a_closed_pipe_silences_the_panel_not_the_run() -> None:
 def test_a_closed_stream_or_a_narrow_encoding_is_no_error() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    with Panel("a run", 10, stream) as panel:
-        panel.note("größe")
+    with ProgressDisplay("a run", 10, stream) as display:
+        display.log("größe")
         stream.flush()
         assert raw.getvalue() == b"gr\\xf6\\xdfe\n"
         stream.close()
-        panel.note("more")
-        panel.update({"images": 3})
+        display.log("more")
+        display.update({"images": 3})
 
 
 def test_a_terminal_that_is_closed_silences_the_panel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     ours, theirs = pty.openpty()
-    with os.fdopen(theirs, "w") as stream, Panel("a run", 10, stream) as panel:
+    with os.fdopen(theirs, "w") as stream, ProgressDisplay("a run", 10, stream) as display:
         os.close(ours)
-        panel.note("nobody reads this")
-        panel.update({"images": 3})
+        display.log("nobody reads this")
+        display.update({"images": 3})
         print("nor this", file=sys.stderr)

@@ -17,7 +17,7 @@ from genlab.core.errors import CheckpointError, ConfigError, Locked, Stopped
 from genlab.run.checkpoint import Checkpoints, load_model, model_tensors
 from genlab.run.directory import Run
 from genlab.training import resume as cli_resume
-from genlab.training.run_loop import Worker, work
+from genlab.training.run_loop import RunLoop, train_run
 from genlab.training.trainer import Trainer
 from tests.helpers.runs import Config, fingerprint, journal, started
 
@@ -90,12 +90,12 @@ def test_a_run_stopped_anywhere_ends_as_if_it_was_not(tiny, tmp_path, at, model)
     schedule = {"schedule.images": 1700, "schedule.batch": BATCH, "every.log": 200}
     schedule |= {"every.checkpoint": 350, "every.eval": 350}
     whole = started(tiny(model, **{**schedule, "every.checkpoint": 50, "keep.last": 99}))
-    work(whole.path)
+    train_run(whole.path)
     run = started(tiny(model, outputs=str(tmp_path / "stopped"), **schedule))
     for images, act in PLAN:
         at(images, act)
         with pytest.raises((Stopped, Crash)):
-            work(run.path)
+            train_run(run.path)
         last = newest(run)
         if act is not killer:
             assert int(last.name) == images
@@ -103,7 +103,7 @@ def test_a_run_stopped_anywhere_ends_as_if_it_was_not(tiny, tmp_path, at, model)
         if act is not killer and int(last.name) == 1700:  # what is drawn at the end was put off
             assert found.pop("state") != wanted.pop("state")
         assert found == wanted
-    work(run.path)
+    train_run(run.path)
     same(whole, run)
     assert run.status == whole.status == "done"
     assert (run.path / "metrics.discarded.jsonl").exists()
@@ -132,13 +132,13 @@ def test_whatever_is_chosen(tiny, tmp_path, at, variant):
     model, data, keys = VARIANTS[variant]
     base = {"schedule.images": 56, "every.log": 24, "every.checkpoint": 24, **keys}
     whole = started(tiny(model, data, **base))
-    work(whole.path)
+    train_run(whole.path)
     run = started(tiny(model, data, outputs=str(tmp_path / "stopped"), **base))
     for images, act in [(16, signalled(signal.SIGTERM)), (40, killer)]:
         at(images, act)
         with pytest.raises((Stopped, Crash)):
-            work(run.path)
-    work(run.path)
+            train_run(run.path)
+    train_run(run.path)
     same(whole, run)
 
 
@@ -148,7 +148,7 @@ def test_a_save_by_the_clock_on_the_wall_changes_nothing(tiny, tmp_path):
     often = started(
         tiny("gan", outputs=str(tmp_path / "b"), **{"every.log": 24, "every.seconds": 1e-9})
     )
-    work(whole.path), work(often.path)
+    train_run(whole.path), train_run(often.path)
     same(whole, often)
     assert len(Checkpoints(often.path / "checkpoints", print).names()) == 2
 
@@ -156,7 +156,7 @@ def test_a_save_by_the_clock_on_the_wall_changes_nothing(tiny, tmp_path):
 def test_a_different_seed_is_a_different_run(tiny):
     """What is compared above can differ."""
     a, b = started(tiny("gan")), started(tiny("gan", seed=1))
-    work(a.path), work(b.path)
+    train_run(a.path), train_run(b.path)
     assert fingerprint(newest(a)) != fingerprint(newest(b)) and journal(a) != journal(b)
 
 
@@ -164,14 +164,14 @@ def test_a_damaged_checkpoint_costs_an_interval_and_nothing_else(tiny, tmp_path,
     keys = {"every.checkpoint": 16, "every.log": 8}
     whole = started(tiny("gan", **keys))
     run = started(tiny("gan", outputs=str(tmp_path / "damaged"), **keys))
-    work(whole.path)
+    train_run(whole.path)
     at(40, signalled(signal.SIGTERM))
     with pytest.raises(Stopped):
-        work(run.path)
+        train_run(run.path)
     file = kept(run, 40) / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x55")
     capsys.readouterr()
-    work(run.path)
+    train_run(run.path)
     said = capsys.readouterr().err
     assert said.count("WARNING") == 1 and "000000000040 is damaged" in said
     assert "resuming at image 32" in said
@@ -180,7 +180,7 @@ def test_a_damaged_checkpoint_costs_an_interval_and_nothing_else(tiny, tmp_path,
 
 def test_every_checkpoint_damaged_stops_the_run(tiny, capsys):
     run = started(tiny("gan"))
-    work(run.path)
+    train_run(run.path)
     for file in run.path.glob("checkpoints/*/state.json"):
         file.write_text("{}")
     assert cli.main(["resume", f"run={run.path}"]) == 4
@@ -195,9 +195,9 @@ def test_every_checkpoint_damaged_stops_the_run(tiny, capsys):
 def test_a_finished_run_can_be_extended(tiny, tmp_path, model, capsys):
     keys = {"every.log": 16, "every.checkpoint": 16, "every.eval": 16}
     whole = started(tiny(model, outputs=str(tmp_path / "whole"), **keys))
-    work(whole.path)
+    train_run(whole.path)
     run = started(tiny(model, **keys, **{"schedule.images": 32}))
-    work(run.path)
+    train_run(run.path)
     assert run.status == "done"
     assert cli.main(["resume", f"run={run.path}", "schedule.images=64"]) == 0
     same(whole, Run(run.path))
@@ -206,38 +206,38 @@ def test_a_finished_run_can_be_extended(tiny, tmp_path, model, capsys):
 
 def test_a_finished_run_is_left_alone(tiny, capsys):
     run = started(tiny("gan"))
-    work(run.path)
+    train_run(run.path)
     before = fingerprint(newest(run)), journal(run)
-    work(run.path)
+    train_run(run.path)
     assert "this run is done (64 images)" in capsys.readouterr().err
     assert (fingerprint(newest(run)), journal(run)) == before and run.status == "done"
 
 
 def test_init_starts_from_the_weights_of_another_run(tiny, tmp_path):
     first = started(tiny("gan"))
-    work(first.path)
+    train_run(first.path)
     run = started(tiny("gan", seed=5, init=first.id))
     with run.lock():
-        worker = Worker(run, trust=False, allow=())
-    assert worker.clock.images == 0
-    mine = model_tensors(worker.model)
-    load_model(worker.model, newest(first) / "model.safetensors")
-    assert all(torch.equal(mine[k], v) for k, v in model_tensors(worker.model).items())
-    assert all(not o.state for o in worker.trainer.optimizers.values())
-    work(run.path)
+        loop = RunLoop(run, trust=False, allow=())
+    assert loop.clock.images == 0
+    mine = model_tensors(loop.model)
+    load_model(loop.model, newest(first) / "model.safetensors")
+    assert all(torch.equal(mine[k], v) for k, v in model_tensors(loop.model).items())
+    assert all(not o.state for o in loop.trainer.optimizers.values())
+    train_run(run.path)
     trained = fingerprint(newest(run))
-    work(run.path)  # its own checkpoint comes before init
+    train_run(run.path)  # its own checkpoint comes before init
     assert fingerprint(newest(run)) == trained
 
 
 def test_init_of_what_does_not_fit(tiny):
     empty, first = started(tiny("gan", seed=1)), started(tiny("gan"))
-    work(first.path)
+    train_run(first.path)
     with pytest.raises(CheckpointError, match="has no checkpoint yet"):
-        work(started(tiny("gan", seed=2, init=empty.id)).path)
+        train_run(started(tiny("gan", seed=2, init=empty.id)).path)
     wide = tiny("gan", init=first.id, **{"network.discriminator.width": 16})
     with pytest.raises(CheckpointError, match="another architecture"):
-        work(started(wide).path)
+        train_run(started(wide).path)
 
 
 # --- signals -------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tiny, at, name, 
     before = signal.getsignal(number)
     at(24, signalled(number))
     with pytest.raises(Stopped) as e:
-        work(run.path)
+        train_run(run.path)
     assert e.value.code == code
     words = f"{name} at image 24, saved; go on with genlab resume run={run.path}"
     assert str(e.value) == words and run.status == f"interrupted: {words}"
@@ -268,10 +268,10 @@ def test_a_second_ctrl_c_stops_at_once(tiny, at):
 
     at(40, twice)
     with pytest.raises(KeyboardInterrupt):
-        work(run.path)
+        train_run(run.path)
     assert run.status == "interrupted: Ctrl-C twice"
     assert int(newest(run).name) < 40
-    work(run.path)
+    train_run(run.path)
     assert run.status == "done"
 
 
@@ -285,7 +285,7 @@ def test_a_second_kind_of_signal_does_not_lose_the_save(tiny, at):
 
     at(24, both)
     with pytest.raises(Stopped) as e:
-        work(run.path)
+        train_run(run.path)
     assert e.value.code == 143 and newest(run).name == f"{24:012d}"
 
 
@@ -294,7 +294,7 @@ def test_the_same_run_twice_at_once(tiny, capsys):
     with run.lock():
         run.status = "running"
         with pytest.raises(Locked):
-            work(run.path)
+            train_run(run.path)
         assert cli.main(["resume", f"run={run.path}"]) == 9
         assert cli.main(["resume", f"run={run.path}", "every.log=8"]) == 9
         assert run.status == "running"
@@ -377,7 +377,7 @@ def test_keys_that_may_change_on_resume(tiny, at, capsys):
     run = started(tiny("gan"))
     at(24, signalled(signal.SIGTERM))
     with pytest.raises(Stopped):
-        work(run.path)
+        train_run(run.path)
     asked = ["every.log=16", "keep.last=1", "data.root=/elsewhere", "hardware.deterministic=false"]
     at(48, signalled(signal.SIGTERM))
     assert cli.main(["resume", f"run={run.path}", *asked]) == 143
@@ -399,11 +399,11 @@ def test_another_machine_is_said(tiny, at, capsys):
     run = started(tiny("gan"))
     at(24, signalled(signal.SIGTERM))
     with pytest.raises(Stopped):
-        work(run.path)
+        train_run(run.path)
     path = run.path / "environment.json"
     path.write_text(path.read_text().replace('"torch": "', '"torch": "0.'))
     capsys.readouterr()
-    work(run.path)
+    train_run(run.path)
     assert "not bit for bit the run it was: torch was 0." in capsys.readouterr().err
 
 
@@ -411,15 +411,15 @@ def test_another_number_of_ranks_must_be_allowed(tiny, at, monkeypatch):
     run = started(tiny("gan"))
     at(24, signalled(signal.SIGTERM))
     with pytest.raises(Stopped):
-        work(run.path)
+        train_run(run.path)
     path = newest(run) / "state.json"
     text = path.read_text().replace('"world": 1', '"world": 2')
     from tests.run.test_checkpoint import believable
 
     believable(path.parent, "state.json", text.encode())
     with pytest.raises(CheckpointError, match=r"trained on 2 ranks, this is 1.*allow=\[world\]"):
-        work(run.path)
-    assert work(run.path, allow=("world",)) == 0
+        train_run(run.path)
+    assert train_run(run.path, allow=("world",)) == 0
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from genlab.core import subprocesses as child
+from genlab.core import subprocesses
 from genlab.core.errors import ConfigError, DeviceError, Refused
 from genlab.training import sweep
 from tests.helpers.runs import SMALL
@@ -45,7 +45,7 @@ def test_after_a_stop_no_job_is_started(monkeypatch, capsys):
         started.append(commands[0][-1])
         return (143, 15) if len(started) == 2 else (0, 0)
 
-    monkeypatch.setattr(child, "run", run)
+    monkeypatch.setattr(subprocesses, "run", run)
     monkeypatch.setattr(sweep, "_stopped", 0)
     assert [sweep.run_job([f"seed={i}"]) for i in range(4)] == [0, 143, 143, 143]
     assert started == ["seed=0", "seed=1"]

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import torch
 import triton
 
-from genlab.core.console import say_once
+from genlab.core.console import log_once
 from genlab.kernel.dispatch import interpreted
 
 __all__ = ["CONFIGS", "FEATURES", "INTERPRETED", "Config", "Key", "best", "candidates"]
@@ -176,7 +176,7 @@ def best(
     elif (kept := _kept(name)) in fit:
         found = kept
     else:
-        say_once("attention: tiles are timed now and kept, once for each kind of call on this GPU")
+        log_once("attention: tiles are timed now and kept, once for each kind of call on this GPU")
         found = _keep(name, _timed(fit, run), fit)
     _CHOSEN[choice] = found
     return found
@@ -252,5 +252,5 @@ def _keep(name: str, config: Config, fit: tuple[Config, ...]) -> Config:
                     return other
                 os.replace(whole, path)
     except (OSError, RuntimeError) as e:
-        say_once(f"attention: the tiles chosen cannot be kept: {e}")
+        log_once(f"attention: the tiles chosen cannot be kept: {e}")
     return config

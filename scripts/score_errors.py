@@ -37,7 +37,7 @@ class Raw(PathModel):
         a, b, _, _ = (c.to(batch.x.dtype)[:, None] for c in self.process.coefficients(t))
         eps = batch.noise.normal(2)
         x = a * batch.x + b * eps
-        found = (x - a * self.field(x, t, None)) / b
+        found = (x - a * self.denoise(x, t, None)) / b
         return ((found - eps) / b).square().mean()
 
 
@@ -83,7 +83,7 @@ def error(model: PathModel, sigma: float, n: int = 4000) -> float:
     x = draw(n, g) + sigma * torch.randn(n, 2, generator=g, dtype=torch.float64)
     t = model.process.time(torch.full((n,), sigma, dtype=torch.float64))
     a, _, _, _ = model.process.coefficients(t)
-    found = model.field((a[:, None] * x).float(), t, None).double()
+    found = model.denoise((a[:, None] * x).float(), t, None).double()
     return (found - denoised(x, sigma)).square().sum(1).mean().item() / sigma**4
 
 

@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw
 
 from genlab.core import registry
 from genlab.core.contract import Spec
-from genlab.core.gaussian_path import levels
+from genlab.core.gaussian_path import noise_levels
 
 FIRST, LAST = 0.01, 50.0  # sigma of the ends
 STEPS = 400  # of Runge and Kutta's method, equal in ln sigma
@@ -76,7 +76,7 @@ class Uniform(Normal):
 
 def velocity(flow, t):
     """x [n, 2] -> dx/dt at one time."""
-    level = levels(flow.process, [t])[0]
+    level = noise_levels(flow.process, [t])[0]
     p, q = level.velocity
     return lambda x: p * x + q * flow.datum(x, level.a, level.b)
 
@@ -179,7 +179,7 @@ def main():
     for color, (name, keys) in zip(COLORS, PATHS.items(), strict=True):
         flow = Normal(points, component("process", name, **keys))
         times = flow.process.time(sigma).tolist()
-        path = levels(flow.process, times)
+        path = noise_levels(flow.process, times)
         states = follow(flow, path[0].b * z, times)
         row(name, flow, states, times)
         panels.append(panel(name, {color: states}, points, reach(states)))

@@ -7,14 +7,14 @@ from typing import cast
 
 from torch import Tensor
 
-from genlab.core.contract import Estimate, Field, Guidance, Noise, Process, Sampler, Spec
-from genlab.core.gaussian_path import part, switch
+from genlab.core.contract import Denoiser, Estimate, Guidance, Noise, Process, Sampler, Spec
+from genlab.core.gaussian_path import change_path, truncate
 from genlab.core.signals import check_stop
 
-__all__ = ["PathSolver"]
+__all__ = ["PathSampler"]
 
 
-class PathSolver:
+class PathSampler:
     """A sampler with its guidance and process bound: what a model calls to draw samples.
 
     temperature: of the starting noise; samplers without the key leave it at 1.
@@ -30,7 +30,7 @@ class PathSolver:
     ) -> None:
         """process: of the model, None if it has no path; through: followed instead of it."""
         self.sampler, self.guidance, self.process = sampler, guidance, process
-        self.through = through and process and part(through, process)
+        self.through = through and process and truncate(through, process)
         self.temperature: float = getattr(sampler, "temperature", 1.0)
         self.asked = self.drawn = 0  # rows that networks have seen, samples they were for
         self.watch: Callable[[Tensor], None] | None = None
@@ -55,7 +55,7 @@ class PathSolver:
             self.sampler.check(path, spec)
 
     def count(self, rows: int) -> None:
-        """Adds evaluations of rows, by this field or by another one that guidance asks."""
+        """Adds evaluations of rows, by this denoiser or another one of guidance."""
         self.asked += rows
 
     @property
@@ -65,29 +65,29 @@ class PathSolver:
 
     def __call__(
         self,
-        field: Field,
+        denoise: Denoiser,
         z: Tensor,
         y: Tensor | None,
         noise: Noise,
         estimate: Estimate | None = None,
     ) -> Tensor:
-        """z [B, *S] -> sample [B, *S]; estimate: instead of the field, for a sampler that asks."""
+        """z [B, *S] -> sample [B, *S]; estimate: used by a sampler with `spread`."""
         assert self.process is not None
         path = self.process
         if self.spread:
             # `misfits` sees to it that nothing between the two looks into the pairs
             assert estimate is not None and self.through is None
-            field = cast(Field, estimate)
+            denoise = cast(Denoiser, estimate)
         self.drawn += len(z)
 
         def counted(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
             check_stop()
             self.count(len(x))
-            return field(x, t, labels)
+            return denoise(x, t, labels)
 
-        followed: Field = counted
+        followed: Denoiser = counted
         if self.through is not None:
-            followed, path = switch(counted, path, self.through), self.through
+            followed, path = change_path(counted, path, self.through), self.through
         if self.guidance:
             bound = self.guidance(followed, y, path)
         else:

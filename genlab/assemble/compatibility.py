@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from genlab.assemble.bound_sampler import PathSolver
+from genlab.assemble.bound_sampler import PathSampler
 from genlab.core import registry
 from genlab.core.contract import Dataset, Denoises, Guidance, Model, Spec, Spreads
 from genlab.core.errors import ConfigError
@@ -29,7 +29,7 @@ def classes_of(asked: int | str, data: Dataset, problems: list[str]) -> int | No
     return int(asked)
 
 
-def misfits(config: Mapping[str, Any], model: Model, solver: PathSolver, spec: Spec) -> list[str]:
+def misfits(config: Mapping[str, Any], model: Model, solver: PathSampler, spec: Spec) -> list[str]:
     """What the sampler and guidance cannot do with this model."""
     name, denoises = config["sampler"]["name"], isinstance(model, Denoises)
     which, problems = config["model"]["name"], []
@@ -58,7 +58,7 @@ def misfits(config: Mapping[str, Any], model: Model, solver: PathSolver, spec: S
     return problems
 
 
-def _unspread(config: Mapping[str, Any], model: Model, solver: PathSolver) -> list[str]:
+def _unspread(config: Mapping[str, Any], model: Model, solver: PathSampler) -> list[str]:
     """What keeps a learned variance from a sampler that asks for it."""
     which, guidance = config["model"]["name"], solver.guidance
     if not isinstance(model, Spreads) or not model.spreads:

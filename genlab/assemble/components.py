@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.assemble.bound_sampler import PathSolver
+from genlab.assemble.bound_sampler import PathSampler
 from genlab.assemble.compatibility import classes_of, misfits, unguided
 from genlab.assemble.pretrained import Reference
 from genlab.config import compose as cfg
@@ -49,7 +49,7 @@ class Built:
     codec: Codec
     spec: Spec  # of model space, with the classes the model uses
     model: Model
-    solver: PathSolver
+    solver: PathSampler
     schedule: Schedule
     rebuild: Callable[[float], Rebuilt] | None = None  # of a run: makes the average of a std
     reference: Reference | None = None  # a run that guidance compares the model with
@@ -222,7 +222,7 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         given = {"spec": spec, "process": process, "codec": codec, **networks}
         astray = process is None and config["process"]["name"] is not None  # its problem is told
         model: Model = None if astray else make("model", config["model"], **given)
-    solver = PathSolver(sampler, guidance, getattr(model, "process", None), through)
+    solver = PathSampler(sampler, guidance, getattr(model, "process", None), through)
     if model is not None:
         problems += misfits(config, model, solver, spec)
         problems += unguided(guidance, model, spec, networks)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from genlab.core import registry
-from genlab.core.contract import Dataset, Denoises, Field, Model, Process, Spec
+from genlab.core.contract import Dataset, Denoiser, Denoises, Model, Process, Spec
 from genlab.core.errors import CheckpointError, ConfigError
-from genlab.core.gaussian_path import switch
+from genlab.core.gaussian_path import change_path
 from genlab.run.checkpoint import Checkpoints, load_model
 from genlab.run.directory import find_run
 
@@ -24,9 +24,9 @@ INDIFFERENT = ("root", "flip", "download", "corrupt")
 
 
 class Reference:
-    """The field of a checkpoint of another run.
+    """The denoiser of a checkpoint of another run.
 
-    Its config is read at once, its weights when the field is first asked: a training that is
+    Its config is read at once, its weights when it first denoises: a training that is
     guided by it can be checked, and reaches its first sample grid, without them.
 
     count: called with every evaluation of its network.
@@ -70,7 +70,7 @@ class Reference:
     def _apart(self, config: Mapping[str, Any], data: Dataset, spec: Spec) -> list[str]:
         """What keeps the two from being compared, as sentences."""
         name = self.config["model"]["name"]
-        if not hasattr(registry.find("model", name, trust=self.trust), "field"):
+        if not hasattr(registry.find("model", name, trust=self.trust), "denoise"):
             return [f"model {name!r} has no path to guide along; name a run of one that has"]
         problems = []
         for group in ("data", "codec"):
@@ -119,17 +119,17 @@ class Reference:
             "digest": digest[:12],
         }
 
-    def __call__(self, process: Process) -> Field:
-        """Its field on `process`, whatever the path it was trained on."""
+    def __call__(self, process: Process) -> Denoiser:
+        """Its denoiser on `process`, whatever the path it was trained on."""
         if self.model is None and self.spec.classes and not self.classes:
             print(f"{self.key} was trained without labels, so it is given none")
         model = self.model = self.model or self._read()
 
-        def field(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        def denoise(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
             self.count(len(x))
-            return model.field(x, t, y if self.classes else None)
+            return model.denoise(x, t, y if self.classes else None)
 
-        return switch(field, model.process, process)
+        return change_path(denoise, model.process, process)
 
     def _read(self) -> Denoises:
         with torch.inference_mode(False), torch.random.fork_rng(devices=[]):

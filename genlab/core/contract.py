@@ -56,13 +56,18 @@ class Noise(Protocol):
         ...
 
 
-Field = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(x [B, *S], t [B], y [B] or None) -> x0 [B, *S]: all that a sampler sees of a model."""
+Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(x_t [B, *S], t [B], y [B] or None) -> x0 [B, *S], the estimate E[x0 | x_t] of the datum."""
+
+
+BoundDenoiser = Callable[[Tensor, Tensor], Tensor]
+"""(x_t [B, *S], t [B]) -> x0 [B, *S]: a denoiser with labels and guidance bound, as samplers take
+it."""
 
 
 Estimate = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
-"""A field that says of its estimate too how sure it is, (x, t, y) -> (x0 [B, *S], share [B, *S]):
-what a sampler sees whose `spread` is True. See `contract.Spreads`."""
+"""A denoiser with a learned variance, (x, t, y) -> (x0 [B, *S], share [B, *S]): for samplers whose
+`spread` is True. See `contract.Spreads`."""
 
 
 class Process(Protocol):
@@ -86,11 +91,11 @@ class Process(Protocol):
         """sigma [B] -> t [B], the inverse; what lies outside the path gives its nearer end."""
         ...
 
-    def told(self, t: Tensor) -> Tensor:
+    def c_noise(self, t: Tensor) -> Tensor:
         """t [B] -> [B], the number that tells a network the time; networks embed 1000 times it."""
         ...
 
-    def seen(self, t: Tensor, sd: float) -> Tensor:
+    def c_in(self, t: Tensor, sd: float) -> Tensor:
         """t [B], standard deviation of the data -> [B], what x_t is multiplied by before a network
         sees it."""
         ...
@@ -105,28 +110,30 @@ class Sampler(Protocol):
     """
 
     def __call__(
-        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
+        self,
+        denoise: BoundDenoiser,
+        z: Tensor,
+        process: Process,
+        noise: Noise,
     ) -> Iterator[Tensor]:
         """Yields the states x_t [B, *S] from b(t) z to the sample (the last one)."""
         ...
 
 
 class Guidance(Protocol):
-    """Wraps the field a sampler sees."""
+    """Wraps the denoiser of a model."""
 
-    def __call__(
-        self, field: Field, y: Tensor | None, process: Process
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
         """(x, t, y) -> x0, times on `process`, with labels y bound: (x, t) -> x0."""
         ...
 
 
-class Solver(Protocol):
+class BoundSampler(Protocol):
     """A sampler with its process and guidance bound, as `build` hands it to a model."""
 
     def __call__(
         self,
-        field: Field,
+        denoise: Denoiser,
         z: Tensor,
         y: Tensor | None,
         noise: Noise,
@@ -300,8 +307,10 @@ class Generates(Protocol):
         """[n, *Z] where sampling starts."""
         ...
 
-    def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
-        """[n, *Z], y [n] or None -> [n, *S] model space; deterministic if the solver is."""
+    def transport(
+        self, z: Tensor, y: Tensor | None, noise: Noise, sampler: BoundSampler
+    ) -> Tensor:
+        """[n, *Z], y [n] or None -> [n, *S] model space; deterministic if the sampler is."""
         ...
 
 
@@ -315,7 +324,7 @@ class Denoises(Protocol):
 
     process: Process
 
-    def field(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def denoise(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x [B, *S], t [B] in [0, 1], y [B] or None -> estimate of x0 [B, *S]."""
         ...
 
@@ -331,7 +340,7 @@ class Spreads(Protocol):
     spreads: bool
 
     def estimate(self, x: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        """As `field` -> x0 [B, *S] and share [B, *S] in one evaluation of the network:
+        """As `denoise` -> x0 [B, *S] and share [B, *S] in one evaluation of the network:
         ln variance = share ln large + (1 - share) ln small, also of a step over several levels."""
         ...
 

@@ -14,22 +14,22 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Field, Process
+from genlab.core.contract import Denoiser, Process
 from genlab.core.schema import Predict, Weight
 
 __all__ = [
-    "Cut",
-    "Level",
+    "NoiseLevel",
     "Path",
     "Step",
-    "aim",
-    "levels",
-    "part",
+    "TruncatedPath",
+    "change_path",
+    "loss_weight",
+    "noise_levels",
     "posterior",
-    "read",
-    "readable",
-    "switch",
-    "weigh",
+    "target_coefficients",
+    "truncate",
+    "usable_part",
+    "x0_coefficients",
 ]
 
 LOUDEST = 200.0
@@ -60,16 +60,16 @@ class Path:
         """sigma [B] -> t [B] float64; outside the path, its nearer end."""
         raise NotImplementedError
 
-    def told(self, t: Tensor) -> Tensor:
+    def c_noise(self, t: Tensor) -> Tensor:
         """t [B] -> [B] float64."""
         return t.double()
 
-    def seen(self, t: Tensor, sd: float) -> Tensor:
+    def c_in(self, t: Tensor, sd: float) -> Tensor:
         """t [B], standard deviation of the data -> [B] float64."""
         return torch.ones_like(t, dtype=torch.float64)
 
 
-class Cut:
+class TruncatedPath:
     """The part of a path from the datum to the time `end`, with times from 0 to 1 again.
 
     A discrete path is cut at one of its levels, the nearest; `end` then says which.
@@ -98,16 +98,16 @@ class Cut:
         """sigma [B] -> t [B] float64."""
         return (self.process.time(sigma) / self.end).clamp(max=1.0)
 
-    def told(self, t: Tensor) -> Tensor:
+    def c_noise(self, t: Tensor) -> Tensor:
         """t [B] -> [B] float64."""
-        return self.process.told(t.double() * self.end)
+        return self.process.c_noise(t.double() * self.end)
 
-    def seen(self, t: Tensor, sd: float) -> Tensor:
+    def c_in(self, t: Tensor, sd: float) -> Tensor:
         """t [B], standard deviation of the data -> [B] float64."""
-        return self.process.seen(t.double() * self.end, sd)
+        return self.process.c_in(t.double() * self.end, sd)
 
 
-class Level(NamedTuple):
+class NoiseLevel(NamedTuple):
     """One time of a grid, in Python floats computed in float64.
 
     Floats, because a sampler that reads device scalars waits for the device at every step.
@@ -132,7 +132,7 @@ class Level(NamedTuple):
         """
         return self.db / self.b, self.da - self.a * self.db / self.b
 
-    def back(self, to: Level) -> Step[float]:
+    def back(self, to: NoiseLevel) -> Step[float]:
         """The step to a quieter level."""
         return posterior(self.a, self.b, to.a, to.b)
 
@@ -170,37 +170,37 @@ def posterior(a: N, b: N, a_s: N, b_s: N) -> Step[N]:
     return Step(a_s * large / b**2, alpha * left, large * left, large)
 
 
-DATUM = Level(0.0, 1.0, 0.0, 0.0, 0.0)
+DATUM = NoiseLevel(0.0, 1.0, 0.0, 0.0, 0.0)
 """The end of every grid: no noise. No process is asked for it, since some never get there."""
 
 
-def levels(process: Process, times: Iterable[float]) -> list[Level]:
+def noise_levels(process: Process, times: Iterable[float]) -> list[NoiseLevel]:
     """The levels of falling times, all with noise, and the datum after them."""
     t = torch.tensor(list(times), dtype=torch.float64)
     columns = (c.tolist() for c in (t, *process.coefficients(t)))
-    return [*(Level(*row) for row in zip(*columns, strict=True)), DATUM]
+    return [*(NoiseLevel(*row) for row in zip(*columns, strict=True)), DATUM]
 
 
-def part(path: Process, within: Process) -> Process:
+def truncate(path: Process, within: Process) -> Process:
     """The path, or its part up to the largest sigma of another one."""
     end = torch.ones(1, dtype=torch.float64)
     last = within.sigma(end)
-    return path if path.sigma(end) <= last else Cut(path, path.time(last).item())
+    return path if path.sigma(end) <= last else TruncatedPath(path, path.time(last).item())
 
 
-def readable(path: Process, predict: Predict) -> Process:
+def usable_part(path: Process, predict: Predict) -> Process:
     """The path, or its part in which the prediction gives the datum."""
     end, loudest = torch.tensor([[1.0], [LOUDEST]], dtype=torch.float64, device="cpu")
     if predict not in ("eps", "score") or path.coefficients(end)[0].item() >= 1 / LOUDEST:
         return path
-    return Cut(path, path.time(loudest).item())
+    return TruncatedPath(path, path.time(loudest).item())
 
 
-def switch(field: Field, own: Process, other: Process) -> Field:
-    """The same field on another path.
+def change_path(denoise: Denoiser, own: Process, other: Process) -> Denoiser:
+    """The same denoiser on another path.
 
     Two paths meet where their sigma is the same, up to a factor of x: the datum behind x is the
-    same. Where sigma lies outside the field's own path, its nearer end is asked.
+    same. Where sigma lies outside the path of the denoiser, its nearer end is taken.
 
     Reference: Karras et al. 2022, arXiv 2206.00364, section 4 and appendix B.
     """
@@ -211,7 +211,7 @@ def switch(field: Field, own: Process, other: Process) -> Field:
         a, b, _, _ = own.coefficients(there)
         a_other, b_other, _, _ = other.coefficients(t)
         scale = torch.hypot(a, b) / torch.hypot(a_other, b_other)  # finite at both ends
-        return field(x * _over(scale, x), there.to(t.dtype), y)
+        return denoise(x * _over(scale, x), there.to(t.dtype), y)
 
     return switched
 
@@ -219,7 +219,7 @@ def switch(field: Field, own: Process, other: Process) -> Field:
 # --- predictions and weights ------------------------------------------------------------------
 
 
-def aim(
+def target_coefficients(
     predict: Predict, a: Tensor, b: Tensor, da: Tensor, db: Tensor, sd: float
 ) -> tuple[Tensor, Tensor]:
     """(p, q) of what a network predicts, o = p x0 + q eps; all of one shape.
@@ -250,7 +250,7 @@ def aim(
             return b / root, -a * sd**2 / root
 
 
-def read(
+def x0_coefficients(
     predict: Predict, a: Tensor, b: Tensor, da: Tensor, db: Tensor, sd: float
 ) -> tuple[Tensor, Tensor]:
     """(alpha, beta) of the datum, x0 = alpha x_t + beta o, in terms of what is predicted.
@@ -275,7 +275,7 @@ def read(
             return a * sd**2 / square, b * sd / square.sqrt()
 
 
-def weigh(
+def loss_weight(
     weight: Weight,
     predict: Predict,
     a: Tensor,
@@ -299,7 +299,7 @@ def weigh(
     """
     if weight == "uniform":
         return torch.ones_like(a)
-    _, beta = read(predict, a, b, da, db, sd)
+    _, beta = x0_coefficients(predict, a, b, da, db, sd)
     w = a * db - b * da
     match weight:
         case "x0":

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from genlab.core.contract import Field, Process
+from genlab.core.contract import BoundDenoiser, Denoiser, Process
 from genlab.core.registry import register
 from genlab.core.schema import Natural, NonNegative
 from genlab.guidance.interval import Interval
@@ -32,7 +32,7 @@ class Autoguidance:
 
     def __init__(
         self,
-        reference: Callable[..., Callable[[Process], Field]],
+        reference: Callable[..., Callable[[Process], Denoiser]],
         *,
         run: str | None,
         checkpoint: Literal["latest", "best"] | Natural,
@@ -40,7 +40,7 @@ class Autoguidance:
         scale: NonNegative,
         interval: list[NonNegative | None] | None,
     ) -> None:
-        """reference: (run, checkpoint, weights) -> its field on any path, read when first asked.
+        """reference: (run, checkpoint, weights) -> its denoiser on any path, read when first used.
 
         scale: 1 plain, above 1 away from the weaker run; interval: of sigma.
         """
@@ -52,19 +52,17 @@ class Autoguidance:
         self.weaker = reference(run, checkpoint, weights)
         self.scale, self.interval = scale, Interval(interval)
 
-    def __call__(
-        self, field: Field, y: Tensor | None, process: Process
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
         """(x, t, y) -> x0 with labels y [B] (None: unconditional) bound: (x, t) -> x0."""
 
         def plain(x: Tensor, t: Tensor) -> Tensor:
-            return field(x, t, y)
+            return denoise(x, t, y)
 
         if self.scale == 1:
             return plain
         weaker = self.weaker(process)
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
-            return weaker(x, t, y).lerp(field(x, t, y), self.scale)
+            return weaker(x, t, y).lerp(denoise(x, t, y), self.scale)
 
         return self.interval(guided, plain, process)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
-from genlab.core.contract import Field, Process
+from genlab.core.contract import BoundDenoiser, Denoiser, Process
 from genlab.core.registry import register
 from genlab.core.schema import NonNegative
 from genlab.guidance.interval import Interval
@@ -36,12 +34,10 @@ class ClassifierFree:
         """Whether it asks for estimates without a label, which label dropout teaches."""
         return self.scale != 1
 
-    def __call__(
-        self, field: Field, y: Tensor | None, process: Process
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
         """(x, t, y) -> x0 with labels y [B] (None: unconditional) bound: (x, t) -> x0."""
 
-        plain = labelled(field, y, 1)
+        plain = labelled(denoise, y, 1)
         if y is None or self.scale == 1:
             return plain
-        return self.interval(labelled(field, y, self.scale), plain, process)
+        return self.interval(labelled(denoise, y, self.scale), plain, process)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Process
+from genlab.core.contract import BoundDenoiser, Process
 
 __all__ = ["Interval"]
-
-Bound = Callable[[Tensor, Tensor], Tensor]
 
 
 class Interval:
@@ -31,8 +29,10 @@ class Interval:
         self.ends = least, largest
         self.whole = self.ends == (0.0, torch.inf)
 
-    def __call__(self, inside: Bound, outside: Bound, process: Process) -> Bound:
-        """The field `inside` at the levels within, `outside` at all others, on `process`.
+    def __call__(
+        self, inside: BoundDenoiser, outside: BoundDenoiser, process: Process
+    ) -> BoundDenoiser:
+        """The denoiser `inside` at the levels within, `outside` at all others, on `process`.
 
         Of the two only that which is needed is evaluated.
         """

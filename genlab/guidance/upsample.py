@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab.core.contract import Field, Process
+from genlab.core.contract import BoundDenoiser, Denoiser, Process
 from genlab.core.registry import register
 from genlab.core.schema import Count, NonNegative
 from genlab.guidance.interval import Interval
@@ -64,11 +62,9 @@ class Upsample:
         channels, height, width = shape
         return channels, self.factor * height, self.factor * width
 
-    def __call__(
-        self, field: Field, y: Tensor | None, process: Process
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
         """(x, t, y) -> x0 with labels y [B] bound: (x [B, C, m H, m W], t [B]) -> x0."""
-        native, m = labelled(field, y, self.scale), self.factor
+        native, m = labelled(denoise, y, self.scale), self.factor
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
             x0 = native(x, t)

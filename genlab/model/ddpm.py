@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.core.contract import Batch, Codec, Noise, Process, Solver, Spec
-from genlab.core.gaussian_path import read
+from genlab.core.contract import Batch, BoundSampler, Codec, Noise, Process, Spec
+from genlab.core.gaussian_path import x0_coefficients
 from genlab.core.registry import register
 from genlab.core.schema import Average, Density, Fraction, Positive, Predict, Weight
-from genlab.model.path import Asked, PathModel
+from genlab.model.path import PathBatch, PathModel
 from genlab.model.vlb import Bound, grey, links, normal_kl, variational_bound
 from genlab.nn.full_precision import precise
 
@@ -107,10 +107,10 @@ class DDPM(PathModel):
         bound = self.bits(asked).mean() * self.back.shape[1]
         return simple + BOUND * bound, {"simple": simple.detach(), "bound": bound.detach()}
 
-    def bits(self, asked: Asked) -> Tensor:
+    def bits(self, asked: PathBatch) -> Tensor:
         """[B] term of L_vlb of the step back from t, in bits a number of x."""
         i = (asked.t * self.back.shape[1]).round().long()
-        alpha, beta = read(self.predict, *asked.path, self.sd)
+        alpha, beta = x0_coefficients(self.predict, *asked.path, self.sd)
         x0, eps = asked.x0, asked.eps
         a, b, c, d, small, large, alpha, beta = self._over(
             x0, *asked.path[:2], *self.back.index_select(1, i - 1), alpha, beta
@@ -141,9 +141,11 @@ class DDPM(PathModel):
         out = self.answer(x, t, y)
         return self.datum(x, t, out), self._share(out)
 
-    def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
+    def transport(
+        self, z: Tensor, y: Tensor | None, noise: Noise, sampler: BoundSampler
+    ) -> Tensor:
         """z [n, *S] -> [n, *S] along the path."""
-        return solver(self.field, z, y, noise, self.estimate if self.spreads else None)
+        return sampler(self.denoise, z, y, noise, self.estimate if self.spreads else None)
 
     def _share(self, out: Tensor) -> Tensor:
         return (out[:, self.spec.shape[0] :] + 1) / 2

@@ -63,7 +63,7 @@ class EDM(PathModel):
         )
         self.uncertainty = Uncertainty() if uncertainty else None
 
-    def seen(self, t: Tensor) -> Tensor:
+    def c_in(self, t: Tensor) -> Tensor:
         """t [B] -> 1 / sqrt(a^2 sd^2 + b^2) [B] float64, one over the deviation of x_t."""
         a, b, _, _ = self.process.coefficients(t)
         return ((a * self.sd).square() + b.square()).rsqrt()

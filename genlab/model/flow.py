@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from genlab.core.contract import Batch, Codec, Model, Noise, Solver, Spec
+from genlab.core.contract import Batch, BoundSampler, Codec, Model, Noise, Spec
 from genlab.core.ema import average
 from genlab.core.registry import register
 from genlab.core.schema import Average
@@ -81,6 +81,8 @@ class NLL(Model):
         """[n, D] standard normal."""
         return noise.normal(self.size)
 
-    def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
-        """z [n, D] -> [n, *S] by the inverse of the network; the solver is not asked."""
+    def transport(
+        self, z: Tensor, y: Tensor | None, noise: Noise, sampler: BoundSampler
+    ) -> Tensor:
+        """z [n, D] -> [n, *S] by the inverse of the network; the sampler is not used."""
         return self.drawn_from(self.net).inverse(z, y)

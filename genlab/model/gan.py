@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from genlab.core.contract import Batch, Model, Noise, Solver, Update
+from genlab.core.contract import Batch, BoundSampler, Model, Noise, Update
 from genlab.core.ema import average, frozen
 from genlab.core.registry import register
 from genlab.core.schema import Average, NonNegative
@@ -82,6 +82,8 @@ class GAN(Model):
         """[n, Z] standard normal."""
         return noise.normal(self.generator.z_dim)
 
-    def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
-        """z [n, Z] -> [n, *S] by one call of G; the solver is not asked."""
+    def transport(
+        self, z: Tensor, y: Tensor | None, noise: Noise, sampler: BoundSampler
+    ) -> Tensor:
+        """z [n, Z] -> [n, *S] by one call of G; the sampler is not used."""
         return self.drawn_from(self.generator)(z, y)

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genlab.core.contract import Field, Noise, Process
+from genlab.core.contract import Denoiser, Noise, Process
 from genlab.core.ema import frozen
 from genlab.core.errors import DataError, DeviceError
 from genlab.core.signals import check_stop
 from genlab.nn.full_precision import precise
 
-__all__ = ["TOLERANCE", "log_density", "solver"]
+__all__ = ["TOLERANCE", "log_density", "ode_solver"]
 
 TOLERANCE = 1e-5
 """Of the solver, relative and absolute: of each number of x, and of nats per number."""
@@ -25,7 +25,7 @@ LOG_ROOT = math.log(2 * math.pi) / 2
 
 
 def log_density(
-    field: Field,
+    denoise: Denoiser,
     process: Process,
     x: Tensor,
     y: Tensor | None,
@@ -44,7 +44,7 @@ def log_density(
 
     from sigma(first) to the end of the path, where p is N(0, sin(phi)^2), what samplers start
     from. So p is of the data with the noise sigma(first), which is that of t = `first`; on a
-    discrete path of its first level, and between levels the field is asked where it was never
+    discrete path of its first level, and between levels the network is used where it was never
     trained.
 
     div x0 is estimated by e' (d x0 / dx) e, with one e of random signs for the whole solve: an
@@ -61,7 +61,7 @@ def log_density(
     2018, arXiv 1810.01367, eq. 8; one flow for all: Karras et al. 2022, arXiv 2206.00364,
     appendix B.
     """
-    odeint = solver()
+    odeint = ode_solver()
     quiet = first if process.steps is None else max(first, 1 / process.steps)
     ends = process.sigma(torch.tensor([quiet, 1.0], dtype=torch.float64)).atan().to(x.device)
     held = () if net is None else (net,)
@@ -77,7 +77,7 @@ def log_density(
             check_stop()
             cos, sin = (math.pi / 2 - phi).sin(), phi.sin()
             here = state[:, :-1].to(x.dtype).view_as(x)
-            x0, along = _estimate(field, process, here, phi.expand(len(x)), y, signs)
+            x0, along = _estimate(denoise, process, here, phi.expand(len(x)), y, signs)
             u = (cos * state[:, :-1] - x0.flatten(1)) / sin
             rate = (cos - along / numbers) / sin
             return torch.cat([u, rate[:, None]], 1)
@@ -110,7 +110,7 @@ def log_density(
         return change - normal + numbers * ends[0].cos().log()
 
 
-def solver() -> Any:
+def ode_solver() -> Any:
     """The integrator `odeint` of torchdiffeq; DeviceError when it is not installed."""
     try:
         return importlib.import_module("torchdiffeq").odeint
@@ -121,7 +121,7 @@ def solver() -> Any:
 
 
 def _estimate(
-    field: Field, process: Process, x: Tensor, phi: Tensor, y: Tensor | None, signs: Tensor
+    denoise: Denoiser, process: Process, x: Tensor, phi: Tensor, y: Tensor | None, signs: Tensor
 ) -> tuple[Tensor, Tensor]:
     """x [B, *S] on the circle -> (x0 [B, *S], e' (d x0 / dx) e [B]), float64."""
     t = process.time(phi.tan())
@@ -129,7 +129,7 @@ def _estimate(
     scale = torch.hypot(a, b).to(x.dtype).view(-1, *[1] * (x.dim() - 1))
     with torch.enable_grad():
         x = x.requires_grad_()
-        x0 = field(x * scale, t, y)
+        x0 = denoise(x * scale, t, y)
         (product,) = torch.autograd.grad(x0, x, signs.to(x0.dtype))
     along = (product * signs).flatten(1).double().sum(1)
     return x0.detach().double(), along

@@ -9,19 +9,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.core.contract import Batch, Model, Noise, Process, Solver, Spec
+from genlab.core.contract import Batch, BoundSampler, Model, Noise, Process, Spec
 from genlab.core.ema import average
-from genlab.core.gaussian_path import aim, read, readable, weigh
+from genlab.core.gaussian_path import (
+    loss_weight,
+    target_coefficients,
+    usable_part,
+    x0_coefficients,
+)
 from genlab.core.schema import Average, Density, Fraction, Positive, Predict, Weight
-from genlab.model.likelihood import TOLERANCE, log_density, solver
+from genlab.model.likelihood import TOLERANCE, log_density, ode_solver
 
-__all__ = ["Asked", "PathModel"]
+__all__ = ["PathBatch", "PathModel"]
 
 FIRST = 1e-5
 """The earliest time that is learned: at 0 most weights and predictions have no value."""
 
 
-class Asked(NamedTuple):
+class PathBatch(NamedTuple):
     """What a batch asks of the network, and what it says."""
 
     t: Tensor  # [B]
@@ -55,7 +60,7 @@ class PathModel(Model):
     What is predicted (o), how often a time is learned (the density of t) and how much it weighs
     (w) are chosen apart; s and c are what the path has networks see of x_t and t. Whatever is
     predicted, the model gives the datum, so every sampler, guidance and likelihood serves it.
-    Labels are dropped with probability `label_dropout`, for a field that guidance starts from.
+    Labels are dropped with probability `label_dropout`, for the unlabelled estimate of guidance.
     """
 
     mass = False
@@ -86,7 +91,7 @@ class PathModel(Model):
                 "have the key)"
             )
         self.net, self.spec, self.sd = net, spec, sd
-        self.process = readable(process, predict)
+        self.process = usable_part(process, predict)
         self.predict, self.weight = predict, weight
         self.density, self.location, self.scale = density, location, scale
         self.label_dropout = label_dropout
@@ -125,21 +130,21 @@ class PathModel(Model):
         """[] mean weighted squared error of the prediction, per number of x."""
         return self.ask(batch).error
 
-    def ask(self, batch: Batch) -> Asked:
+    def ask(self, batch: Batch) -> PathBatch:
         """One evaluation of the network at a time of each datum."""
         t = self.times(batch.noise)
         x0, eps = self.pair(batch)
         y = self.dropped(batch)
         path = self.process.coefficients(t)
-        p, q = aim(self.predict, *path, self.sd)
-        a, b, p, q, seen = self._over(x0, *path[:2], p, q, self.seen(t))
-        x = torch.addcmul(seen * a * x0, seen * b, eps)
-        out = self.net(x, self._told(t, x0), y).float()
+        p, q = target_coefficients(self.predict, *path, self.sd)
+        a, b, p, q, c_in = self._over(x0, *path[:2], p, q, self.c_in(t))
+        x = torch.addcmul(c_in * a * x0, c_in * b, eps)
+        out = self.net(x, self._c_noise(t, x0), y).float()
         target = torch.addcmul(p * x0, q, eps)
         weight = None
         if self.weight != "uniform":
-            weight = weigh(self.weight, self.predict, *path, self.sd).to(x0.dtype)
-        return Asked(t, path, x0, eps, target, out, self.predicted(out), weight)
+            weight = loss_weight(self.weight, self.predict, *path, self.sd).to(x0.dtype)
+        return PathBatch(t, path, x0, eps, target, out, self.predicted(out), weight)
 
     def dropped(self, batch: Batch) -> Tensor | None:
         """The labels [B], each hidden (-1) with probability `label_dropout`."""
@@ -147,9 +152,9 @@ class PathModel(Model):
             return None
         return batch.y.where(batch.noise.uniform() >= self.label_dropout, -1)
 
-    def seen(self, t: Tensor) -> Tensor:
+    def c_in(self, t: Tensor) -> Tensor:
         """t [B] -> [B] float64, what x_t is multiplied by before the network sees it."""
-        return self.process.seen(t, self.sd)
+        return self.process.c_in(t, self.sd)
 
     def predicted(self, out: Tensor) -> Tensor:
         """The prediction [B, *S] in what the network gives."""
@@ -157,41 +162,43 @@ class PathModel(Model):
 
     # --- what was learned ----------------------------------------------------------------------
 
-    def field(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def denoise(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x [B, *S], t [B], y [B] or None -> x0 [B, *S]."""
         return self.datum(x, t, self.answer(x, t, y))
 
     def answer(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """What the network that samples are drawn with says of x [B, *S] at t [B]."""
-        (seen,) = self._over(x, self.seen(t))
-        return self.drawn_from(self.net)(seen * x, self._told(t, x), y).to(x.dtype)
+        (c_in,) = self._over(x, self.c_in(t))
+        return self.drawn_from(self.net)(c_in * x, self._c_noise(t, x), y).to(x.dtype)
 
     def datum(self, x: Tensor, t: Tensor, out: Tensor) -> Tensor:
         """x0 [B, *S] behind x [B, *S] at t [B] for what the network said of it."""
         path = self.process.coefficients(t)
-        alpha, beta = self._over(x, *read(self.predict, *path, self.sd))
+        alpha, beta = self._over(x, *x0_coefficients(self.predict, *path, self.sd))
         return alpha * x + beta * self.predicted(out)
 
     def prior(self, noise: Noise) -> Tensor:
         """[n, *S] standard normal."""
         return noise.normal(*self.spec.shape)
 
-    def transport(self, z: Tensor, y: Tensor | None, noise: Noise, solver: Solver) -> Tensor:
+    def transport(
+        self, z: Tensor, y: Tensor | None, noise: Noise, sampler: BoundSampler
+    ) -> Tensor:
         """z [n, *S] -> [n, *S] along the path."""
-        return solver(self.field, z, y, noise)
+        return sampler(self.denoise, z, y, noise)
 
     def log_prob(self, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """x [B, *S], y [B] or None -> [B] nats; see `model/likelihood.py`."""
         net = self.drawn_from(self.net)
-        return log_density(self.field, self.process, x, y, noise, first=FIRST, net=net)
+        return log_density(self.denoise, self.process, x, y, noise, first=FIRST, net=net)
 
     def likelihood(self) -> str:
         """How log_prob is found; DeviceError where its solver is not installed."""
-        solver()
+        ode_solver()
         return f"probability flow, one probe, tolerance {TOLERANCE:g}"
 
-    def _told(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.process.told(t).to(x.dtype)
+    def _c_noise(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.process.c_noise(t).to(x.dtype)
 
     @staticmethod
     def _over(x: Tensor, *factors: Tensor) -> tuple[Tensor, ...]:

@@ -24,12 +24,12 @@ __all__ = ["DiT"]
 
 @register("dit")
 class DiT(nn.Module):
-    """Transformer over patches, for fields of images.
+    """Transformer over patches, that denoises images.
 
     h = W patch + b + position;  `depth` adaLN-zero blocks;  W' ((1 + s) norm(h) + b') a patch,
     (b', s) = V e,  e the embedding of time and label
 
-    W' and V start at zero, so the field starts at zero.
+    W' and V start at zero, so the output starts at zero.
 
     Reference: Peebles and Xie 2023, arXiv 2212.09748, section 3.2.
     """

@@ -28,7 +28,7 @@ def _numbers(spec: Spec, instead: str) -> int:
 
 @register("mlp")
 class MLP(nn.Module):
-    """Residual perceptron for fields of points.
+    """Residual perceptron that denoises points.
 
     h <- h + W2 SiLU(W1 norm(h) + V e),  e the embedding of time and label
     """

@@ -26,7 +26,7 @@ QUIET = 1e-5  # what the last layer of a branch is multiplied by where it does n
 
 @register
 class UNet(nn.Module):
-    """U-Net with residual blocks, attention and skips, for fields of images.
+    """U-Net with residual blocks, attention and skips, that denoises images.
 
     Levels of halving size; on each, `blocks` blocks on the way down and as many on the way up,
     each of which is given the output of its mirror image. A convolution between two levels

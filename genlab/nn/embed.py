@@ -85,7 +85,7 @@ class LabelEmbedding(nn.Embedding):
 
 
 class Condition(nn.Module):
-    """What a field network knows beside x: an embedding of the time and of the label.
+    """The condition of a denoising network: an embedding of the time and of the label.
 
     e = SiLU(W2 SiLU(W1 embed(t)) + label(y))
 

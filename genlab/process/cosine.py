@@ -62,9 +62,9 @@ class Cosine(Preserving):
         beside = cos * self.cos + sin * self.sin
         return (torch.atan2(above, beside) / self.rate).clamp(max=1.0)
 
-    def told(self, t: Tensor) -> Tensor:
+    def c_noise(self, t: Tensor) -> Tensor:
         """t [B] -> [B] float64: t - 1 / T as DDPM does, or t."""
-        return t.double() if self.steps is None else super().told(t)
+        return t.double() if self.steps is None else super().c_noise(t)
 
     def _smooth(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The continuous path: a, b, da/dt, db/dt."""

@@ -40,10 +40,10 @@ class EDM(Path):
         """sigma [B] -> t [B] float64."""
         return (sigma.double() / self.sigma_max).clamp(0, 1)
 
-    def told(self, t: Tensor) -> Tensor:
+    def c_noise(self, t: Tensor) -> Tensor:
         """t [B] -> ln(sigma) / 4000 [B] float64."""
         return self.sigma(t).clamp(min=QUIETEST).log() / 4000
 
-    def seen(self, t: Tensor, sd: float) -> Tensor:
+    def c_in(self, t: Tensor, sd: float) -> Tensor:
         """t [B], standard deviation of the data -> 1 / sqrt(sd^2 + sigma^2) [B] float64."""
         return (sd**2 + self.sigma(t).square()).rsqrt()

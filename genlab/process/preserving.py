@@ -59,7 +59,7 @@ class Preserving(Path):
         """sigma [B] in [0, inf] -> t [B] float64."""
         return self.decay.time(torch.log1p(sigma.double().square()))
 
-    def told(self, t: Tensor) -> Tensor:
+    def c_noise(self, t: Tensor) -> Tensor:
         """t [B] -> [B] float64: t - 1 / T, or .999 t; DDPM counts its 1,000 steps from 0.
 
         Less noise than the first of T levels has is told as that level.

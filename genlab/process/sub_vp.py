@@ -36,6 +36,6 @@ class SubVP(Path):
         """sigma [B] in [0, inf] -> t [B] float64."""
         return self.decay.time(2 * (sigma.double() / 2).asinh())
 
-    def told(self, t: Tensor) -> Tensor:
+    def c_noise(self, t: Tensor) -> Tensor:
         """t [B] -> .999 t [B] float64."""
         return t.double() * 0.999

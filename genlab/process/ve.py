@@ -47,12 +47,12 @@ class VarianceExploding(Path):
         """sigma [B] -> t [B] float64."""
         return ((sigma.double() / self.sigma_min).log() / self.rate).clamp(0, 1)
 
-    def told(self, t: Tensor) -> Tensor:
+    def c_noise(self, t: Tensor) -> Tensor:
         """t [B] -> ln(sigma / 2) / 1000 [B] float64."""
         return (self.sigma(t) / 2).log() / 1000
 
-    def seen(self, t: Tensor, sd: float) -> Tensor:
+    def c_in(self, t: Tensor, sd: float) -> Tensor:
         """t [B], standard deviation of the data -> 1 / sqrt(sd^2 + sigma^2), or 1, [B] float64."""
         if self.raw:
-            return super().seen(t, sd)
+            return super().c_in(t, sd)
         return (sd**2 + self.sigma(t).square()).rsqrt()

@@ -62,17 +62,17 @@ class Ancestral(Gridded):
 
     def __call__(
         self,
-        field: Callable[[Tensor, Tensor], Tensor | tuple[Tensor, Tensor]],
+        denoise: Callable[[Tensor, Tensor], Tensor | tuple[Tensor, Tensor]],
         z: Tensor,
         process: Process,
         noise: Noise,
     ) -> Iterator[Tensor]:
         """steps + 1 states [B, *S], from the noise to the sample."""
-        path, t = self.levels(process), z.new_empty(len(z))
+        path, t = self.noise_levels(process), z.new_empty(len(z))
         x = z * path[0].b
         yield x
         for here, there in pairwise(path):
-            said = field(x, t.fill_(here.t))
+            said = denoise(x, t.fill_(here.t))
             x0, share = said if isinstance(said, tuple) else (said, None)
             x0 = self.kept(x0, x)
             if there.b:

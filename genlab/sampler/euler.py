@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 from torch import Tensor
 
-from genlab.core.contract import Noise, Process, Spec
+from genlab.core.contract import BoundDenoiser, Noise, Process, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count, Grid, Positive
 from genlab.sampler.noise_levels import Gridded, bounds
@@ -46,10 +46,14 @@ class Euler(Gridded):
         self.bounds = bounds(spec, clip)
 
     def __call__(
-        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
+        self,
+        denoise: BoundDenoiser,
+        z: Tensor,
+        process: Process,
+        noise: Noise,
     ) -> Iterator[Tensor]:
         """steps + 1 states [B, *S], from the noise to the sample."""
-        path, estimate = self.levels(process), self.estimate(field, z)
+        path, estimate = self.noise_levels(process), self.estimate(denoise, z)
         x = z * path[0].b
         yield x
         for here, there in pairwise(path):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Noise, Process, Spec
-from genlab.core.gaussian_path import Level, levels
+from genlab.core.contract import BoundDenoiser, Noise, Process, Spec
+from genlab.core.gaussian_path import NoiseLevel, noise_levels
 from genlab.core.registry import register
 from genlab.core.schema import Count, Grid, NonNegative, Positive
 from genlab.sampler.noise_levels import Gridded, bounds
@@ -66,10 +66,14 @@ class Heun(Gridded):
         self.churn_min, self.churn_max = churn_min, math.inf if churn_max is None else churn_max
 
     def __call__(
-        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
+        self,
+        denoise: BoundDenoiser,
+        z: Tensor,
+        process: Process,
+        noise: Noise,
     ) -> Iterator[Tensor]:
         """steps + 1 states [B, *S], from the noise to the sample."""
-        path, estimate = self.levels(process), self.estimate(field, z)
+        path, estimate = self.noise_levels(process), self.estimate(denoise, z)
         x = z * path[0].b
         yield x
         for (here, there), start in zip(pairwise(path), self.raised(process, path), strict=True):
@@ -89,7 +93,7 @@ class Heun(Gridded):
                 x = x0
             yield x
 
-    def raised(self, process: Process, path: list[Level]) -> list[Level]:
+    def raised(self, process: Process, path: list[NoiseLevel]) -> list[NoiseLevel]:
         """Where each step starts: its level, or the one churn raises it to."""
         noisy = path[:-1]
         up = 1 + min(self.churn / len(noisy), MOST)
@@ -102,6 +106,6 @@ class Heun(Gridded):
         ]
         higher = [i for i, level in enumerate(noisy) if aims[i] > level.sigma * (1 + 1e-9)]
         times = process.time(torch.tensor([aims[i] for i in higher], dtype=torch.float64))
-        for i, level in zip(higher, levels(process, times.tolist()), strict=False):
+        for i, level in zip(higher, noise_levels(process, times.tolist()), strict=False):
             noisy[i] = level
         return noisy

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genlab.core.contract import Noise, Process, Spec
+from genlab.core.contract import BoundDenoiser, Noise, Process, Spec
 from genlab.core.errors import ConfigError
-from genlab.core.gaussian_path import Level
+from genlab.core.gaussian_path import NoiseLevel
 from genlab.core.registry import register
 from genlab.core.schema import Count, Fraction, Grid, Positive
 from genlab.sampler.noise_levels import Gridded, grid
@@ -63,7 +63,7 @@ class Langevin(Gridded):
 
     def check(self, process: Process, spec: Spec) -> None:
         """Raises ConfigError where the levels fall faster than the chain forgets."""
-        path = self.levels(process)
+        path = self.noise_levels(process)
         found = [k for k in _kept(path, self.rate, self.repeats) if k[0] > MOST]
         if not found:
             return
@@ -73,7 +73,7 @@ class Langevin(Gridded):
         ]
         if not isinstance(self.grid, list):
 
-            def finer(n: int) -> tuple[list[Level], int]:
+            def finer(n: int) -> tuple[list[NoiseLevel], int]:
                 return grid(process, n, self.grid, self.span, self.rho), self.repeats
 
             most = process.steps or MANY
@@ -85,7 +85,7 @@ class Langevin(Gridded):
         )
 
     def _least(
-        self, chain: Callable[[int], tuple[list[Level], int]], start: int, most: int
+        self, chain: Callable[[int], tuple[list[NoiseLevel], int]], start: int, most: int
     ) -> list[int]:
         """The least number above `start`, up to `most`, whose chain forgets, if one does."""
         numbers = range(start + 1, most + 1)
@@ -98,10 +98,14 @@ class Langevin(Gridded):
         return [numbers[i]] if i < len(numbers) else []
 
     def __call__(
-        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
+        self,
+        denoise: BoundDenoiser,
+        z: Tensor,
+        process: Process,
+        noise: Noise,
     ) -> Iterator[Tensor]:
         """steps + 1 states [B, *S], from the noise to the sample."""
-        path, estimate = self.levels(process), self.estimate(field, z)
+        path, estimate = self.noise_levels(process), self.estimate(denoise, z)
         x = z * path[0].b
         for here, there in pairwise(path):
             yield x
@@ -115,7 +119,7 @@ class Langevin(Gridded):
         yield x
 
 
-def _kept(path: list[Level], rate: float, repeats: int) -> Iterator[tuple[float, float]]:
+def _kept(path: list[NoiseLevel], rate: float, repeats: int) -> Iterator[tuple[float, float]]:
     """Variance of noise alone after each level, in parts of where its chain settles; and sigma.
 
     w <- left (g^2 w - 1) + 1,  left = (1 - rate)^(2 repeats),  g the ratio of sigma to the next

@@ -9,9 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Process, Spec
+from genlab.core.contract import BoundDenoiser, Process, Spec
 from genlab.core.errors import ConfigError
-from genlab.core.gaussian_path import Cut, Level, levels
+from genlab.core.gaussian_path import NoiseLevel, TruncatedPath, noise_levels
 
 __all__ = ["Gridded", "bounds", "ends", "grid"]
 
@@ -34,22 +34,22 @@ class Gridded:
     rho: float
     bounds: tuple[float, float] | None = None  # estimates are kept between them
 
-    def levels(self, process: Process) -> list[Level]:
+    def noise_levels(self, process: Process) -> list[NoiseLevel]:
         """Falling levels with noise, and the datum."""
         steps = self.steps or process.steps or MANY
         return grid(process, steps, self.grid, self.span, self.rho)
 
     def check(self, process: Process, spec: Spec) -> None:
         """Raises ConfigError where the path lacks the levels."""
-        self.levels(process)
+        self.noise_levels(process)
 
     def estimate(
-        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor
-    ) -> Callable[[Tensor, Level], Tensor]:
-        """The field at a level: (x of the shape of z [B, *S], level) -> x0 [B, *S] of x's type."""
+        self, denoise: BoundDenoiser, z: Tensor
+    ) -> Callable[[Tensor, NoiseLevel], Tensor]:
+        """The denoiser of levels: (x like z [B, *S], level) -> x0 [B, *S] of x's type."""
         t = z.new_empty(len(z))
 
-        return lambda x, level: self.kept(field(x, t.fill_(level.t)), x)
+        return lambda x, level: self.kept(denoise(x, t.fill_(level.t)), x)
 
     def kept(self, x0: Tensor, x: Tensor) -> Tensor:
         """The estimate x0 [B, *S] as a sampler takes it, of the type of the state x [B, *S]."""
@@ -76,7 +76,7 @@ def grid(
     kind: str | list[float],
     span: list[float] | None,
     rho: float,
-) -> list[Level]:
+) -> list[NoiseLevel]:
     """`steps` levels with noise, from the loudest to the quietest, and the datum.
 
     kind: how they are spaced.
@@ -120,7 +120,7 @@ def grid(
     )
     times = (t[:steps] ** power).tolist()
     if process.steps is None:
-        return levels(process, times)
+        return noise_levels(process, times)
     _most(process, steps)
     whole = [round(t * process.steps) for t in times]
     if len({*whole, 0}) <= steps:
@@ -128,7 +128,7 @@ def grid(
             f"sampler.steps={steps}: a {kind} grid meets some of the {process.steps} noise levels "
             "of this path twice; use fewer steps, or sampler.grid=uniform on the whole path"
         )
-    return levels(process, [i / process.steps for i in whole])
+    return noise_levels(process, [i / process.steps for i in whole])
 
 
 def ends(process: Process, span: list[float] | None) -> tuple[float, float]:
@@ -148,7 +148,7 @@ def ends(process: Process, span: list[float] | None) -> tuple[float, float]:
     return span[0], span[1]
 
 
-def _at(process: Process, sigmas: list[float]) -> list[Level]:
+def _at(process: Process, sigmas: list[float]) -> list[NoiseLevel]:
     _inside(process, sigmas)
     _most(process, len(sigmas))
     times = process.time(_float64(*sigmas)).tolist()
@@ -156,13 +156,13 @@ def _at(process: Process, sigmas: list[float]) -> list[Level]:
         raise ConfigError(
             f"sampler.grid={sigmas} must fall from the largest sigma to the least, e.g. [80,5,.1]"
         )
-    return levels(process, times)
+    return noise_levels(process, times)
 
 
 def _most(process: Process, steps: int) -> None:
     if process.steps is not None and steps > process.steps:
         above = ""
-        if isinstance(process, Cut):
+        if isinstance(process, TruncatedPath):
             last = process.sigma(_float64(1.0)).item()
             above = f" up to sigma={last:.3g}, the loudest that was learned"
         raise ConfigError(

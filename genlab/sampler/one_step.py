@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from torch import Tensor
 
-from genlab.core.contract import Noise, Process
+from genlab.core.contract import BoundDenoiser, Noise, Process
 from genlab.core.errors import ConfigError
 from genlab.core.registry import register
 from genlab.core.schema import NonNegative
@@ -26,9 +26,13 @@ class OneStep:
         self.temperature = temperature
 
     def __call__(
-        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
+        self,
+        denoise: BoundDenoiser,
+        z: Tensor,
+        process: Process,
+        noise: Noise,
     ) -> Iterator[Tensor]:
-        """Raises ConfigError: there is a field to integrate."""
+        """Raises ConfigError: there is a path to integrate."""
         raise ConfigError(
             "sampler=one_step cannot integrate the path of this model; use sampler=heun"
         )

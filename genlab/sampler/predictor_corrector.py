@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor
 
-from genlab.core.contract import Noise, Process
-from genlab.core.gaussian_path import Level
+from genlab.core.contract import BoundDenoiser, Noise, Process
+from genlab.core.gaussian_path import NoiseLevel
 from genlab.core.registry import register
 from genlab.core.schema import Count, Grid, Natural, NonNegative, Positive
 from genlab.sampler.noise_levels import Gridded
@@ -60,10 +60,14 @@ class PredictorCorrector(Gridded):
         self.corrections, self.snr = corrections, snr
 
     def __call__(
-        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
+        self,
+        denoise: BoundDenoiser,
+        z: Tensor,
+        process: Process,
+        noise: Noise,
     ) -> Iterator[Tensor]:
         """steps + 1 states [B, *S], from the noise to the sample."""
-        path, estimate = self.levels(process), self.estimate(field, z)
+        path, estimate = self.noise_levels(process), self.estimate(denoise, z)
         x = z * path[0].b
         yield x
         for here, there in pairwise(path):
@@ -80,7 +84,9 @@ class PredictorCorrector(Gridded):
                 x = x0
             yield x
 
-    def corrected(self, x: Tensor, x0: Tensor, level: Level, alpha: float, noise: Noise) -> Tensor:
+    def corrected(
+        self, x: Tensor, x0: Tensor, level: NoiseLevel, alpha: float, noise: Noise
+    ) -> Tensor:
         """x [B, *S] after one Langevin step at its level."""
         score = x0.mul(level.a).sub_(x).div_(level.b**2)
         z = noise.normal(*x.shape[1:]).to(x.dtype)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Noise, Process, Spec
+from genlab.core.contract import BoundDenoiser, Noise, Process, Spec
 from genlab.core.errors import ConfigError, DeviceError
-from genlab.core.gaussian_path import levels
+from genlab.core.gaussian_path import noise_levels
 from genlab.core.registry import register
 from genlab.core.schema import Positive
 from genlab.sampler.noise_levels import USUAL, ends
@@ -64,7 +64,11 @@ class RungeKutta45:
         ends(process, self.span)
 
     def __call__(
-        self, field: Callable[[Tensor, Tensor], Tensor], z: Tensor, process: Process, noise: Noise
+        self,
+        denoise: BoundDenoiser,
+        z: Tensor,
+        process: Process,
+        noise: Noise,
     ) -> Iterator[Tensor]:
         """STATES + 1 states [B, *S], from the noise to the sample; ConfigError if no step does."""
         from torchdiffeq import odeint
@@ -79,11 +83,11 @@ class RungeKutta45:
             t = process.time(phi.tan()[None])
             a, b, _, _ = process.coefficients(t)
             x = (state * torch.hypot(a, b)).to(z.dtype)
-            x0 = field(x, t.to(z.dtype).expand(len(z))).to(state.dtype)
+            x0 = denoise(x, t.to(z.dtype).expand(len(z))).to(state.dtype)
             return (phi.cos() * state - x0) / phi.sin()
 
         phi = torch.linspace(first, last, STATES, dtype=torch.float64)
-        path = levels(process, process.time(phi.tan()).tolist())
+        path = noise_levels(process, process.time(phi.tan()).tolist())
         start = z.to(self.state) * math.sin(first)
         try:
             states = odeint(
@@ -107,4 +111,4 @@ class RungeKutta45:
             x = (state * math.hypot(level.a, level.b)).to(z.dtype)
             yield x
         quietest = path[-2]
-        yield field(x, z.new_full((len(z),), quietest.t)).to(z.dtype)
+        yield denoise(x, z.new_full((len(z),), quietest.t)).to(z.dtype)

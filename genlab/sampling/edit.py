@@ -26,14 +26,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genlab.assemble.bound_sampler import PathSolver
-from genlab.core.contract import Codec, Denoises, Field, Generates, Guidance, Process, Sampler
+from genlab.assemble.bound_sampler import PathSampler
+from genlab.core.contract import (
+    BoundDenoiser,
+    Codec,
+    Denoiser,
+    Denoises,
+    Generates,
+    Guidance,
+    Process,
+    Sampler,
+)
 from genlab.core.errors import ConfigError, DataError
-from genlab.core.gaussian_path import Cut, Level
+from genlab.core.gaussian_path import NoiseLevel, TruncatedPath
 from genlab.core.random import SampleNoise
 from genlab.sampling.pipeline import Loaded
 
-__all__ = ["Edits", "filled", "held_grey"]
+__all__ = ["ImageEditor", "filled", "held_grey"]
 
 Task = Literal["inpaint", "colourise", "edit"]
 Projection = Callable[[Tensor], Tensor]
@@ -64,24 +73,24 @@ def held_grey(x0: Tensor, y: Tensor, low: float, high: float) -> Tensor:
     return y + colour * torch.minimum(above, below).clamp(max=1)
 
 
-class Held:
+class ProjectionGuidance:
     """Guidance whose estimates are held to what is known."""
 
     def __init__(self, guidance: Guidance | None, project: Projection) -> None:
         self.guidance, self.project = guidance, project
 
-    def __call__(
-        self, field: Field, y: Tensor | None, process: Process
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
         """(x, t, y) -> x0 with labels y [B] bound: (x, t) -> x0 that agrees."""
-        inner = self.guidance(field, y, process) if self.guidance else lambda x, t: field(x, t, y)
+        inner = (
+            self.guidance(denoise, y, process) if self.guidance else lambda x, t: denoise(x, t, y)
+        )
         return lambda x, t: self.project(inner(x, t))
 
 
 # --- drawing ---------------------------------------------------------------------------------
 
 
-class Edits:
+class ImageEditor:
     """Draws edits of images by a run.
 
     task inpaint draws what lies inside the mask. colourise keeps the grey. edit goes a part of the
@@ -121,7 +130,7 @@ class Edits:
             self.mask = torch.from_numpy(mask).to(self.built.hardware.device)
 
     @property
-    def cut(self) -> Cut | None:
+    def cut(self) -> TruncatedPath | None:
         """The part of the path that is followed, None for all of it."""
         solver = self.built.solver
         path = solver.through or solver.process
@@ -133,7 +142,7 @@ class Edits:
             raise ConfigError(
                 f"strength={self.strength:g} is less noise than this path ever has; use more"
             )
-        return Cut(path, end)
+        return TruncatedPath(path, end)
 
     @torch.inference_mode()
     def draw(
@@ -155,7 +164,7 @@ class Edits:
         z = built.start(noise)
         known, project = self._known(x)
         labels = None if y is None else torch.tensor(y, device=device)
-        cut, held = self.cut, Held(built.solver.guidance, project)
+        cut, held = self.cut, ProjectionGuidance(built.solver.guidance, project)
         with _following(built.solver, held, cut):
             if cut is not None:
                 a, b = _start(built.solver.sampler, cut)
@@ -182,7 +191,9 @@ class Edits:
 
 
 @contextmanager
-def _following(solver: PathSolver, guidance: Guidance, cut: Cut | None) -> Iterator[None]:
+def _following(
+    solver: PathSampler, guidance: Guidance, cut: TruncatedPath | None
+) -> Iterator[None]:
     """The solver with another guidance, and on a part of its path.
 
     A part of a discrete path has fewer levels; no more steps than these are done.
@@ -199,13 +210,13 @@ def _following(solver: PathSolver, guidance: Guidance, cut: Cut | None) -> Itera
         solver.guidance, solver.through, solver.sampler = before
 
 
-def _start(sampler: Sampler, cut: Cut) -> tuple[float, float]:
+def _start(sampler: Sampler, cut: TruncatedPath) -> tuple[float, float]:
     """a and b where a sampler begins, which need not be the end of the path."""
-    lay = getattr(sampler, "levels", None)
+    lay = getattr(sampler, "noise_levels", None)
     if lay is None:
         a, b, _, _ = cut.coefficients(torch.ones(1, dtype=torch.float64))
         return a.item(), b.item()
-    first: Level = lay(cut)[0]
+    first: NoiseLevel = lay(cut)[0]
     return first.a, first.b
 
 

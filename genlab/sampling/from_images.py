@@ -23,7 +23,7 @@ from genlab.nn.quantize import spread
 from genlab.nn.similarity import psnr
 from genlab.run import pictures
 from genlab.run.files import write_text
-from genlab.sampling.edit import Edits
+from genlab.sampling.edit import ImageEditor
 from genlab.sampling.pipeline import Loaded
 
 __all__ = ["decoded", "save_as", "write_edits", "write_reconstructions"]
@@ -156,7 +156,7 @@ def write_edits(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
     """
     task, variants, weights = asked["task"], asked["variants"], asked["weights"]
     mask = None if asked["mask"] is None else _mask(asked["mask"])
-    edits = Edits(loaded, task, mask=mask, strength=asked["strength"])
+    edits = ImageEditor(loaded, task, mask=mask, strength=asked["strength"])
     label = _labels(loaded, asked["labels"])
     channels, height, width = loaded.built.canvas
     if height != width:

@@ -11,7 +11,14 @@ from torch import Tensor
 from genlab.assemble.components import build
 from genlab.config.compose import compose
 from genlab.core import registry
-from genlab.core.gaussian_path import Cut, aim, levels, read, readable, weigh
+from genlab.core.gaussian_path import (
+    TruncatedPath,
+    loss_weight,
+    noise_levels,
+    target_coefficients,
+    usable_part,
+    x0_coefficients,
+)
 from tests.process.test_paths import NOISY, PATHS, at, make
 
 PREDICTIONS = ["eps", "x0", "v", "velocity", "score", "F"]
@@ -61,13 +68,13 @@ def test_every_prediction_gives_every_other(path):
     a, b, da, db = column(c)
     x, wanted = a * x0 + b * eps, written_out(a, b, da, db, x0, eps)
     for one in PREDICTIONS:
-        p, q = column(aim(one, *c, SD))
+        p, q = column(target_coefficients(one, *c, SD))
         torch.testing.assert_close(p * x0 + q * eps, wanted[one], **ALIKE, msg=one)
-        alpha, beta = column(read(one, *c, SD))
+        alpha, beta = column(x0_coefficients(one, *c, SD))
         datum = alpha * x + beta * wanted[one]
         noise = (x - a * datum) / b
         for other in PREDICTIONS:
-            p, q = column(aim(other, *c, SD))
+            p, q = column(target_coefficients(other, *c, SD))
             torch.testing.assert_close(
                 p * datum + q * noise, wanted[other], **ALIKE, msg=f"{one} to {other}"
             )
@@ -81,7 +88,7 @@ def test_v_where_variance_is_preserved(path):
     x, v = a * x0 + b * eps, a * eps - b * x0
     torch.testing.assert_close(a * x - b * v, x0, **ALIKE)
     torch.testing.assert_close(b * x + a * v, eps, **ALIKE)
-    for found, wanted in zip(read("v", *c, SD), (a, -b), strict=True):
+    for found, wanted in zip(x0_coefficients("v", *c, SD), (a, -b), strict=True):
         torch.testing.assert_close(found[:, None], wanted, **ALIKE)
     # and on the straight path: at x / (a + b), the velocity eps - x0
     torch.testing.assert_close((b - a) * x + (a + b) * v, eps - x0, **ALIKE)
@@ -92,12 +99,12 @@ def test_the_straight_path():
     t = heard(process)
     c, r = process.coefficients(t), t[:, None]
     x, u = (1 - r) * x0 + r * eps, eps - x0
-    alpha, beta = column(read("velocity", *c, SD))
+    alpha, beta = column(x0_coefficients("velocity", *c, SD))
     torch.testing.assert_close(alpha, torch.ones_like(r), **ALIKE)
     torch.testing.assert_close(beta, -r, **ALIKE)
     torch.testing.assert_close(x - r * u, x0, **ALIKE)
     torch.testing.assert_close(x + (1 - r) * u, eps, **ALIKE)
-    p, q = column(aim("score", *c, SD))
+    p, q = column(target_coefficients("score", *c, SD))
     torch.testing.assert_close((p * x0 + q * eps) / r, -(x + (1 - r) * u) / r, **ALIKE)
 
 
@@ -110,7 +117,7 @@ def test_velocity_from_the_score(path):
     u = da * x0 + db * eps
     torch.testing.assert_close(da / a * x + w / a * eps, u, **ALIKE)
     torch.testing.assert_close(da / a * x - b * w / a * score, u, **ALIKE)
-    for row, level in enumerate(levels(process, t.tolist())[:-1]):
+    for row, level in enumerate(noise_levels(process, t.tolist())[:-1]):
         p, q = level.velocity
         torch.testing.assert_close(p * x[row] + q * x0[row], u[row], **ALIKE)
 
@@ -145,10 +152,10 @@ def test_every_model_is_a_preconditioning_of_x0_plus_noise(path, predict):
     t = heard(process)
     c, sigma = process.coefficients(t), process.sigma(t)
     skip, out, into = (f(sigma) for f in PRECONDITIONING[path, predict])
-    alpha, beta = read(predict, *c, SD)
+    alpha, beta = x0_coefficients(predict, *c, SD)
     torch.testing.assert_close(alpha * c[0], skip, **ALIKE)
     torch.testing.assert_close(beta, out, **ALIKE)
-    torch.testing.assert_close(process.seen(t, SD) * c[0], into, **ALIKE)
+    torch.testing.assert_close(process.c_in(t, SD) * c[0], into, **ALIKE)
 
 
 def test_what_edm_sees_and_predicts_has_variance_one():
@@ -156,25 +163,25 @@ def test_what_edm_sees_and_predicts_has_variance_one():
     t = heard(process)
     c, sigma = process.coefficients(t), process.sigma(t)
     one = torch.ones_like(t)
-    torch.testing.assert_close(process.seen(t, SD) ** 2 * (SD**2 + sigma**2), one, **ALIKE)
+    torch.testing.assert_close(process.c_in(t, SD) ** 2 * (SD**2 + sigma**2), one, **ALIKE)
     for path in PATHS:
         c = make(path).coefficients(t)
-        p, q = aim("F", *c, SD)
+        p, q = target_coefficients("F", *c, SD)
         torch.testing.assert_close(p**2 * SD**2 + q**2, one, **ALIKE, msg=path)
-        p, q = aim("v", *c, SD)
+        p, q = target_coefficients("v", *c, SD)
         torch.testing.assert_close(p**2 + q**2, one, **ALIKE, msg=path)
 
 
 @pytest.mark.parametrize("predict", PREDICTIONS)
 @pytest.mark.parametrize("path", PATHS)
 def test_predictions_have_values_at_both_ends(path, predict):
-    process = readable(make(path), predict)
+    process = usable_part(make(path), predict)
     c = process.coefficients(at(0, 1e-12, 1e-5, 1 - 1e-12, 1))
-    alpha, beta = read(predict, *c, SD)
+    alpha, beta = x0_coefficients(predict, *c, SD)
     assert alpha.isfinite().all()
     assert beta.isfinite().all()
     if predict != "velocity" or c[3][0].isfinite():  # the slope of sqrt(t) at 0
-        assert all(v.isfinite().all() for v in aim(predict, *c, SD))
+        assert all(v.isfinite().all() for v in target_coefficients(predict, *c, SD))
     if path not in NOISY and predict != "x0":  # no noise: what is seen is the datum
         assert (alpha[0].item(), beta[0].item()) == pytest.approx((1, 0))
 
@@ -205,7 +212,7 @@ def test_a_weight_is_the_same_whatever_is_predicted(path, weight):
     }[weight]
     exact = weight != "likelihood"
     for predict, (error, on_datum) in own.items():
-        found = weigh(weight, predict, *c, SD) * error / on_datum
+        found = loss_weight(weight, predict, *c, SD) * error / on_datum
         torch.testing.assert_close(
             found, wanted, rtol=1e-9 if exact else 1e-4, atol=0, msg=predict
         )
@@ -232,19 +239,19 @@ def test_the_papers_weights_are_uniform_on_what_they_predict(path, predict, tabl
     process = make(path)
     t = heard(process)
     c = process.coefficients(t)
-    assert (weigh("uniform", predict, *c, SD) == 1).all()
-    _, beta = read(predict, *c, SD)
+    assert (loss_weight("uniform", predict, *c, SD) == 1).all()
+    _, beta = x0_coefficients(predict, *c, SD)
     torch.testing.assert_close(1 / beta**2, table(process.sigma(t)), **ALIKE)
 
 
 @pytest.mark.parametrize("predict", PREDICTIONS)
 @pytest.mark.parametrize("path", PATHS)
 def test_weights_have_values_wherever_a_model_learns(path, predict):
-    process = readable(make(path), predict)
+    process = usable_part(make(path), predict)
     first = 1e-5 if process.steps is None else 1 / process.steps
     c = process.coefficients(at(first, 0.5, 1 - 1e-12, 1))
     for weight in WEIGHTS:
-        w = weigh(weight, predict, *c, SD)
+        w = loss_weight(weight, predict, *c, SD)
         assert w.isfinite().all(), weight
         assert (w >= 0).all(), weight
 
@@ -257,9 +264,9 @@ def test_weights_have_values_wherever_a_model_learns(path, predict):
 def test_noise_is_predicted_where_it_tells_of_the_datum(path, predict):
     """Paths that lose their datum end at sigma = 200 for it, and no other path or prediction."""
     process = make(path)
-    found = readable(process, predict)
+    found = usable_part(process, predict)
     if predict in ("eps", "score") and path.startswith(("linear", "trig", "cos", "shifted")):
-        assert isinstance(found, Cut)
+        assert isinstance(found, TruncatedPath)
         # or the nearest level, two of which differ by a tenth there
         exact = 1e-9 if process.steps is None else 0.15
         assert found.sigma(at(1)).item() == pytest.approx(200, rel=exact)
@@ -282,26 +289,26 @@ def test_models_of_every_path_are_checked_without_storage(name):
 @pytest.mark.parametrize("path", PATHS)
 def test_a_cut_path_is_the_path_up_to_there(path):
     process = make(path)
-    cut = Cut(process, 0.7)
+    cut = TruncatedPath(process, 0.7)
     t, end = torch.linspace(0.01, 1, 34, dtype=torch.float64), cut.end
     assert end == 0.7
     a, b, da, db = process.coefficients(0.7 * t)
     torch.testing.assert_close(cut.coefficients(t), (a, b, da * 0.7, db * 0.7))
     torch.testing.assert_close(cut.sigma(t), b / a)
     torch.testing.assert_close(cut.time(b / a), t)
-    torch.testing.assert_close(cut.told(t), process.told(0.7 * t))
-    torch.testing.assert_close(cut.seen(t, SD), process.seen(0.7 * t, SD))
+    torch.testing.assert_close(cut.c_noise(t), process.c_noise(0.7 * t))
+    torch.testing.assert_close(cut.c_in(t, SD), process.c_in(0.7 * t, SD))
     assert cut.time(process.sigma(at(0.9))).item() == 1
     assert cut.steps == (None if process.steps is None else round(0.7 * process.steps))
 
 
 def test_a_discrete_path_is_cut_at_one_of_its_levels():
-    cut = Cut(make("vp"), 0.12345)
+    cut = TruncatedPath(make("vp"), 0.12345)
     assert (cut.steps, cut.end) == (123, 0.123)
-    assert Cut(make("vp"), 1e-9).steps == 1
+    assert TruncatedPath(make("vp"), 1e-9).steps == 1
 
 
 @pytest.mark.parametrize("end", [0.0, -0.5, 1.5, math.nan])
 def test_a_path_is_cut_inside(end):
     with pytest.raises(ValueError, match="cut at a time in"):
-        Cut(make("linear"), end)
+        TruncatedPath(make("linear"), end)

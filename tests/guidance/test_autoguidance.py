@@ -16,7 +16,7 @@ from genlab.assemble.components import build
 from genlab.cli.main import main
 from genlab.config.compose import compose
 from genlab.core.errors import CheckpointError, ConfigError
-from genlab.core.gaussian_path import switch
+from genlab.core.gaussian_path import change_path
 from genlab.evaluation.target import of_run
 from tests.helpers.runs import small, trained
 
@@ -53,9 +53,9 @@ def test_the_estimate_leads_away_from_that_of_the_weaker_run(run, weaker, sigma)
     a, phi = 1 / (1 + sigma), math.atan(sigma)
     with torch.no_grad(), built.viewed("ema"), other.viewed("ema"):
         there = torch.full_like(t, phi * 2 / math.pi)
-        weak = other.model.field(x * math.cos(phi) / a, there, y)
-        own = built.model.field(x, t, y)
-        got = built.solver.guidance(built.model.field, y, built.model.process)(x, t)
+        weak = other.model.denoise(x * math.cos(phi) / a, there, y)
+        own = built.model.denoise(x, t, y)
+        got = built.solver.guidance(built.model.denoise, y, built.model.process)(x, t)
     assert not torch.allclose(own, weak, atol=1e-3)
     torch.testing.assert_close(got, weak + 2.5 * (own - weak), rtol=1e-4, atol=1e-4)
 
@@ -63,10 +63,10 @@ def test_the_estimate_leads_away_from_that_of_the_weaker_run(run, weaker, sigma)
 def test_followed_on_a_third_path_it_is_the_same_estimate(run, weaker):
     built = guided(run, weaker, "sampler.through=edm").built
     x, t, y = state(1.0)
-    field, guidance, edm = built.model.field, built.solver.guidance, built.solver.through
+    denoiser, guidance, edm = built.model.denoise, built.solver.guidance, built.solver.through
     with torch.no_grad(), built.viewed("ema"):
-        here = guidance(field, y, built.model.process)(x, t)
-        moved = guidance(switch(field, built.model.process, edm), y, edm)
+        here = guidance(denoiser, y, built.model.process)(x, t)
+        moved = guidance(change_path(denoiser, built.model.process, edm), y, edm)
         there = moved(2 * x, edm.time(torch.ones(3)))
     torch.testing.assert_close(there, here, rtol=1e-4, atol=1e-4)
 

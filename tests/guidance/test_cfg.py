@@ -10,7 +10,7 @@ from torch import Tensor
 import genlab
 from genlab.assemble.components import build
 from genlab.core.errors import ConfigError
-from genlab.core.gaussian_path import aim, read
+from genlab.core.gaussian_path import target_coefficients, x0_coefficients
 from genlab.guidance.cfg import ClassifierFree
 from genlab.process.edm import EDM
 from genlab.process.linear import Linear
@@ -18,7 +18,7 @@ from genlab.process.trig import Trigonometric
 from tests.helpers.runs import trained
 
 
-class Field:
+class Denoiser:
     """x0 = x (1 + label) - t, label -1 for none; remembers the batches it was asked for."""
 
     def __init__(self) -> None:
@@ -38,40 +38,41 @@ def xty() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_scale_one_is_the_labelled_field_bit_for_bit_in_one_call(xty):
     x, t, y = xty
-    field = Field()
+    denoiser = Denoiser()
     assert torch.equal(
-        ClassifierFree(scale=1, interval=None)(field, y, None)(x, t), Field()(x, t, y)
+        ClassifierFree(scale=1, interval=None)(denoiser, y, None)(x, t), Denoiser()(x, t, y)
     )
-    assert field.calls == [(4, [0, 3, 1, 2])]
+    assert denoiser.calls == [(4, [0, 3, 1, 2])]
 
 
 def test_scale_zero_is_the_unlabelled_field_in_one_call(xty):
     x, t, y = xty
-    field = Field()
+    denoiser = Denoiser()
     assert torch.equal(
-        ClassifierFree(scale=0, interval=None)(field, y, None)(x, t), Field()(x, t, None)
+        ClassifierFree(scale=0, interval=None)(denoiser, y, None)(x, t), Denoiser()(x, t, None)
     )
-    assert field.calls == [(4, None)]
+    assert denoiser.calls == [(4, None)]
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.5, 4.0])
 def test_other_scales_extrapolate_in_one_call_of_twice_the_batch(xty, scale):
     x, t, y = xty
-    field = Field()
-    guided = ClassifierFree(scale=scale, interval=None)(field, y, None)(x, t)
-    plain, labelled = Field()(x, t, None), Field()(x, t, y)
+    denoiser = Denoiser()
+    guided = ClassifierFree(scale=scale, interval=None)(denoiser, y, None)(x, t)
+    plain, labelled = Denoiser()(x, t, None), Denoiser()(x, t, y)
     torch.testing.assert_close(guided, plain + scale * (labelled - plain))
-    assert field.calls == [(8, [0, 3, 1, 2, -1, -1, -1, -1])]
+    assert denoiser.calls == [(8, [0, 3, 1, 2, -1, -1, -1, -1])]
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
 def test_without_labels_nothing_changes(xty, scale):
     x, t, _ = xty
-    field = Field()
+    denoiser = Denoiser()
     assert torch.equal(
-        ClassifierFree(scale=scale, interval=None)(field, None, None)(x, t), Field()(x, t, None)
+        ClassifierFree(scale=scale, interval=None)(denoiser, None, None)(x, t),
+        Denoiser()(x, t, None),
     )
-    assert field.calls == [(4, None)]
+    assert denoiser.calls == [(4, None)]
 
 
 # --- at some noise levels alone -----------------------------------------------------------------
@@ -79,8 +80,8 @@ def test_without_labels_nothing_changes(xty, scale):
 
 def test_outside_the_interval_the_labelled_field_is_asked_once(xty):
     x, _, y = xty
-    field = Field()
-    guided = ClassifierFree(scale=3, interval=[0.5, 2])(field, y, Linear())
+    denoiser = Denoiser()
+    guided = ClassifierFree(scale=3, interval=[0.5, 2])(denoiser, y, Linear())
     for sigma, inside in (
         (0.1, False),
         (0.6, True),
@@ -90,18 +91,20 @@ def test_outside_the_interval_the_labelled_field_is_asked_once(xty):
     ):
         t = Linear().time(torch.full((4,), sigma)).float()
         got = guided(x, t)
-        plain, labelled = Field()(x, t, None), Field()(x, t, y)
+        plain, labelled = Denoiser()(x, t, None), Denoiser()(x, t, y)
         wanted = plain + 3 * (labelled - plain) if inside else labelled
         torch.testing.assert_close(got, wanted)
-        assert field.calls.pop() == ((8, [0, 3, 1, 2] + [-1] * 4) if inside else (4, y.tolist()))
-        assert not field.calls, "one call a level"
+        assert denoiser.calls.pop() == (
+            (8, [0, 3, 1, 2] + [-1] * 4) if inside else (4, y.tolist())
+        )
+        assert not denoiser.calls, "one call a level"
 
 
 def test_rows_of_different_levels_are_guided_each_by_its_own(xty):
     x, _, y = xty
     t = Linear().time(torch.tensor([0.1, 1.0, 3.0, 0.6], dtype=torch.float64))
-    got = ClassifierFree(scale=3, interval=[0.5, 2])(Field(), y, Linear())(x, t)
-    plain, labelled = Field()(x, t, None), Field()(x, t, y)
+    got = ClassifierFree(scale=3, interval=[0.5, 2])(Denoiser(), y, Linear())(x, t)
+    plain, labelled = Denoiser()(x, t, None), Denoiser()(x, t, y)
     guided = plain + 3 * (labelled - plain)
     torch.testing.assert_close(got[[1, 3]], guided[[1, 3]])
     torch.testing.assert_close(got[[0, 2]], labelled[[0, 2]])
@@ -109,11 +112,11 @@ def test_rows_of_different_levels_are_guided_each_by_its_own(xty):
 
 def test_an_open_end_has_no_end(xty):
     x, _, y = xty
-    field = Field()
+    denoiser = Denoiser()
     t = torch.ones(4)  # sigma = inf
-    ClassifierFree(scale=3, interval=[0.5, None])(field, y, Linear())(x, t)
-    ClassifierFree(scale=3, interval=[None, 0.5])(field, y, Linear())(x, t)
-    assert [n for n, _ in field.calls] == [8, 4]
+    ClassifierFree(scale=3, interval=[0.5, None])(denoiser, y, Linear())(x, t)
+    ClassifierFree(scale=3, interval=[None, 0.5])(denoiser, y, Linear())(x, t)
+    assert [n for n, _ in denoiser.calls] == [8, 4]
 
 
 @pytest.mark.parametrize("ends", [[2.0, 0.5], [1.0], [1.0, 1.0], [1.0, 2.0, 3.0]])
@@ -166,14 +169,17 @@ def test_guiding_any_prediction_is_guiding_the_datum(process, predict):
     x, none, labelled = torch.randn(3, 5, 4, generator=g, dtype=torch.float64)
     t = torch.linspace(0.05, 0.95, 5, dtype=torch.float64)
     path = [c[:, None] for c in process.coefficients(t)]
-    (p, q), (alpha, beta) = aim(predict, *path, 0.5), read(predict, *path, 0.5)
+    (p, q), (alpha, beta) = (
+        target_coefficients(predict, *path, 0.5),
+        x0_coefficients(predict, *path, 0.5),
+    )
     a, b = path[:2]
 
-    def field(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def denoiser(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         return torch.where(y[:, None] < 0, none.repeat(2, 1), labelled.repeat(2, 1))
 
     y = torch.arange(5)
-    x0 = ClassifierFree(scale=2.5, interval=None)(field, y, process)(x, t)
+    x0 = ClassifierFree(scale=2.5, interval=None)(denoiser, y, process)(x, t)
     o_none, o_labelled = (p * d + q * (x - a * d) / b for d in (none, labelled))
     o = o_none + 2.5 * (o_labelled - o_none)
     torch.testing.assert_close(x0, alpha * x + beta * o, rtol=1e-9, atol=1e-9)

@@ -51,7 +51,7 @@ def column(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 
-def denoiser(xb: Tensor, sigma: Tensor) -> Tensor:
+def denoised(xb: Tensor, sigma: Tensor) -> Tensor:
     """Some function of the datum with noise added, and of how much; it knows the size too."""
     s = column(sigma)
     return (xb.roll(1, 3) * 0.7 + xb.sin() / (1 + s)).tanh() + xb.shape[-1] / 10 * s / (1 + s)
@@ -65,7 +65,7 @@ def test_it_is_the_rule_for_the_noise_of_ddpm(m, theta):
     def eps(x: Tensor, t: Tensor) -> Tensor:
         return (x.roll(1, 2) * 0.9 - x.cos() * column(t)).tanh() * x.shape[-1] / 5
 
-    def field(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def denoiser(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         a, b = map(column, VP.coefficients(t)[:2])
         return (x - b * eps(x, t)) / a
 
@@ -78,7 +78,7 @@ def test_it_is_the_rule_for_the_noise_of_ddpm(m, theta):
     pull = eps(mean(x, m) / column(rho), tau) / m - mean(own, m)
     wanted = own + theta * repeated(pull, m)
 
-    x0 = upsample(m, theta)(field, None, VP)(x, t)
+    x0 = upsample(m, theta)(denoiser, None, VP)(x, t)
     got = (x - column(abar.sqrt()) * x0) / column((1 - abar).sqrt())
     torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
 
@@ -86,30 +86,30 @@ def test_it_is_the_rule_for_the_noise_of_ddpm(m, theta):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("m", [2, 3])
 def test_on_every_path_it_is_one_rule_for_the_datum(path, m):
-    def field(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        return denoiser(x / column(path.coefficients(t)[0]), path.sigma(t))
+    def denoiser(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        return denoised(x / column(path.coefficients(t)[0]), path.sigma(t))
 
     xb = images(m)
     t = path.time(LEVELS)
     x = column(path.coefficients(t)[0]) * xb
-    own = denoiser(xb, LEVELS)
-    low = denoiser(mean(xb, m), LEVELS / m)
+    own = denoised(xb, LEVELS)
+    low = denoised(mean(xb, m), LEVELS / m)
     wanted = own + 1.2 * repeated(low - mean(own, m), m)
-    got = upsample(m, 1.2)(field, None, path)(x, t)
+    got = upsample(m, 1.2)(denoiser, None, path)(x, t)
     torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
-    got = upsample(m, 1.0)(field, None, path)(x, t)
+    got = upsample(m, 1.0)(denoiser, None, path)(x, t)
     torch.testing.assert_close(mean(got, m), low, rtol=1e-9, atol=1e-9)
 
 
 def asked(path, t: float, m: int) -> tuple[Tensor, Tensor]:
-    """(x, time) the small field is given for images(m) at the time t."""
+    """(x, time) the small denoiser is given for images(m) at the time t."""
     calls = []
 
-    def field(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def denoiser(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         calls.append((x, t))
         return x
 
-    upsample(m, 1.0)(field, None, path)(images(m), torch.full((4,), t, dtype=torch.float64))
+    upsample(m, 1.0)(denoiser, None, path)(images(m), torch.full((4,), t, dtype=torch.float64))
     return calls[1]
 
 

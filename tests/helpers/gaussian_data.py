@@ -28,7 +28,7 @@ def sampler(name: str, **keys):
 
 
 class Gaussian:
-    """The exact field of N(MEAN, SD^2); remembers what it was asked."""
+    """The exact denoiser of N(MEAN, SD^2); remembers what it was asked."""
 
     def __init__(self, process, mean: float = MEAN, sd: float = SD) -> None:
         self.process, self.mean, self.sd = process, mean, sd
@@ -83,7 +83,7 @@ def influences(sampler, process, rows: int) -> tuple[Tensor, float, Gaussian]:
     """
     start, noise = torch.zeros(rows, 1, dtype=torch.float64), Impulses(rows)
     start[0] = 1
-    field = Gaussian(process)
-    x = last(sampler(field, start, process, noise))[:, 0]
+    denoiser = Gaussian(process)
+    x = last(sampler(denoiser, start, process, noise))[:, 0]
     assert noise.calls < rows - 1, "the last row sees no noise"
-    return (x - x[-1])[: noise.calls + 1], x[-1].item(), field
+    return (x - x[-1])[: noise.calls + 1], x[-1].item(), denoiser

@@ -56,12 +56,12 @@ def ends(process) -> tuple[float, float]:
 
 
 def gaussian(process, covariance: Tensor):
-    """field(x, t, y) of data N(0, covariance [D, D]): a C (a^2 C + b^2)^-1 x."""
+    """denoise(x, t, y) of data N(0, covariance [D, D]): a C (a^2 C + b^2)^-1 x."""
     one = torch.eye(len(covariance), dtype=torch.float64)
 
-    def field(x, t, y):
+    def denoiser(x, t, y):
         a, b, _, _ = (c.view(-1, 1, 1) for c in process.coefficients(t))
         matrix = a * covariance @ torch.linalg.inv(a.square() * covariance + b.square() * one)
         return (matrix @ x.double()[:, :, None])[:, :, 0].to(x.dtype)
 
-    return field
+    return denoiser

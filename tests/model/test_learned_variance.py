@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import genlab
-from genlab.assemble.bound_sampler import PathSolver
+from genlab.assemble.bound_sampler import PathSampler
 from genlab.assemble.components import build
 from genlab.cli.main import main
 from genlab.config.compose import compose
 from genlab.core.contract import Spreads
 from genlab.core.errors import ConfigError
-from genlab.core.gaussian_path import levels
-from genlab.sampling.edit import Edits
+from genlab.core.gaussian_path import noise_levels
+from genlab.sampling.edit import ImageEditor
 from tests.helpers.gaussian_data import SD, Gaussian, Impulses, last, sampler, z
 from tests.helpers.path_models import Given, model, process
 from tests.helpers.paths import path
@@ -35,12 +35,12 @@ def test_a_step_by_the_table_of_ddpm(steps, clip):
     start, *draws = torch.randn(steps, 2, 3)
     asked = []
 
-    def field(x, t):
+    def denoiser(x, t):
         asked.append(t[0].item())
         return datum, share
 
     ours = sampler("ancestral", steps=steps, variance="learned", clip=clip)
-    states = list(ours(field, start, path("ddpm"), Given(*draws)))
+    states = list(ours(denoiser, start, path("ddpm"), Given(*draws)))
     x0 = (datum.clamp(-1, 1) if clip else datum).double()
     bar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
     visited = torch.linspace(1000, 0, steps + 1).round().long()[:-1]
@@ -65,11 +65,11 @@ def test_with_the_right_variance_few_steps_have_the_variance_of_the_data(name):
     """
     here = path(name)
     ours = sampler("ancestral", steps=5, variance="learned", span=[0.02, 20.0])
-    visited = ours.levels(here)
-    field, pending = Gaussian(here), pairwise(visited[:-1])
+    visited = ours.noise_levels(here)
+    denoiser, pending = Gaussian(here), pairwise(visited[:-1])
 
     def estimate(x, t):
-        x0 = field(x, t)
+        x0 = denoiser(x, t)
         if (pair := next(pending, None)) is None:
             return x0, torch.zeros_like(x)
         high, low = pair
@@ -96,11 +96,11 @@ def test_with_the_right_variance_few_steps_have_the_variance_of_the_data(name):
 
 def test_shares_of_none_and_all_are_the_small_and_the_large_variance():
     here, draws = path("ddpm"), torch.randn(6, 9, 1)
-    field = Gaussian(here)
+    denoiser = Gaussian(here)
     for share, fixed in ((0.0, "small"), (1.0, "large")):
         ours = sampler("ancestral", steps=6, variance="learned")
-        found = ours(lambda x, t, s=share: (field(x, t), x * 0 + s), z(), here, Given(*draws))
-        plain = sampler("ancestral", steps=6, variance=fixed)(field, z(), here, Given(*draws))
+        found = ours(lambda x, t, s=share: (denoiser(x, t), x * 0 + s), z(), here, Given(*draws))
+        plain = sampler("ancestral", steps=6, variance=fixed)(denoiser, z(), here, Given(*draws))
         torch.testing.assert_close(last(found), last(plain), rtol=1e-9, atol=1e-12)
 
 
@@ -120,17 +120,17 @@ def test_one_evaluation_gives_both_and_counts_once():
 
     ours.net.forward = counted
     draws = torch.randn(5, 3, 2)
-    solver = PathSolver(sampler("ancestral", steps=5, variance="learned"), None, ours.process)
+    solver = PathSampler(sampler("ancestral", steps=5, variance="learned"), None, ours.process)
     states = []
     solver.watch = lambda x: states.append(x)
     with torch.no_grad():
         ours.transport(draws[0], None, Given(*draws[1:]), solver)
     assert len(shares) == solver.evaluations == 5
-    high, low, *_ = levels(ours.process, [1.0, 0.8])
+    high, low, *_ = noise_levels(ours.process, [1.0, 0.8])
     beta = 1 - (high.a / low.a) ** 2
     tilde = beta * low.b**2 / high.b**2
     with torch.no_grad():
-        x0 = ours.field(states[0], torch.ones(3), None)
+        x0 = ours.denoise(states[0], torch.ones(3), None)
     on_x0, on_x = low.a * beta / high.b**2, high.a / low.a * low.b**2 / high.b**2
     deviation = (0.5 * (shares[0] * math.log(beta) + (1 - shares[0]) * math.log(tilde))).exp()
     x = on_x0 * x0 + on_x * states[0] + deviation * draws[1]
@@ -190,8 +190,8 @@ def test_a_run_refuses_what_changes_its_estimates(run):
     with pytest.raises(ConfigError, match=r"guidance\.scale=1"):
         genlab.load(run, overrides=["guidance.scale=2"])
     with pytest.raises(ConfigError, match=r"task=edit .* sampler\.variance=small"):
-        Edits(genlab.load(run), "edit", strength=0.5)
-    Edits(genlab.load(run, overrides=["sampler.variance=small"]), "edit", strength=0.5)
+        ImageEditor(genlab.load(run), "edit", strength=0.5)
+    ImageEditor(genlab.load(run, overrides=["sampler.variance=small"]), "edit", strength=0.5)
 
 
 @pytest.mark.parametrize("recipe", ["cifar10/nichol2021", "fashion_mnist/ddpm_learned"])

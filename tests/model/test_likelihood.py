@@ -13,7 +13,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from genlab.core.contract import Spec
 from genlab.core.errors import DataError, DeviceError
 from genlab.core.random import SampleNoise
-from genlab.model.likelihood import log_density, solver
+from genlab.model.likelihood import log_density, ode_solver
 from genlab.model.path import PathModel
 from genlab.process.linear import Linear
 from genlab.process.vp import VariancePreserving
@@ -27,8 +27,8 @@ KEYS = dict(
 )
 
 
-def density_of(field, process):
-    return lambda x, noise: log_density(field, process, x, None, noise, first=FIRST)
+def density_of(denoiser, process):
+    return lambda x, noise: log_density(denoiser, process, x, None, noise, first=FIRST)
 
 
 def noise(n, seed=0):
@@ -70,7 +70,7 @@ def test_one_hard_datum_among_easy_ones_is_as_exact_as_alone():
     """Its errors count by themselves: a mean over the batch would hide them."""
     process, sd = BY_NAME["trig"], torch.tensor([1.0, 0.01], dtype=torch.float64)
 
-    def field(x, t, y):
+    def denoiser(x, t, y):
         """Of N(0, 1), where nothing bends, or of N(0, 0.01^2)."""
         a, b, _, _ = (c[:, None] for c in process.coefficients(t))
         square = sd[y][:, None].square()
@@ -79,7 +79,7 @@ def test_one_hard_datum_among_easy_ones_is_as_exact_as_alone():
     y = torch.zeros(2000, dtype=torch.long)
     y[0] = 1
     x, signs = torch.full((2000, 1), 0.015, dtype=torch.float64), Signs(torch.full((2000, 1), 0.1))
-    found = log_density(field, process, x, y, signs, first=FIRST)
+    found = log_density(denoiser, process, x, y, signs, first=FIRST)
     wanted = [Normal(0.0, s).log_prob(x[0]).item() for s in (0.01, 1.0)]
     assert found[:2].tolist() == pytest.approx(wanted, abs=3e-4)
 
@@ -91,7 +91,7 @@ def test_a_mixture_of_gaussians_in_the_plane(name):
     shares = torch.tensor([0.5, 0.3, 0.2]).double()
     centers -= shares @ centers  # or the end of the path, which has no mean, would show
 
-    def field(x, t, y):
+    def denoiser(x, t, y):
         """The mean of each part given x, weighed by how likely it made x."""
         a, b, _, _ = (c.view(-1, 1) for c in process.coefficients(t))
         spread = (a * deviation).square() + b.square()
@@ -105,7 +105,7 @@ def test_a_mixture_of_gaussians_in_the_plane(name):
     )
     data = MixtureSameFamily(Categorical(shares), parts)
     x = torch.cat([data.sample((12,)), centers])
-    found = exact(density_of(field, process), x)
+    found = exact(density_of(denoiser, process), x)
     torch.testing.assert_close(found, data.log_prob(x), rtol=0, atol=2e-3)
 
 
@@ -185,7 +185,7 @@ def test_a_flow_without_a_solution_is_said():
 def test_torchdiffeq_is_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)
     with pytest.raises(DeviceError, match=r"pip install 'genlab\[ode\]'"):
-        solver()
+        ode_solver()
 
 
 class Wide(nn.Module):

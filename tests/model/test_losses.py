@@ -44,7 +44,7 @@ class Cosine(Path):
 
 
 class Recorder(nn.Module):
-    """A field network: 0.5 x + weight; keeps what it was asked."""
+    """A denoising network: 0.5 x + weight; keeps what it was asked."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ def test_the_field_of_the_true_velocity_is_the_datum(process):
     t = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])
     a, b, da, db = (c.float()[:, None] for c in process.coefficients(t))
     model.net.forward = lambda x, t, y: da * x0 + db * eps
-    torch.testing.assert_close(model.field(a * x0 + b * eps, t, None), x0, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.denoise(a * x0 + b * eps, t, None), x0, rtol=1e-4, atol=1e-5)
 
 
 def test_samples_come_from_the_average_when_asked():
@@ -142,24 +142,24 @@ def test_samples_come_from_the_average_when_asked():
         model.net.weight += 1
     model.end_step({})
     x, t = torch.zeros(1, 2), torch.ones(1)
-    assert model.field(x, t, None)[0, 0].item() == pytest.approx(-1.25)
+    assert model.denoise(x, t, None)[0, 0].item() == pytest.approx(-1.25)
     model.weights = "ema"
     moved = 1 - 0.5 ** (50 / 100)
-    assert model.field(x, t, None)[0, 0].item() == pytest.approx(-0.25 - moved)
+    assert model.denoise(x, t, None)[0, 0].item() == pytest.approx(-0.25 - moved)
 
 
-def test_flow_matching_hands_its_field_and_labels_to_the_solver():
+def test_flow_matching_hands_its_denoiser_and_labels_to_the_sampler():
     model, y = flow(), torch.tensor([2, 0])
     seen = {}
 
-    def solver(field, z, y, noise):
-        seen.update(field=field, y=y, noise=noise)
+    def sampler(denoiser, z, y, noise):
+        seen.update(denoiser=denoiser, y=y, noise=noise)
         return z + 1
 
     rng = noise(2)
-    out = model.transport(model.prior(rng), y, rng, solver)
+    out = model.transport(model.prior(rng), y, rng, sampler)
     torch.testing.assert_close(out, noise(2).normal(2) + 1)
-    assert seen == {"field": model.field, "y": y, "noise": rng}
+    assert seen == {"denoiser": model.denoise, "y": y, "noise": rng}
 
 
 # --- gan -----------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_r1_is_half_gamma_times_the_squared_slope_at_the_data(autocast):
     )
 
 
-def test_gan_players_share_nothing_and_samples_need_no_solver():
+def test_gan_players_share_nothing_and_samples_need_no_sampler():
     model = gan()
     players = model.players()
     assert list(players) == ["d", "g"]

@@ -107,7 +107,7 @@ def test_an_estimate_comes_with_the_share_of_the_larger_variance():
     x0 = (x - math.sqrt(1 - alpha) * torch.tensor([[1.0, 2.0]])) / alpha**0.5
     estimate, share = ours.estimate(x, t, None)
     torch.testing.assert_close(estimate, x0)
-    torch.testing.assert_close(ours.field(x, t, None), x0)
+    torch.testing.assert_close(ours.denoise(x, t, None), x0)
     assert share.tolist() == [[0.0, 0.75]]
 
 
@@ -167,7 +167,7 @@ def test_edm_is_its_denoiser(name, keys, sd):
     torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-5)
     at = (sigma_of(u) / 80).float()
     torch.testing.assert_close(
-        ours.field((x + s * eps).float(), at, None).double(), denoised, rtol=1e-4, atol=1e-5
+        ours.denoise((x + s * eps).float(), at, None).double(), denoised, rtol=1e-4, atol=1e-5
     )
 
 

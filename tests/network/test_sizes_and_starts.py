@@ -1,4 +1,4 @@
-"""Field networks: shapes at every size, labels, starts, layouts; refusals that name the fix."""
+"""Denoising networks: shapes at every size, labels, starts, layouts, refusals with the fix."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ tiny_dit = partial(
     outputs=1,
 )
 tiny_mlp = partial(MLP, width=16, depth=2, embedding=8)
-FIELDS = [
+DENOISERS = [
     (tiny_unet, (1, 8, 8)),
     (tiny_unet, (3, 8, 8)),
     (tiny_dit, (3, 8, 12)),
@@ -73,10 +73,10 @@ def inputs(shape: tuple[int, ...], n: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(n, *shape, generator=g), torch.rand(n, generator=g), torch.arange(n) % 3
 
 
-# --- field networks ------------------------------------------------------------------------------
+# --- denoising networks --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("make", "shape"), FIELDS)
+@pytest.mark.parametrize(("make", "shape"), DENOISERS)
 def test_a_field_starts_at_zero_and_every_weight_learns(make, shape):
     net = make(Spec(shape, 3))
     x, t, y = inputs(shape)
@@ -105,7 +105,7 @@ def test_the_second_outputs_stand_behind_the_first_and_are_their_own(make, shape
     assert not second.any()
 
 
-@pytest.mark.parametrize(("make", "shape"), FIELDS)
+@pytest.mark.parametrize(("make", "shape"), DENOISERS)
 def test_a_field_depends_on_time_and_label_and_not_on_its_neighbours(make, shape):
     net = awake(make(Spec(shape, 3))).eval()
     x, t, y = inputs(shape)
@@ -116,7 +116,7 @@ def test_a_field_depends_on_time_and_label_and_not_on_its_neighbours(make, shape
     torch.testing.assert_close(out[1:2], net(x[1:2], t[1:2], y[1:2]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("make", "shape"), FIELDS)
+@pytest.mark.parametrize(("make", "shape"), DENOISERS)
 def test_the_three_ways_to_say_no_label(make, shape):
     net = awake(make(Spec(shape, 3))).eval()
     x, t, y = inputs(shape)
@@ -127,7 +127,7 @@ def test_the_three_ways_to_say_no_label(make, shape):
     torch.testing.assert_close(mixed[1::2], none[1::2])
 
 
-@pytest.mark.parametrize(("make", "shape"), FIELDS)
+@pytest.mark.parametrize(("make", "shape"), DENOISERS)
 def test_an_unconditional_field_has_no_label_weights(make, shape):
     net = make(Spec(shape, None))
     assert not any(isinstance(m, LabelEmbedding) for m in net.modules())
@@ -177,7 +177,7 @@ def test_unet_keeps_channels_last_in_every_layer(channels, precision):
     assert not broken
 
 
-@pytest.mark.parametrize(("make", "shape"), FIELDS)
+@pytest.mark.parametrize(("make", "shape"), DENOISERS)
 def test_bf16_is_near_fp32_and_returns_fp32(make, shape):
     net = awake(make(Spec(shape, 3))).eval()
     x, t, y = inputs(shape)

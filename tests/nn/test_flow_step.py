@@ -13,35 +13,35 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.assemble.bound_sampler import PathSolver
-from genlab.core.gaussian_path import DATUM, levels, part, switch
+from genlab.assemble.bound_sampler import PathSampler
+from genlab.core.gaussian_path import DATUM, change_path, noise_levels, truncate
 from genlab.sampler.euler import Euler
 from tests.helpers.paths import SPEC
 from tests.process.test_paths import PATHS, at, make
 
 
 def normal(process, sd: float):
-    """The field of data N(0, sd^2)."""
+    """The denoiser of data N(0, sd^2)."""
 
-    def field(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def denoiser(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         a, b, _, _ = (c.view(-1, *[1] * (x.dim() - 1)) for c in process.coefficients(t))
         return a * sd**2 / (a**2 * sd**2 + b**2) * x
 
-    return field
+    return denoiser
 
 
 POINTS = torch.tensor([[1.0, 0.2], [-0.7, 0.8], [0.1, -1.1]], dtype=torch.float64)
 
 
 def finite(process):
-    """The field of data that are POINTS: their mean under p(point | x_t)."""
+    """The denoiser of data that are POINTS: their mean under p(point | x_t)."""
 
-    def field(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def denoiser(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         a, b, _, _ = process.coefficients(t)
         off = torch.cdist(x, a[0] * POINTS).square() / (2 * b[0] ** 2)
         return (-off).softmax(1) @ POINTS
 
-    return field
+    return denoiser
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -51,11 +51,11 @@ def test_the_flow_of_normal_data_along_every_path(path):
     first, last = max(0.02, process.sigma(at(0)).item()), min(50, process.sigma(at(1)).item())
     sigma = torch.linspace(math.log(last), math.log(first), 401, dtype=torch.float64).exp()
     t = process.time(sigma).tolist()
-    field = normal(process, sd)
+    denoiser = normal(process, sd)
 
     def u(x: Tensor, time: float) -> Tensor:
         a, b, da, db = process.coefficients(at(time))
-        x0 = field(x, at(time))
+        x0 = denoiser(x, at(time))
         return da * x0 + db * (x - a * x0) / b
 
     a0, a1 = (process.coefficients(at(v))[0] for v in (t[0], t[-1]))
@@ -78,15 +78,15 @@ LONG = [p for p in PATHS if p not in ("vp, 10 steps", "vp, one rate")]
 
 @pytest.mark.parametrize("path", LONG)
 def test_switching_the_path_while_sampling_changes_nothing(path):
-    """Euler along edm, of a field that knows another path, is Euler of the field of edm."""
+    """Euler along edm, of a denoiser that knows another path, is Euler of the denoiser of edm."""
     own, edm = make(path), make("edm", sigma_max=50)
     sampler = Euler(SPEC, steps=12, grid="karras", span=[0.05, 50], rho=7, clip=False)
     z = torch.randn(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     wanted, found = [], []
-    straight = PathSolver(sampler, None, edm)
+    straight = PathSampler(sampler, None, edm)
     straight.watch = wanted.append
     straight(finite(edm), z, None, None)
-    through = PathSolver(sampler, None, own, edm)
+    through = PathSampler(sampler, None, own, edm)
     through.watch = found.append
     through(finite(own), z, None, None)
     assert through.evaluations == 12
@@ -94,12 +94,12 @@ def test_switching_the_path_while_sampling_changes_nothing(path):
     torch.testing.assert_close(torch.stack(found), torch.stack(wanted), rtol=1e-8, atol=1e-8)
 
 
-def ddim(field, z, process, sigmas):
+def ddim(denoiser, z, process, sigmas):
     """x / a after every step of DDIM without noise, from sigma z."""
-    path = levels(process, process.time(at(*sigmas)).tolist())
+    path = noise_levels(process, process.time(at(*sigmas)).tolist())
     x, out = path[0].b * z, []
     for here, there in pairwise(path):
-        x0 = field(x, torch.full((len(x),), here.t, dtype=torch.float64))
+        x0 = denoiser(x, torch.full((len(x),), here.t, dtype=torch.float64))
         x = there.a * x0 + there.b * (x - here.a * x0) / here.b
         out.append(x / there.a)
     return torch.stack(out)
@@ -112,23 +112,25 @@ def test_ddim_of_the_same_noise_levels_is_the_same_on_every_path(path):
     process, edm = make(path), make("edm")
     found = ddim(finite(process), z, process, sigmas)
     torch.testing.assert_close(found, ddim(finite(edm), z, edm, sigmas), rtol=1e-8, atol=1e-8)
-    # and of a field that knows another path
-    there = ddim(lambda x, t: switch(finite(edm), edm, process)(x, t, None), z, process, sigmas)
+    # and of a denoiser that knows another path
+    there = ddim(
+        lambda x, t: change_path(finite(edm), edm, process)(x, t, None), z, process, sigmas
+    )
     torch.testing.assert_close(there, found, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("other", PATHS)
 @pytest.mark.parametrize("own", PATHS)
 def test_a_switched_field_has_values_at_both_ends(own, other):
-    """There sigma may be 0, inf or outside the field's own path."""
+    """There sigma may be 0, inf or outside the denoiser's own path."""
     x = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     asked = {}
 
-    def field(x, t, y):
+    def denoiser(x, t, y):
         asked.update(x=x, t=t)
         return x
 
-    switch(field, make(own), make(other))(x, at(0, 1e-6, 1 - 1e-6, 1), None)
+    change_path(denoiser, make(own), make(other))(x, at(0, 1e-6, 1 - 1e-6, 1), None)
     assert asked["x"].isfinite().all()
     assert ((asked["t"] >= 0) & (asked["t"] <= 1)).all()
 
@@ -137,14 +139,14 @@ def test_a_switched_field_has_values_at_both_ends(own, other):
 def test_a_path_is_followed_as_far_as_the_field_knows_its_own(path):
     """To the level next to there, if it has levels."""
     within = make("edm", sigma_max=3)
-    followed = part(make(path), within)
+    followed = truncate(make(path), within)
     rough = 0.5 if path == "vp, 10 steps" else 0.05 if followed.steps else 1e-9
     assert followed.sigma(at(1)).item() == pytest.approx(3, rel=rough)
-    assert part(within, make(path)) is within
+    assert truncate(within, make(path)) is within
 
 
 def test_a_grid_ends_at_the_datum():
-    found = levels(make("linear"), [1.0, 0.25])
+    found = noise_levels(make("linear"), [1.0, 0.25])
     assert found[0][:3] == (1, 0, 1)
     assert found[0].sigma == math.inf
     assert found[1].sigma == pytest.approx(1 / 3)
@@ -197,7 +199,7 @@ def test_the_flow_carries_the_density(path):
     """dp/dt = -div(p u), whatever the path: what makes the flow a sampler."""
     process = make(path)
     t = process.time(at(0.6)).item()
-    p, q = levels(process, [t])[0].velocity
+    p, q = noise_levels(process, [t])[0].velocity
     x = places().requires_grad_()
     u = p * x + q * finite(process)(x, at(t))
     div = sum(torch.autograd.grad(u[:, i].sum(), x, retain_graph=True)[0][:, i] for i in (0, 1))

@@ -54,7 +54,7 @@ def times() -> torch.Tensor:
 def test_all_numbers_are_float64_of_the_shape_of_t(path):
     process, t = make(path), torch.rand(5)
     outs = (*process.coefficients(t), process.sigma(t), process.time(t))
-    for out in (*outs, process.told(t), process.seen(t, 0.5)):
+    for out in (*outs, process.c_noise(t), process.c_in(t, 0.5)):
         assert out.shape == (5,)
         assert out.dtype == torch.float64
 
@@ -127,7 +127,12 @@ def test_no_number_is_fetched_from_the_device(path):
     with torch.device("meta"):
         process = make(path)
     t = torch.empty(5, device="meta")
-    for out in (*process.coefficients(t), process.time(t), process.told(t), process.seen(t, 0.5)):
+    for out in (
+        *process.coefficients(t),
+        process.time(t),
+        process.c_noise(t),
+        process.c_in(t, 0.5),
+    ):
         assert out.is_meta
     t = torch.rand(5)  # built among weights without storage, it has all of its own numbers
     torch.testing.assert_close(process.coefficients(t), make(path).coefficients(t), rtol=0, atol=0)
@@ -142,11 +147,11 @@ def test_a_gpu_is_not_waited_for(path):
     process.coefficients(there), process.time(there)  # a table goes to the device once
     torch.cuda.set_sync_debug_mode("error")
     try:
-        outs = [*process.coefficients(there), process.time(there), process.told(there)]
+        outs = [*process.coefficients(there), process.time(there), process.c_noise(there)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for out, here in zip(
-        outs, [*process.coefficients(t), process.time(t), process.told(t)], strict=True
+        outs, [*process.coefficients(t), process.time(t), process.c_noise(t)], strict=True
     ):
         torch.testing.assert_close(out.cpu(), here, rtol=1e-12, atol=1e-14)
 
@@ -275,30 +280,30 @@ def test_two_references_are_mixed_from_the_larger_to_the_smaller():
         ("linear", lambda t, sigma: 1000 * sigma / (1 + sigma), lambda sigma: 1 / (1 + sigma)),
     ],
 )
-def test_told_and_seen(path, told, seen):
+def test_c_noise_and_c_in(path, told, seen):
     process, t = make(path), at(0.001, 0.25, 0.5, 0.999)
     sigma = process.sigma(t).tolist()
     wanted = [told(*pair) for pair in zip(t.tolist(), sigma, strict=True)]
-    assert (1000 * process.told(t)).tolist() == pytest.approx(wanted, rel=1e-9, abs=1e-9)
+    assert (1000 * process.c_noise(t)).tolist() == pytest.approx(wanted, rel=1e-9, abs=1e-9)
     if seen:
         a, _, _, _ = process.coefficients(t)
-        c_in = (process.seen(t, 0.5) * a).tolist()
+        c_in = (process.c_in(t, 0.5) * a).tolist()
         assert c_in == pytest.approx([seen(s) for s in sigma], rel=1e-12)
 
 
 def test_the_papers_of_ve_show_the_state_itself():
     t = at(0, 0.5, 1)
-    assert make("ve", raw=True).seen(t, 0.5).tolist() == [1, 1, 1]
+    assert make("ve", raw=True).c_in(t, 0.5).tolist() == [1, 1, 1]
 
 
 def test_less_noise_than_the_first_level_is_told_as_that_level():
     process = make("vp")
-    assert process.told(at(0, 0.0005, 0.001)).tolist() == [0, 0, 0]
-    assert process.told(at(0.002)).item() == pytest.approx(0.001)
+    assert process.c_noise(at(0, 0.0005, 0.001)).tolist() == [0, 0, 0]
+    assert process.c_noise(at(0.002)).item() == pytest.approx(0.001)
 
 
 def test_a_silent_edm_is_told_a_number():
-    assert make("edm").told(at(0)).isfinite().all()
+    assert make("edm").c_noise(at(0)).isfinite().all()
 
 
 # --- what is refused -----------------------------------------------------------------------------

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genlab.assemble.bound_sampler import PathSolver
+from genlab.assemble.bound_sampler import PathSampler
 from genlab.core.errors import ConfigError
-from genlab.core.gaussian_path import Cut
+from genlab.core.gaussian_path import TruncatedPath
 from genlab.core.random import SampleNoise
 from genlab.guidance.cfg import ClassifierFree
 from genlab.sampler.one_step import OneStep
@@ -26,29 +26,29 @@ def short(name):
     return sampler(name, steps=STEPS, **fast)
 
 
-def draw(name, process, indices, field=None, seed=0):
+def draw(name, process, indices, denoiser=None, seed=0):
     noise = SampleNoise(seed, indices, "cpu")
     start = noise.normal(*SPEC.shape)
-    return last(short(name)(field or Gaussian(process), start, process, noise))
+    return last(short(name)(denoiser or Gaussian(process), start, process, noise))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("process", [*PATHS, "ddpm", "cut"])
 def test_every_sampler_follows_every_path(name, process):
-    process = Cut(path("linear"), 0.98) if process == "cut" else path(process)
+    process = TruncatedPath(path("linear"), 0.98) if process == "cut" else path(process)
     short_one = short(name)
     short_one.check(process, SPEC)
-    noise, field = SampleNoise(0, range(3), "cpu"), Gaussian(process)
+    noise, denoiser = SampleNoise(0, range(3), "cpu"), Gaussian(process)
     start = noise.normal(*SPEC.shape)
     states, copies = [], []
-    for state in short_one(field, start, process, noise):
+    for state in short_one(denoiser, start, process, noise):
         states.append(state)
         copies.append(state.clone())
     assert all(torch.equal(a, b) for a, b in zip(states, copies, strict=True)), "overwritten"
     assert torch.equal(start, SampleNoise(0, range(3), "cpu").normal(*SPEC.shape))
     assert all(s.shape == start.shape and s.dtype == start.dtype for s in states)
     assert all(s.isfinite().all() for s in states)
-    t = torch.tensor(field.times[:1])
+    t = torch.tensor(denoiser.times[:1])
     assert torch.allclose(states[0], start * process.coefficients(t)[1].item(), rtol=1e-5)
     assert (states[-1] - 0.7).abs().max() < 5 * 0.4, "far from all data"
     assert len(states) == (17 if name == "rk45" else STEPS + 1)
@@ -76,7 +76,7 @@ def test_half_precision_estimates_do_not_change_the_type_of_the_state(name):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_estimates_are_left_alone(name):
-    """A field may return the state it was given, or the same tensor every time."""
+    """A denoiser may return the state it was given, or the same tensor every time."""
     if name == "rk45":
         pytest.skip("torchdiffeq's")
     process, datum = path("linear"), torch.full((2, *SPEC.shape), 0.5)
@@ -118,14 +118,16 @@ def test_evaluations_are_counted(name, keys, evaluations, scale):
     process = path("linear")
     calls = []
 
-    def field(x, t, y):
+    def denoiser(x, t, y):
         calls.append(len(x))
         return Gaussian(process)(x, t)
 
-    solver = PathSolver(sampler(name, **keys), ClassifierFree(scale=scale, interval=None), process)
+    solver = PathSampler(
+        sampler(name, **keys), ClassifierFree(scale=scale, interval=None), process
+    )
     for n in (3, 1):
         noise, y = SampleNoise(0, range(n), "cpu"), torch.zeros(n, dtype=torch.long)
-        solver(field, noise.normal(2), y, noise)
+        solver(denoiser, noise.normal(2), y, noise)
     twice = 1 if scale == 1 else 2
     assert solver.evaluations == twice * evaluations == sum(calls) / 4
     assert isinstance(solver.evaluations, int)

@@ -10,7 +10,7 @@ import torch
 
 from genlab.assemble.components import build
 from genlab.core.errors import ConfigError
-from genlab.core.gaussian_path import Cut, Level
+from genlab.core.gaussian_path import NoiseLevel, TruncatedPath
 from genlab.core.random import SampleNoise
 from genlab.sampler.noise_levels import grid
 from tests.helpers.gaussian_data import SD, Gaussian, last, sampler
@@ -18,7 +18,7 @@ from tests.helpers.paths import PATHS, path
 from tests.helpers.runs import small
 
 
-def visited(process, steps=5, kind="uniform", span=None, rho=7.0) -> list[Level]:
+def visited(process, steps=5, kind="uniform", span=None, rho=7.0) -> list[NoiseLevel]:
     return grid(process, steps, kind, span, rho)
 
 
@@ -62,7 +62,7 @@ def test_a_path_that_is_shorter_bounds_the_grid():
     assert sigmas(path("ve"), 3, "karras")[::2] == pytest.approx([50, 0.01])
     assert sigmas(path("ddpm"), 3, "karras")[2] == pytest.approx(0.0100005, rel=1e-5)
     assert sigmas(path("ddpm"), 2, "karras", [0.02, 100.0]) == pytest.approx([100, 0.02, 0])
-    assert sigmas(Cut(path("linear"), 0.5), 2, "geometric")[0] == pytest.approx(1)
+    assert sigmas(TruncatedPath(path("linear"), 0.5), 2, "geometric")[0] == pytest.approx(1)
 
 
 def test_geometric_is_the_ladder_of_the_exploding_path():
@@ -87,7 +87,7 @@ def test_a_discrete_path_is_visited_at_its_own_times():
     assert all(t * 1000 == pytest.approx(round(t * 1000)) for t in times(ddpm, 7))
     quadratic = [round(t * 1000) for t in times(ddpm, 10, "quadratic")]
     assert quadratic == [round(1000 * (1 - i / 10) ** 2) for i in range(11)]
-    cut = Cut(ddpm, 0.6)
+    cut = TruncatedPath(ddpm, 0.6)
     assert [round(t * 600) for t in times(cut, 3)] == [600, 400, 200, 0]
 
 
@@ -141,10 +141,10 @@ def test_as_they_are_samplers_keep_the_variance_on_the_path_of_edm(name):
     [("ddpm", {}, 1000), ("cosine", {"steps": 30}, 30), ("vp", {}, 1000)],
 )
 def test_ancestral_visits_all_levels_unless_told(process, keys, levels):
-    assert len(sampler("ancestral").levels(path(process, **keys))) == levels + 1
+    assert len(sampler("ancestral").noise_levels(path(process, **keys))) == levels + 1
 
 
 def test_ddpm_draws_on_the_levels_a_prediction_of_the_noise_has():
     """Of cosine's thousand, 997: the other three lie above sigma = 200."""
     solver = build(small("ddpm", "digits", **{"process": "cosine", "sampler.steps": None})).solver
-    assert len(solver.sampler.levels(solver.process)) == 998
+    assert len(solver.sampler.noise_levels(solver.process)) == 998

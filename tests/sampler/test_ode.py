@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from genlab.core.gaussian_path import levels
+from genlab.core.gaussian_path import noise_levels
 from genlab.sampler.noise_levels import grid
 from tests.helpers.gaussian_data import MEAN, SD, Gaussian, flow, influences, last, sampler, z
 from tests.helpers.paths import PATHS, path
@@ -24,7 +24,7 @@ def slopes(name: str, process, kind: str, counts: tuple[int, ...]) -> list[float
     for steps in counts:
         ours = sampler(name, steps=steps, grid=kind)
         x = last(ours(Gaussian(process), z(), process, None))
-        errors.append((x - flow(process, ours.levels(process))).abs().max().item())
+        errors.append((x - flow(process, ours.noise_levels(process))).abs().max().item())
     return [math.log2(a / b) for a, b in pairwise(errors)]
 
 
@@ -63,13 +63,13 @@ def test_samples_are_those_of_the_exact_flow(name, most, process):
 def test_ddim_is_euler_in_sigma(process):
     """y = x / a,  y <- y + eps (sigma_next - sigma),  eps = (y - x0) / sigma."""
     process, ladder = path(process), [40.0, 9.0, 2.0, 0.6, 0.1]
-    field = Gaussian(process)
+    denoiser = Gaussian(process)
     x = last(sampler("ddim", grid=ladder)(Gaussian(process), z(), process, None))
     t = process.time(torch.tensor(ladder, dtype=torch.float64))
     a, b, _, _ = process.coefficients(t)
     y = z() * b[0] / a[0]
     for i, (sigma, after) in enumerate(pairwise([*ladder, 0.0])):
-        eps = (y - field(y * a[i], t[i].expand(len(y)))) / sigma
+        eps = (y - denoiser(y * a[i], t[i].expand(len(y)))) / sigma
         y = y + eps * (after - sigma)
     torch.testing.assert_close(x, y, rtol=0, atol=1e-10)
 
@@ -97,10 +97,10 @@ def test_heun_on_edms_path_is_algorithm_1():
     """In sigma: d = (y - D) / sigma, Euler, and the mean of two slopes."""
     process = path("edm")
     found = last(sampler("heun", steps=6, grid="karras")(Gaussian(process), z(), process, None))
-    field, ladder = Gaussian(process), [v.sigma for v in grid(process, 6, "karras", None, 7.0)]
+    denoiser, ladder = Gaussian(process), [v.sigma for v in grid(process, 6, "karras", None, 7.0)]
 
     def slope(y, sigma):
-        return (y - field(y, torch.full((len(y),), sigma / 80, dtype=y.dtype))) / sigma
+        return (y - denoiser(y, torch.full((len(y),), sigma / 80, dtype=y.dtype))) / sigma
 
     y = z() * 80
     for sigma, after in pairwise(ladder):
@@ -115,7 +115,7 @@ def test_samplers_in_sigma_do_not_know_the_path(name):
     """On the same sigmas, from the same y = x / a, every path gives the same sample."""
     ladder, found = [40.0, 12.0, 3.0, 0.7, 0.1, 0.02], []
     for process in map(path, PATHS):
-        first, *_ = levels(
+        first, *_ = noise_levels(
             process, process.time(torch.tensor(ladder, dtype=torch.float64)).tolist()
         )
         start = z() * 40 * first.a / first.b
@@ -128,7 +128,7 @@ def test_dpmpp_keeps_the_noise_of_a_single_datum_on_a_curved_path():
     process, ladder = path("trig"), [20.0, 3.0, 0.4, 0.05]
     datum = torch.full_like(z(), 0.3)
     states = list(sampler("dpmpp_2m", grid=ladder)(lambda x, t: datum, z(), process, None))
-    path_ = levels(process, process.time(torch.tensor(ladder, dtype=torch.float64)).tolist())
+    path_ = noise_levels(process, process.time(torch.tensor(ladder, dtype=torch.float64)).tolist())
     eps = (states[0] - path_[0].a * datum) / path_[0].b
     for state, level in zip(states, path_, strict=True):
         torch.testing.assert_close(state, level.a * datum + level.b * eps, rtol=0, atol=1e-12)
@@ -156,9 +156,9 @@ def test_a_single_datum_is_hit_exactly(name, steps):
     ],
 )
 def test_when_the_field_is_asked(name, calls):
-    field = Gaussian(path("linear"))
-    states = list(sampler(name, steps=4)(field, z(), path("linear"), None))
-    assert field.times == calls
+    denoiser = Gaussian(path("linear"))
+    states = list(sampler(name, steps=4)(denoiser, z(), path("linear"), None))
+    assert denoiser.times == calls
     assert torch.equal(states[0], z())
 
 
@@ -166,7 +166,7 @@ def test_the_velocity_of_a_level_is_that_of_the_path():
     """u = a' x0 + b' eps for any x0 and eps, with x_t = a x0 + b eps."""
     x0, eps = 0.37, -1.9
     for name in PATHS:
-        for level in levels(path(name), [0.9, 0.5, 0.1])[:-1]:
+        for level in noise_levels(path(name), [0.9, 0.5, 0.1])[:-1]:
             p, q = level.velocity
             velocity = p * (level.a * x0 + level.b * eps) + q * x0
             assert velocity == pytest.approx(level.da * x0 + level.db * eps, rel=1e-9)

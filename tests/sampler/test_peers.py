@@ -47,13 +47,13 @@ def ours(name: str, **keys) -> Tensor:
     """Our sampler on DDPM's path with the toy predicting the noise."""
     process = path("ddpm")
 
-    def field(x: Tensor, t: Tensor) -> Tensor:
+    def denoiser(x: Tensor, t: Tensor) -> Tensor:
         a, b, _, _ = (c.view(-1, 1, 1, 1) for c in process.coefficients(t))
-        eps = network(x, (process.told(t) * 1000).round().view(-1, 1, 1, 1))
+        eps = network(x, (process.c_noise(t) * 1000).round().view(-1, 1, 1, 1))
         return (x - b * eps) / a
 
     start = normal(0) / process.coefficients(torch.ones(1))[1]  # theirs start with variance 1
-    return last(sampler(name, **keys)(field, start, process, Draws()))
+    return last(sampler(name, **keys)(denoiser, start, process, Draws()))
 
 
 def theirs(scheduler, steps: int, **keys) -> Tensor:
@@ -120,13 +120,13 @@ def preconditioned(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def edm_field(process):
-    def field(x: Tensor, t: Tensor) -> Tensor:
+    def denoiser(x: Tensor, t: Tensor) -> Tensor:
         sigma, sd = process.sigma(t).view(-1, 1, 1, 1), 0.5
         root = (sigma**2 + sd**2).sqrt()
         f = preconditioned(x / root, sigma)
         return x * sd**2 / root**2 + f * sigma * sd / root
 
-    return field
+    return denoiser
 
 
 @pytest.mark.parametrize("steps", [2, 18])
@@ -160,9 +160,9 @@ def test_heun_in_sigma(diffusers, steps):
     for i, index in enumerate(scheduler.timesteps):
         x = scheduler.step(eps(x, scheduler.sigmas[i].double()), index, x).prev_sample
 
-    def field(x: Tensor, t: Tensor) -> Tensor:
+    def denoiser(x: Tensor, t: Tensor) -> Tensor:
         sigma = process.sigma(t).view(-1, 1, 1, 1)
         return x - sigma * eps(x, sigma)
 
-    found = last(sampler("heun", grid=ladder)(field, normal(0), process, None))
+    found = last(sampler("heun", grid=ladder)(denoiser, normal(0), process, None))
     torch.testing.assert_close(found, x, rtol=1e-5, atol=1e-5)

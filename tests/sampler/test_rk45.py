@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 import torch
 
-from genlab.assemble.bound_sampler import PathSolver
+from genlab.assemble.bound_sampler import PathSampler
 from genlab.core.errors import ConfigError, DeviceError
 from genlab.core.random import SampleNoise
 from genlab.guidance.cfg import ClassifierFree
@@ -36,7 +36,7 @@ def test_it_is_the_exact_flow_on_every_path(ode, process):
 
 
 def test_no_step_runs_past_the_end(ode):
-    """A step that did would meet a field that stands still there: 30 times the tolerance."""
+    """A step that did would meet a denoiser that stands still there: 30 times the tolerance."""
     process, keys = path("vp"), {"rtol": 1e-5, "atol": 1e-5, "state": "float64"}
     exact, found = (
         last(sampler("rk45", span=[0.02, 40.0], **k)(Gaussian(process), z(), process, None))
@@ -56,10 +56,12 @@ def test_the_whole_path_leads_noise_to_data(ode, process):
 def test_smaller_tolerances_err_less_and_ask_more(ode):
     process, errors, asked = path("linear"), [], []
     for tolerance in (1e-2, 1e-4, 1e-6):
-        field = Gaussian(process)
+        denoiser = Gaussian(process)
         ours = sampler("rk45", rtol=tolerance, atol=tolerance, state="float64")
-        errors.append((last(ours(field, z(), process, None)) - MEAN - SD * z()).abs().max().item())
-        asked.append(len(field.times))
+        errors.append(
+            (last(ours(denoiser, z(), process, None)) - MEAN - SD * z()).abs().max().item()
+        )
+        asked.append(len(denoiser.times))
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 2e-4
     assert asked[0] < asked[1] < asked[2]
@@ -69,22 +71,22 @@ def test_all_paths_are_asked_the_same(ode):
     """The circle is the same ODE whatever the path."""
     found = []
     for name in PATHS:
-        field = Gaussian(path(name))
+        denoiser = Gaussian(path(name))
         ours = sampler("rk45", span=[0.02, 30.0], state="float64")
         t = path(name).time(torch.tensor([30.0], dtype=torch.float64))
         b = path(name).coefficients(t)[1]
         scale = path(name).coefficients(t)[0].hypot(b) / b
         start = z() * scale * 30 / (1 + 30**2) ** 0.5  # the same point of the circle
-        last(ours(field, start, path(name), None))
-        found.append(len(field.times))
+        last(ours(denoiser, start, path(name), None))
+        found.append(len(denoiser.times))
     assert len(set(found)) == 1, found
 
 
 def test_states_lie_on_the_path(ode):
     """The datum and the noise of a single datum are those it began with, at every state."""
-    process, datum, field = path("ve"), torch.full_like(z(), 0.3), Gaussian(path("ve"))
+    process, datum, denoiser = path("ve"), torch.full_like(z(), 0.3), Gaussian(path("ve"))
     ours = sampler("rk45", span=[0.01, 40.0], **FINE)
-    *states, sample = ours(lambda x, t: (field(x, t), datum)[1], z(), process, None)
+    *states, sample = ours(lambda x, t: (denoiser(x, t), datum)[1], z(), process, None)
     torch.testing.assert_close(sample, datum)
     sigma = (
         torch.linspace(torch.tensor(40.0).double().atan(), torch.tensor(0.01).double().atan(), 16)
@@ -101,14 +103,14 @@ def test_evaluations_are_counted_also_where_batches_differ(ode):
     """Rows that the network saw by samples drawn, twice as many with guidance."""
     process, rows = path("linear"), []
 
-    def field(x, t, y):
+    def denoiser(x, t, y):
         rows.append(len(x))
         return Gaussian(process)(x, t)
 
-    solver = PathSolver(sampler("rk45"), ClassifierFree(scale=2.0, interval=None), process)
+    solver = PathSampler(sampler("rk45"), ClassifierFree(scale=2.0, interval=None), process)
     for n in (3, 1):
         noise = SampleNoise(0, range(n), "cpu")
-        solver(field, noise.normal(2), torch.zeros(n, dtype=torch.long), noise)
+        solver(denoiser, noise.normal(2), torch.zeros(n, dtype=torch.long), noise)
     assert solver.evaluations == pytest.approx(sum(rows) / 4, abs=0.005)
     assert solver.evaluations / 2 % 1 in (0, 0.25, 0.5, 0.75)
 
@@ -137,7 +139,7 @@ def test_a_field_without_a_flow_is_refused_in_words(ode):
 
 
 def test_tolerances_that_no_step_meets_end_in_words(ode):
-    """A field of noise is smooth at no scale; every step is refused."""
+    """A denoiser of noise is smooth at no scale; every step is refused."""
     g = torch.Generator().manual_seed(0)
     rough = lambda x, t: torch.randn(x.shape, generator=g, dtype=x.dtype)  # noqa: E731
     ours = sampler("rk45", state="float64")

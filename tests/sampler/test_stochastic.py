@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from genlab.core.gaussian_path import levels
+from genlab.core.gaussian_path import noise_levels
 from genlab.core.random import SampleNoise
 from tests.helpers.gaussian_data import MEAN, SD, Gaussian, influences, last, sampler, z
 from tests.helpers.paths import PATHS, path
@@ -23,7 +23,7 @@ def variance(sampler, process, rows: int) -> float:
 def excess(name: str, process: str, steps: int, **keys) -> float:
     """Of a sample's variance over what the estimate at the last level has by right, in parts."""
     ours = sampler(name, steps=steps, grid="karras", **keys)
-    quietest = ours.levels(path(process))[-2]
+    quietest = ours.noise_levels(path(process))[-2]
     data = (quietest.a * SD**2) ** 2 / ((quietest.a * SD) ** 2 + quietest.b**2)
     return variance(ours, path(process), steps + 2) / data - 1
 
@@ -40,7 +40,7 @@ def test_the_posterior_is_gaussian_conditioning(process, t, s, between):
     between the two changes nothing.
     """
     times = [t + (s - t) * i / (between + 1) for i in range(between + 2)]
-    chain = levels(path(process), times)[:-1][::-1]  # from the quiet level up
+    chain = noise_levels(path(process), times)[:-1][::-1]  # from the quiet level up
     n = len(chain)
     rows = torch.zeros(n, n, dtype=torch.float64)  # states as sums of independent noises
     rows[0, 0] = chain[0].b
@@ -60,7 +60,7 @@ def test_the_posterior_is_gaussian_conditioning(process, t, s, between):
 
 def test_the_large_variance_is_that_of_standard_normal_data():
     """x_s and x_t are then normal with variance 1 and covariance alpha."""
-    high, low, _ = levels(path("vp"), [0.6, 0.4])
+    high, low, _ = noise_levels(path("vp"), [0.6, 0.4])
     alpha = high.a / low.a
     assert high.back(low).large == pytest.approx(1 - alpha**2, rel=1e-12)
 
@@ -70,7 +70,7 @@ def test_ddpms_own_numbers():
     beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     bar = (1 - beta).cumprod(0)
     for i in (1, 2, 500, 999):  # DDPM's count, from 0
-        high, low, _ = levels(path("ddpm"), [(i + 1) / 1000, i / 1000])
+        high, low, _ = noise_levels(path("ddpm"), [(i + 1) / 1000, i / 1000])
         step = high.back(low)
         on_x0 = bar[i - 1].sqrt() * beta[i] / (1 - bar[i])
         on_x = (1 - beta[i]).sqrt() * (1 - bar[i - 1]) / (1 - bar[i])
@@ -137,16 +137,16 @@ def test_the_mean_of_the_data_is_met():
 @pytest.mark.parametrize("process", ["linear", "trig", "ve", "vp", "ddpm"])
 @pytest.mark.parametrize("noise", [1.0, 1.007])
 def test_churn_raises_the_noise_by_what_it_says(process, noise):
-    """What the field is asked first: noise of sigma^2 + S^2 (sigma^^2 - sigma^2) around a x0."""
+    """The denoiser's first input: noise of sigma^2 + S^2 (sigma^^2 - sigma^2) around a x0."""
     process, ladder = path(process), [20.0, 5.0, 1.0, 0.1]
     ours = sampler("heun", grid=ladder, churn=0.8, noise=noise)
     gamma = 0.8 / 4
-    _, _, field = influences(ours, process, 7)
-    a, _, _, _ = process.coefficients(torch.tensor([field.times[0]], dtype=torch.float64))
-    assert process.sigma(torch.tensor([field.times[0]])).item() == pytest.approx(
+    _, _, denoiser = influences(ours, process, 7)
+    a, _, _, _ = process.coefficients(torch.tensor([denoiser.times[0]], dtype=torch.float64))
+    assert process.sigma(torch.tensor([denoiser.times[0]])).item() == pytest.approx(
         20 * (1 + gamma), rel=1e-4
     )
-    first = field.states[0][:, 0] / a
+    first = denoiser.states[0][:, 0] / a
     found = (first - first[-1]).square().sum().item()
     assert found == pytest.approx(400 + noise**2 * 400 * ((1 + gamma) ** 2 - 1), rel=1e-6)
 
@@ -156,7 +156,7 @@ def test_churn_keeps_to_its_limits():
 
     def raised(**keys):
         ours = sampler("heun", grid=ladder, **keys)
-        found = ours.raised(process, ours.levels(process))
+        found = ours.raised(process, ours.noise_levels(process))
         return [level.sigma / sigma for level, sigma in zip(found, ladder, strict=True)]
 
     once = 1 + 1 / 5
@@ -180,7 +180,7 @@ def test_without_churn_nothing_changes_and_nothing_is_drawn(process):
 
 def test_where_there_is_noise_alone_churn_adds_none():
     ours = sampler("heun", steps=4, churn=1)
-    path_ = ours.levels(path("linear"))
+    path_ = ours.noise_levels(path("linear"))
     assert ours.raised(path("linear"), path_)[0] is path_[0]
 
 
@@ -192,7 +192,7 @@ def test_a_langevin_chain_has_the_variance_of_its_recursion(process):
     """x <- (1 - r b^2 / v) x + sqrt(2 r) b z + const, v = a^2 sd^2 + b^2, once for each repeat."""
     process, ladder, rate, repeats = path(process), [9.0, 3.0, 0.5], 0.3, 4
     ours = sampler("langevin", grid=ladder, rate=rate, repeats=repeats)
-    chain = ours.levels(process)
+    chain = ours.noise_levels(process)
     wanted = chain[0].b ** 2
     for here, there in pairwise(chain):
         v = (here.a * SD) ** 2 + here.b**2
@@ -224,8 +224,8 @@ def test_a_chain_of_noise_alone_stays_noise():
     """At a = 0 the stationary variance is b^2 / (1 - rate / 2), and then eps goes on."""
     process = path("linear")
     ours = sampler("langevin", steps=2, grid="uniform", rate=0.25, repeats=60)
-    _, _, field = influences(ours, process, 122)
-    after = field.states[60][:, 0]  # the first that the second level is asked
+    _, _, denoiser = influences(ours, process, 122)
+    after = denoiser.states[60][:, 0]  # the first that the second level is asked
     found = (after - after[-1]).square().sum().item()
     assert found == pytest.approx(0.25 / (1 - 0.125), rel=1e-6)
 
@@ -249,14 +249,14 @@ def test_corrections_keep_the_distribution_of_their_level(process, t):
     """
     process, alpha, snr = path(process), 0.9, 0.3
     ours = sampler("predictor_corrector", snr=snr)
-    level, _ = levels(process, [t])
+    level, _ = noise_levels(process, [t])
     v = (level.a * SD) ** 2 + level.b**2
-    w, noise, field = 4 * v, SampleNoise(1, range(1), "cpu"), Gaussian(process, mean=0.0)
+    w, noise, denoiser = 4 * v, SampleNoise(1, range(1), "cpu"), Gaussian(process, mean=0.0)
     x, time = normal(1) * math.sqrt(w), torch.tensor([t])
     for _ in range(60):
         e = 2 * alpha * snr**2 * v**2 / w
         w = (1 - e / v) ** 2 * w + 2 * e
-        x = ours.corrected(x, field(x, time), level, alpha, noise)
+        x = ours.corrected(x, denoiser(x, time), level, alpha, noise)
         assert x.square().mean().item() == pytest.approx(w, rel=0.025)
     assert w == pytest.approx(v * (1 + alpha * snr**2), rel=1e-4)
 
@@ -284,7 +284,7 @@ def test_no_corrections_are_ancestral_sampling():
 
 def test_reverse_diffusion_is_the_large_predictor_where_variance_explodes():
     """x <- x + G^2 s + G z,  G^2 = sigma_t^2 - sigma_s^2 (Song et al. 2020, algorithm 2)."""
-    high, low, _ = levels(path("ve"), [0.7, 0.69])
+    high, low, _ = noise_levels(path("ve"), [0.7, 0.69])
     g2, step = high.b**2 - low.b**2, high.back(low)
     wanted = (1 - g2 / high.b**2, g2 / high.b**2, g2)
     assert (step.on_here, step.on_datum, step.large) == pytest.approx(wanted, rel=1e-12)
@@ -292,9 +292,9 @@ def test_reverse_diffusion_is_the_large_predictor_where_variance_explodes():
 
 def test_where_there_is_noise_alone_it_is_not_corrected():
     process = path("linear")
-    field = Gaussian(process)
+    denoiser = Gaussian(process)
     noise = SampleNoise(0, range(2), "cpu")
     start = noise.normal(50)
-    list(sampler("predictor_corrector", steps=3)(field, start, process, noise))
-    assert field.times[:2] == [1.0, 1.0]
-    assert torch.equal(field.states[0], field.states[1])
+    list(sampler("predictor_corrector", steps=3)(denoiser, start, process, noise))
+    assert denoiser.times[:2] == [1.0, 1.0]
+    assert torch.equal(denoiser.states[0], denoiser.states[1])

@@ -14,7 +14,7 @@ import genlab
 from genlab.cli.main import main
 from genlab.core.errors import ConfigError
 from genlab.core.random import SampleNoise
-from genlab.sampling.edit import Edits, held_grey
+from genlab.sampling.edit import ImageEditor, held_grey
 from tests.helpers.runs import trained
 
 
@@ -71,7 +71,7 @@ SAMPLERS = [
 def test_pixels_outside_the_mask_stay_byte_for_byte(run, given, mask, words, strength):
     loaded = genlab.load(run, overrides=words)
     task = "inpaint" if strength is None else "edit"
-    edits = Edits(loaded, task, mask=mask, strength=strength)
+    edits = ImageEditor(loaded, task, mask=mask, strength=strength)
     known, drawn = edits.draw(given, [1, 2, 3, 4, 5], 0, range(5))
     assert torch.equal(drawn[..., outside(mask)], given[..., outside(mask)])
     assert torch.equal(known[..., outside(mask)], given[..., outside(mask)])
@@ -83,7 +83,7 @@ def test_pixels_outside_the_mask_stay_byte_for_byte(run, given, mask, words, str
 def test_they_stay_where_the_codec_keeps_fewer_bits(tmp_path_factory, given, mask):
     keys = {"codec": "dequantize", "codec.bits": 3}
     other = genlab.load(trained(tmp_path_factory, "flow_matching", **keys))
-    drawn = Edits(other, "inpaint", mask=mask).draw(given, None, 0, range(5))[1]
+    drawn = ImageEditor(other, "inpaint", mask=mask).draw(given, None, 0, range(5))[1]
     assert torch.equal(drawn[..., outside(mask)], given[..., outside(mask)])
 
 
@@ -92,7 +92,7 @@ def test_the_known_part_of_the_state_is_on_its_path(run, given, mask):
     loaded = genlab.load(run, overrides=["sampler=euler", "sampler.steps=4"])
     built, states = loaded.built, []
     built.solver.watch = lambda x: states.append(x.clone())
-    Edits(loaded, "inpaint", mask=mask).draw(given, None, 3, range(5))
+    ImageEditor(loaded, "inpaint", mask=mask).draw(given, None, 3, range(5))
     y = built.codec.encode(given, None)
     z = SampleNoise(3, range(5), "cpu").normal(1, 8, 8)
     for t, x in zip((1, 0.75, 0.5, 0.25, 0), states, strict=True):
@@ -107,7 +107,7 @@ def test_colours_keep_the_grey(colour_run, colours, words):
     images = [np.asarray(Image.open(colours / f"{i:02d}.png")) for i in range(6)]
     given = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     loaded = genlab.load(colour_run, overrides=[w for w in words if "scale" not in w])
-    known, drawn = Edits(loaded, "colourise").draw(given, None, 0, range(6))
+    known, drawn = ImageEditor(loaded, "colourise").draw(given, None, 0, range(6))
     grey = given.double().mean(1)
     # the mean of three roundings
     assert (drawn.double().mean(1) - grey).abs().max() <= 0.5 + 1e-3
@@ -151,7 +151,7 @@ def test_an_edit_starts_on_the_path_at_its_strength(run, given, through, a, b):
     states = []
     loaded.built.solver.watch = lambda x: states.append(x.clone())
     u = given[:1].expand(2000, -1, -1, -1)
-    Edits(loaded, "edit", strength=0.4).draw(u, None, 0, range(2000))
+    ImageEditor(loaded, "edit", strength=0.4).draw(u, None, 0, range(2000))
     x = loaded.built.codec.encode(u, None)
     z = SampleNoise(0, range(2000), "cpu").normal(1, 8, 8)
     torch.testing.assert_close(states[0], float(a) * x + float(b) * z, rtol=1e-4, atol=1e-4)
@@ -163,7 +163,7 @@ def test_an_edit_starts_on_the_path_at_its_strength(run, given, through, a, b):
 def test_a_part_of_a_discrete_path_has_its_own_number_of_steps(given, tmp_path_factory):
     run = trained(tmp_path_factory, "ddpm")
     loaded = genlab.load(run, overrides=["sampler=ddim", "sampler.steps=1000"])
-    Edits(loaded, "edit", strength=0.3).draw(given, None, 0, range(5))
+    ImageEditor(loaded, "edit", strength=0.3).draw(given, None, 0, range(5))
     path = loaded.built.solver.process
     steps = 1000 * path.time(torch.tensor([3 / 7], dtype=torch.float64)).item()
     assert loaded.built.solver.evaluations == round(steps) < 1000
@@ -175,7 +175,7 @@ def test_grids_that_begin_below_the_end_of_the_part_begin_on_the_path(run, given
     loaded = genlab.load(run, overrides=["sampler=heun_karras", "sampler.steps=2"])
     states = []
     loaded.built.solver.watch = lambda x: states.append(x.clone())
-    Edits(loaded, "edit", strength=0.999).draw(given, None, 0, range(5))
+    ImageEditor(loaded, "edit", strength=0.999).draw(given, None, 0, range(5))
     x = loaded.built.codec.encode(given, None)
     z = SampleNoise(0, range(5), "cpu").normal(1, 8, 8)
     torch.testing.assert_close(states[0], (x + 80 * z) / 81, rtol=1e-4, atol=1e-4)
@@ -184,13 +184,16 @@ def test_grids_that_begin_below_the_end_of_the_part_begin_on_the_path(run, given
 def test_less_noise_than_a_path_has_is_refused(run, given):
     loaded = genlab.load(run, overrides=["sampler.through=ve"])
     with pytest.raises(ConfigError, match="less noise than this path"):
-        Edits(loaded, "edit", strength=0.005).draw(given, None, 0, range(5))
+        ImageEditor(loaded, "edit", strength=0.005).draw(given, None, 0, range(5))
 
 
 def test_a_strength_near_zero_returns_the_image_and_a_large_one_does_not(run, given):
     loaded = genlab.load(run)
     found = [
-        (Edits(loaded, "edit", strength=s).draw(given, None, 0, range(5))[1].int() - given.int())
+        (
+            ImageEditor(loaded, "edit", strength=s).draw(given, None, 0, range(5))[1].int()
+            - given.int()
+        )
         .abs()
         .max()
         for s in (1e-3, 0.05, 1.0)
@@ -201,7 +204,7 @@ def test_a_strength_near_zero_returns_the_image_and_a_large_one_does_not(run, gi
 
 def test_strength_one_is_sampling(run, given):
     loaded = genlab.load(run, overrides=["sampler=euler", "sampler.steps=3"])
-    drawn = Edits(loaded, "edit", strength=1.0).draw(given, [0, 1, 2, 3, 4], 0, range(5))[1]
+    drawn = ImageEditor(loaded, "edit", strength=1.0).draw(given, [0, 1, 2, 3, 4], 0, range(5))[1]
     plain = loaded.sample(5)  # of the same noise and labels: on the linear path nothing is left
     assert np.abs(drawn.numpy().astype(int) - plain).max() <= 1
 
@@ -210,7 +213,7 @@ def test_the_solver_is_as_it_was(run, given, mask):
     loaded = genlab.load(run)
     solver = loaded.built.solver
     before = solver.guidance, solver.through
-    Edits(loaded, "edit", mask=mask, strength=0.5).draw(given, None, 0, range(5))
+    ImageEditor(loaded, "edit", mask=mask, strength=0.5).draw(given, None, 0, range(5))
     assert (solver.guidance, solver.through) == before
 
 
@@ -273,7 +276,7 @@ def test_one_image_is_redrawn_as_an_array(run, photos):
     assert edits.shape == (1, 3, 1, 8, 8)
     assert record["strength"] == 0.5
     u = torch.from_numpy(np.asarray(Image.open(photos / "1.png"))[None, None].repeat(3, 0))
-    again = Edits(genlab.load(run), "edit", strength=0.5).draw(u, None, 0, range(3))[1]
+    again = ImageEditor(genlab.load(run), "edit", strength=0.5).draw(u, None, 0, range(3))[1]
     assert np.array_equal(edits[0], again.numpy())
 
 
@@ -335,10 +338,10 @@ def test_what_cannot_be_is_said_and_leaves_nothing(run, photos, words, fix, caps
 
 def test_runs_that_cannot_are_refused(gan, tmp_path_factory, mask):
     with pytest.raises(ConfigError, match="needs a model with a path"):
-        Edits(genlab.load(gan), "inpaint", mask=mask)
+        ImageEditor(genlab.load(gan), "inpaint", mask=mask)
     toy = genlab.load(trained(tmp_path_factory, "flow_matching", "toy"))
     with pytest.raises(ConfigError, match="draws points"):
-        Edits(toy, "edit", strength=0.5)
+        ImageEditor(toy, "edit", strength=0.5)
 
 
 def test_a_run_without_label_dropout_is_given_labels(tmp_path_factory, photos, capsys):

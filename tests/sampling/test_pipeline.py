@@ -87,7 +87,7 @@ def test_weights_are_the_average_or_the_last(path_run):
         raw = z - 0.5 * loaded.built.model.net.eval()(z, t, y)
         for weights, wanted in (("ema", ema), ("raw", raw)):
             with loaded.built.viewed(weights):
-                torch.testing.assert_close(loaded.built.model.field(z, t, y), wanted)
+                torch.testing.assert_close(loaded.built.model.denoise(z, t, y), wanted)
     assert not torch.equal(ema, raw)
 
 

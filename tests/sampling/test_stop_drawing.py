@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from genlab.assemble.bound_sampler import PathSolver
+from genlab.assemble.bound_sampler import PathSampler
 from genlab.core.errors import Stopped
 from genlab.core.signals import DrawingStopped, Signals, check_stop
 from genlab.evaluation.cache import Shards, ranges
@@ -32,18 +32,18 @@ def during(monkeypatch) -> Callable[[int], list[int]]:
 
     Returns the list of rows of every evaluation from the first on.
     """
-    plain = PathSolver.count
+    plain = PathSampler.count
 
     def plan(n: int) -> list[int]:
         seen: list[int] = []
 
-        def count(solver: PathSolver, rows: int) -> None:
+        def count(solver: PathSampler, rows: int) -> None:
             plain(solver, rows)
             seen.append(rows)
             if len(seen) == n:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(PathSolver, "count", count)
+        monkeypatch.setattr(PathSampler, "count", count)
         return seen
 
     return plan
@@ -159,15 +159,15 @@ def test_parts_of_an_evaluation_are_given_up_between_each_other(tmp_path):
 
 def test_a_likelihood_is_given_up_between_two_evaluations(tiny, monkeypatch):
     pytest.importorskip("torchdiffeq")
-    plain, calls = PathModel.field, []
+    plain, calls = PathModel.denoise, []
 
-    def field(model: PathModel, *given: torch.Tensor) -> torch.Tensor:
+    def denoiser(model: PathModel, *given: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(model, *given)
 
-    monkeypatch.setattr(PathModel, "field", field)
+    monkeypatch.setattr(PathModel, "denoise", denoiser)
     keys = {**EVERY, **QUICK, "codec": "dequantize"}
     run = started(tiny("ddpm", **keys, **{"every.eval": 16, "metric": "bpd", "eval.n": 4}))
     with pytest.raises(Stopped, match="SIGTERM at image 16, saved"):

@@ -1,7 +1,7 @@
-"""What a metric may look at, and what it says: the contract of `genlab eval`.
+"""The inputs and the result of a metric: the contract of `genlab eval`.
 
-A metric names the streams it needs. Each is made once, by whoever gathers the evidence, and all
-metrics share it: one set of samples, one pass of a feature network. Shape legend as in contract.
+A metric names the streams it needs. Each is computed once and all metrics share it: one set of
+samples, one pass of a feature network. Shape legend as in contract.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["STREAMS", "Evidence", "Features", "Metric", "Pairs", "Verdict"]
+__all__ = ["STREAMS", "Features", "Metric", "MetricInputs", "MetricResult", "Pairs"]
 
 STREAMS = {
     "real": "reference images",
@@ -52,8 +52,8 @@ class Pairs(NamedTuple):
     codes: Tensor  # [n, ...], int64 of a codebook
 
 
-class Evidence(Protocol):
-    """What a metric may look at: each stream is made once, when first asked for; all on the CPU.
+class MetricInputs(Protocol):
+    """The streams of an evaluation: each is computed once, when first asked for; all on the CPU.
 
     Images are uint8 [n, C, H, W]; of a set of plane points all are float32 [n, 2].
     """
@@ -66,11 +66,11 @@ class Evidence(Protocol):
         ...
 
     def fake(self) -> Tensor:
-        """[n, *S] what is judged."""
+        """[n, *S] samples, or what else is evaluated."""
         ...
 
     def features(self, of: Literal["real", "fake"], output: str = "pool") -> Tensor:
-        """[n, D] float32 of the reference or of what is judged."""
+        """[n, D] float32 of the reference or of the samples."""
         ...
 
     def training(self) -> Tensor:
@@ -90,8 +90,8 @@ class Evidence(Protocol):
         ...
 
 
-class Verdict(NamedTuple):
-    """What a metric found.
+class MetricResult(NamedTuple):
+    """The numbers of a metric.
 
     values: the metric under its own name first, where it is one number, then what belongs to it,
     as <metric>_<what>; nan for what these data do not give. pairs: images to look at side by side,
@@ -103,19 +103,19 @@ class Verdict(NamedTuple):
 
 
 class Metric(Protocol):
-    """One number, or a few, from the evidence.
+    """One number, or a few, of the inputs.
 
     needs: names of STREAMS.
-    least: images of each stream it takes. better: value -> whether low or high is good; values
-    not in it have no order. aside, which a metric need not have: keys that change none of these
-    values, only what else it says. features, which a metric need not have: the name of the only
-    features it is defined for.
+    min_images: least number of images of each stream. better: value -> whether low or high is
+    good; values not in it have no order. ignored_keys, which a metric need not have: keys that
+    change none of these values, only others. features, which a metric need not have: the name of
+    the only features it is defined on.
     """
 
     needs: tuple[str, ...]
-    least: int
+    min_images: int
     better: Mapping[str, Literal["low", "high"]]
 
-    def __call__(self, evidence: Evidence) -> Verdict:
-        """Raises DataError for evidence that it cannot judge."""
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
+        """Raises DataError for inputs that it cannot evaluate."""
         ...

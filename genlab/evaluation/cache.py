@@ -25,15 +25,15 @@ from genlab.core.metric import Features
 from genlab.core.signals import check_stop
 from genlab.run.files import disk
 
-__all__ = ["Shards", "digest", "in_blocks", "ranges", "shards"]
+__all__ = ["ShardedCache", "digest", "extract_features", "feature_cache", "ranges"]
 
 PART = 256  # images of one file
 BLOCKS = {"cpu": 8, "cuda": 64}  # images a network sees at once
 
 
-def shards(
+def feature_cache(
     what: str, features: Features, images: Tensor, device: torch.device, folder: Path
-) -> Shards:
+) -> ShardedCache:
     """Features of images [n, *S] in parts that are named by network and contents.
 
     So they are found again whatever set, order of metrics or run they were computed for.
@@ -49,12 +49,14 @@ def shards(
         return place / names[k][:2] / f"{names[k]}.safetensors"
 
     def make(k: int) -> dict[str, Tensor]:
-        return in_blocks(features, images[parts[k].start : parts[k].stop], device)
+        return extract_features(features, images[parts[k].start : parts[k].stop], device)
 
-    return Shards(what, parts, path, make)
+    return ShardedCache(what, parts, path, make)
 
 
-def in_blocks(features: Features, images: Tensor, device: torch.device) -> dict[str, Tensor]:
+def extract_features(
+    features: Features, images: Tensor, device: torch.device
+) -> dict[str, Tensor]:
     """Output -> [n, D] on the CPU, by a network that always sees blocks of one size.
 
     A convolution may add in another order for another number of images; in blocks filled up with
@@ -83,7 +85,7 @@ def ranges(n: int, size: int) -> list[range]:
 
 
 @dataclass
-class Shards:
+class ShardedCache:
     """A stream in parts.
 
     what: in words, for a person. parts: which rows each holds. path: where part k lies. make: the

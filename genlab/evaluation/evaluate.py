@@ -1,4 +1,4 @@
-"""Metrics over one body of evidence, and what makes each number what it is."""
+"""Computes metrics of one target, each number with its protocol."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from genlab.core import dist, registry
 from genlab.core.contract import Spec
 from genlab.core.errors import ConfigError, DataError, DeviceError
-from genlab.core.metric import STREAMS, Features, Metric, Verdict
+from genlab.core.metric import STREAMS, Features, Metric, MetricResult
 from genlab.evaluation.cache import digest
-from genlab.evaluation.streams import Gathered, Subject
+from genlab.evaluation.streams import Streams, Subject
 from genlab.hardware.hardware import Hardware
 
-__all__ = ["Admitted", "admit", "judge", "lacks", "make_metrics"]
+__all__ = ["SelectedMetrics", "evaluate", "make_metrics", "missing_inputs", "select_metrics"]
 
 LOCAL = ("name", "file", "backbone", "heads")  # keys that say nothing about a number
 PASSED = {"features", "logits"}  # what a feature network makes of images
@@ -71,7 +71,7 @@ def make_metrics(
     return found
 
 
-class Admitted(NamedTuple):
+class SelectedMetrics(NamedTuple):
     """The metrics that can be had, by which features, and why the others cannot."""
 
     metrics: dict[str, Metric]
@@ -80,7 +80,7 @@ class Admitted(NamedTuple):
     left: dict[str, str]
 
 
-def admit(
+def select_metrics(
     metrics: Mapping[str, Metric],
     node: Mapping[str, Any],
     subject: Subject,
@@ -88,14 +88,14 @@ def admit(
     hardware: Hardware,
     named: bool,
     trust: bool,
-) -> Admitted:
+) -> SelectedMetrics:
     """Sorts metrics into those this subject can serve and the others.
 
     node: of features=; the network is made only if a metric asks for it. named: a person asked
     for just these, so one that cannot be had is a ConfigError that names those that can, and
     missing weights are an error too, as they are of features that were named.
     """
-    left = {n: why for n, m in metrics.items() if (why := lacks(m.needs, subject, spec))}
+    left = {n: why for n, m in metrics.items() if (why := missing_inputs(m.needs, subject, spec))}
     able = {n: m for n, m in metrics.items() if n not in left}
     features: Features | None = None
     chosen = ""
@@ -121,7 +121,7 @@ def admit(
         name, reason = next(iter(left.items()))
         can = ", ".join(_serves(subject, spec))
         raise ConfigError(f"metric={name}: {reason}; it can serve {can}")
-    return Admitted(able, features, chosen, left)
+    return SelectedMetrics(able, features, chosen, left)
 
 
 def _has(subject: Subject, spec: Spec) -> dict[str, bool]:
@@ -141,10 +141,10 @@ def _has(subject: Subject, spec: Spec) -> dict[str, bool]:
 def _serves(subject: Subject, spec: Spec) -> list[str]:
     """All metrics there are that a subject has the streams for."""
     needs = {n: registry.find("metric", n).needs for n in sorted(registry.components("metric"))}
-    return [name for name, need in needs.items() if not lacks(need, subject, spec)]
+    return [name for name, need in needs.items() if not missing_inputs(need, subject, spec)]
 
 
-def lacks(needs: Collection[str], subject: Subject, spec: Spec) -> str:
+def missing_inputs(needs: Collection[str], subject: Subject, spec: Spec) -> str:
     """Which streams a subject cannot give, in words; "" if it has all of them."""
     streams = {name for name, has in _has(subject, spec).items() if has} | PASSED
     absent = [STREAMS[need] for need in needs if need not in streams]
@@ -153,41 +153,41 @@ def lacks(needs: Collection[str], subject: Subject, spec: Spec) -> str:
     return f"it needs {' and '.join(absent)}" if absent else ""
 
 
-def judge(
+def evaluate(
     metrics: Mapping[str, Metric],
     nodes: Mapping[str, Mapping[str, Any]],
-    evidence: Gathered,
+    inputs: Streams,
     features: str,
     forgive: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Metric -> values, better, protocol, seconds (and pairs), on rank 0; {} on the others.
 
     nodes: config of each metric, part of its protocol. features: name of the feature network.
-    forgive: a metric that cannot judge gives NaN and says why under "error", for a training that
-    must go on; else DataError.
+    forgive: a metric that cannot be computed gives NaN, with the reason under "error", for a
+    training that must go on; else DataError.
     """
-    refused = {name: why for name, m in metrics.items() if (why := _too_few(name, m, evidence))}
+    refused = {name: why for name, m in metrics.items() if (why := _too_few(name, m, inputs))}
     if refused and not forgive:
         raise DataError(next(iter(refused.values())))
     able = {name: m for name, m in metrics.items() if name not in refused}
-    evidence.gather({need for m in able.values() for need in m.needs})
+    inputs.gather({need for m in able.values() for need in m.needs})
     found: dict[str, dict[str, Any]] = {}
     if dist.rank():
         return found
     for name, metric in metrics.items():
         start = time.perf_counter()
         record: dict[str, Any] = {"better": dict(metric.better)}
-        if aside := getattr(metric, "aside", ()):
-            record["aside"] = {key: nodes[name][key] for key in aside}
+        if ignored := getattr(metric, "ignored_keys", ()):
+            record["aside"] = {key: nodes[name][key] for key in ignored}
         if name in able:
-            record["protocol"] = protocol(metric, nodes[name], evidence, features)
+            record["protocol"] = protocol(metric, nodes[name], inputs, features)
         try:
             if name in refused:
                 raise DataError(refused[name])
-            verdict = _heard(name, metric, evidence)
-            record["values"] = {k: float(v) for k, v in verdict.values.items()}
-            if verdict.pairs is not None:
-                record["pairs"] = verdict.pairs
+            result = _compute(name, metric, inputs)
+            record["values"] = {k: float(v) for k, v in result.values.items()}
+            if result.pairs is not None:
+                record["pairs"] = result.pairs
         except DataError as e:
             if not forgive:
                 raise
@@ -198,44 +198,44 @@ def judge(
     return found
 
 
-def _heard(name: str, metric: Metric, evidence: Gathered) -> Verdict:
-    """What a metric says; DataError where that is no number."""
+def _compute(name: str, metric: Metric, inputs: Streams) -> MetricResult:
+    """The numbers of a metric; DataError where one is not finite."""
     try:
-        verdict = metric(evidence)
+        result = metric(inputs)
     except torch.linalg.LinAlgError as e:
         raise DataError(f"metric {name}: its matrices have no decomposition ({e})") from e
     for value in metric.better:
-        if not math.isfinite(verdict.values.get(value, math.nan)):
+        if not math.isfinite(result.values.get(value, math.nan)):
             raise DataError(
                 f"metric {name}: {value} is not finite; look at the samples, or whether the "
                 "model computes finite numbers"
             )
-    return verdict
+    return result
 
 
-def _too_few(name: str, metric: Metric, evidence: Gathered) -> str:
+def _too_few(name: str, metric: Metric, inputs: Streams) -> str:
     """Why a stream has fewer images than a metric takes, before any is made; "" if it has not."""
-    subject, needs = evidence.subject, set(metric.needs)
+    subject, needs = inputs.subject, set(metric.needs)
     have = {}
     if needs & {"fake", "features", "logits", "points"}:
         have[f"{subject.of} (n)"] = subject.n
-    if needs & {"real", "features"} and evidence.reference is not None:
-        have["reference images (n_real)"] = len(evidence.reference.images)
+    if needs & {"real", "features"} and inputs.reference is not None:
+        have["reference images (n_real)"] = len(inputs.reference.images)
     if needs & {"pairs", "bits", "codes"}:
         have["held-out images"] = subject.held_out
     few = [
-        f"{metric.least} {what} or more, here are {n}"
+        f"{metric.min_images} {what} or more, here are {n}"
         for what, n in have.items()
-        if n < metric.least
+        if n < metric.min_images
     ]
     return f"metric {name} needs {few[0]}" if few else ""
 
 
 def protocol(
-    metric: Metric, node: Mapping[str, Any], evidence: Gathered, features: str
+    metric: Metric, node: Mapping[str, Any], inputs: Streams, features: str
 ) -> dict[str, Any]:
     """All that must be equal for two numbers of a metric to be ranked."""
-    needs, subject = set(metric.needs), evidence.subject
+    needs, subject = set(metric.needs), inputs.subject
     told: dict[str, Any] = {}
     if needs & {"fake", "features", "logits", "points"}:
         told |= {"of": subject.of, "images": subject.n}
@@ -246,18 +246,18 @@ def protocol(
     if "logits" in needs:
         told["data"] = subject.data
     if "training" in needs:
-        told["training"] = f"{subject.data} train {digest(evidence.training())[:12]}"
-    if needs & {"real", "features"} and evidence.reference is not None:
-        reference = evidence.reference
+        told["training"] = f"{subject.data} train {digest(inputs.training())[:12]}"
+    if needs & {"real", "features"} and inputs.reference is not None:
+        reference = inputs.reference
         told |= {
             "reference": reference.name,
             "reference_images": f"{len(reference.images)} of {reference.of}",
             "reference_digest": reference.digest,
         }
-    if needs & PASSED and evidence.features_by is not None:
-        by = evidence.features_by
+    if needs & PASSED and inputs.features_by is not None:
+        by = inputs.features_by
         told |= {"features": features, "features_digest": by.digest, "resizer": by.resizer}
     if (weights := getattr(metric, "digest", None)) is not None:
         told["weights_digest"] = weights
-    skip = {*LOCAL, *getattr(metric, "aside", ())}
+    skip = {*LOCAL, *getattr(metric, "ignored_keys", ())}
     return told | {k: v for k, v in node.items() if k not in skip}

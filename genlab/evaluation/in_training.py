@@ -1,4 +1,4 @@
-"""The judge of a run while it trains: the same metrics, at every.eval."""
+"""Evaluates a run while it trains, by the same metrics, at every.eval."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any
 from genlab.assemble.components import Built
 from genlab.core import dist
 from genlab.core.errors import ConfigError
-from genlab.evaluation.evaluate import admit, judge, make_metrics
-from genlab.evaluation.streams import Gathered
+from genlab.evaluation.evaluate import evaluate, make_metrics, select_metrics
+from genlab.evaluation.streams import Streams
 from genlab.evaluation.target import enlarged, of_built, reference, size_of, told_of
 from genlab.run.directory import Run
 from genlab.run.environment import environment
 from genlab.run.results import write_result
 
-__all__ = ["Referee"]
+__all__ = ["Evaluator"]
 
 SAMPLES = {"cpu": 1_000, "cuda": 10_000}
 HIGH = {"psnr", "ssim", "usage", "perplexity"}  # logged values that are better high
 
 
-class Referee:
+class Evaluator:
     """Measures the model of a run as it stands, on all ranks, each time it is called.
 
     Raises ConfigError for a metric that the model cannot serve, DeviceError or DataError for
@@ -55,9 +55,11 @@ class Referee:
         self.name = f"{config['data']['name']} {size_of(spec)}"
         self.subject = of_built(built, self.name, self.n, self.seed)
         node, hardware = config["features"], built.hardware
-        self.admitted = admit(self.metrics, node, self.subject, spec, hardware, True, trust)
-        if self.admitted.features is not None:
-            self.say(f"metrics look at {self.n:,} samples by features={self.admitted.chosen}")
+        self.selected = select_metrics(
+            self.metrics, node, self.subject, spec, hardware, True, trust
+        )
+        if self.selected.features is not None:
+            self.say(f"metrics look at {self.n:,} samples by features={self.selected.chosen}")
         split = "test" if self.subject.of == "reconstructions" else "train"
         self.real = reference(built.data, self.name, split, self.n)
         self.cache = Path(config["outputs"]) / ".cache" / "features"
@@ -79,7 +81,7 @@ class Referee:
         """What a value of the journal means, as text: values of other texts do not compare."""
         if not value.startswith("metric/") or not self.metrics:
             return value
-        by = self.admitted.features
+        by = self.selected.features
         looked = [self.real.digest, self.n, self.seed, by.digest if by else ""]
         return json.dumps([value, *looked, self.nodes], sort_keys=True, default=str)
 
@@ -97,7 +99,7 @@ class Referee:
     def __call__(self, images: int) -> dict[str, float]:
         """`metric/<value>` -> value on rank 0, {} on the others.
 
-        images: that were drawn. What a metric cannot judge is NaN, said once a time.
+        images: that were drawn. A metric that cannot be computed is NaN, said once a time.
         """
         if not self.metrics:
             return {}
@@ -108,17 +110,17 @@ class Referee:
             for old in folder.glob(".streams-*"):  # what an earlier moment left, or this one
                 shutil.rmtree(old, ignore_errors=True)
         dist.barrier()
-        evidence = Gathered(
+        inputs = Streams(
             self.subject,
             self.real,
-            self.admitted.features,
+            self.selected.features,
             folder=streams,
             cache=self.cache,
             device=self.built.hardware.device,
             seed=self.seed,
             quiet=True,
         )
-        found = judge(self.metrics, self.nodes, evidence, self.admitted.chosen, forgive=True)
+        found = evaluate(self.metrics, self.nodes, inputs, self.selected.chosen, forgive=True)
         if dist.rank():
             while not done.exists():  # longer than a collective waits, if it must be
                 time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The evidence of an evaluation, each stream made once, in parts, and shared by all metrics."""
+"""The inputs of an evaluation, each stream made once, in parts, and shared by all metrics."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from genlab.core.errors import OutOfMemory
 from genlab.core.format import count, duration
 from genlab.core.memory import is_out_of_memory
 from genlab.core.metric import Features, Pairs
-from genlab.evaluation.cache import Shards, digest, in_blocks, ranges, shards
+from genlab.evaluation.cache import ShardedCache, digest, extract_features, feature_cache, ranges
 
-__all__ = ["Gathered", "Reference", "Subject", "choose"]
+__all__ = ["Reference", "Streams", "Subject", "choose"]
 
 LONG = 30.0  # seconds from which an evaluation is announced with what it will take
 
@@ -74,8 +74,8 @@ class Subject:
 
 
 @dataclass
-class Gathered:
-    """Implements `Evidence`.
+class Streams:
+    """Implements `MetricInputs`.
 
     folder: of the parts that belong to the subject. cache: of features of the reference, which
     many evaluations share. batch: samples made at once; features: None when no metric asks.
@@ -146,7 +146,7 @@ class Gathered:
                 self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
         return self._kept[name]
 
-    def _shards(self, name: str) -> Shards:
+    def _shards(self, name: str) -> ShardedCache:
         subject = self.subject
         if name.startswith("features/"):
             of = name.rpartition("/")[2]
@@ -155,7 +155,7 @@ class Gathered:
             folder = self.folder if passing else self.cache
             assert self.features_by is not None
             what = "features of the reference" if of == "real" else f"features of {subject.of}"
-            return shards(what, self.features_by, images, self.device, folder)
+            return feature_cache(what, self.features_by, images, self.device, folder)
         n = subject.n if name == "fake" else subject.held_out
         parts = ranges(n, self.batch)
 
@@ -173,7 +173,7 @@ class Gathered:
             return self.folder / f"{name}-{parts[k].start:07d}-{len(parts[k])}.safetensors"
 
         what = {"fake": "samples", "pairs": "reconstructions", "bits": "likelihoods"}[name]
-        return Shards(what, parts, path, lambda k: self._fitting(make, parts[k]))
+        return ShardedCache(what, parts, path, lambda k: self._fitting(make, parts[k]))
 
     def _fitting(self, make: Callable[[range], Mapping[str, Tensor]], part: range) -> Any:
         """Makes a part whole, or in halves where memory is too small for it: said once.
@@ -251,5 +251,5 @@ class Gathered:
         assert self.features_by is not None
         images = self.real()[:8] if self.reference is not None else self.fake()[:8]
         start = time.perf_counter()
-        in_blocks(self.features_by, images, self.device)
+        extract_features(self.features_by, images, self.device)
         return (time.perf_counter() - start) / len(images) / dist.world()

@@ -53,7 +53,7 @@ def of_built(
 ) -> Subject:
     """A model as it stands. name: of its data, in words; n: samples, and held-out images at most.
 
-    Raises ConfigError where it has no samples or reconstructions to judge.
+    Raises ConfigError where it has no samples or reconstructions.
     """
     model, data = built.model, built.data
     draws, copies = isinstance(model, Generates), isinstance(model, Reconstructs)

@@ -13,8 +13,14 @@ from genlab.core import dist, registry, schema
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.format import count, number, table
 from genlab.core.metric import Metric
-from genlab.evaluation.evaluate import Admitted, admit, judge, lacks, make_metrics
-from genlab.evaluation.streams import Gathered
+from genlab.evaluation.evaluate import (
+    SelectedMetrics,
+    evaluate,
+    make_metrics,
+    missing_inputs,
+    select_metrics,
+)
+from genlab.evaluation.streams import Streams
 from genlab.evaluation.target import Case, of_folder, of_run
 from genlab.run.results import write_result
 
@@ -121,37 +127,37 @@ def _finish(
     named: bool,
     left: Mapping[str, str],
 ) -> None:
-    admitted = admit(
+    selected = select_metrics(
         metrics, asked["features"], case.subject, case.spec, case.hardware, named, True
     )
     for name, reason in left.items():  # weights that are not there matter to few models
         needs = registry.find("metric", asked["metric"][name]["name"]).needs
-        admitted.left[name] = lacks(needs, case.subject, case.spec) or reason
-    evidence = Gathered(
+        selected.left[name] = missing_inputs(needs, case.subject, case.spec) or reason
+    inputs = Streams(
         case.subject,
         case.real,
-        admitted.features,
+        selected.features,
         folder=case.streams,
         cache=Path(asked["outputs"]) / ".cache" / "features",
         device=case.hardware.device,
         batch=asked["batch"],
         seed=asked["seed"],
     )
-    found = judge(admitted.metrics, asked["metric"], evidence, admitted.chosen, forgive=not named)
+    found = evaluate(selected.metrics, asked["metric"], inputs, selected.chosen, forgive=not named)
     if dist.rank():
         return
     for name in [n for n, record in found.items() if "error" in record]:
-        admitted.left[name] = found.pop(name)["error"]
+        selected.left[name] = found.pop(name)["error"]
     if not found:
-        raise DataError("; ".join(admitted.left.values()))
+        raise DataError("; ".join(selected.left.values()))
     protocols = {n: [r["protocol"], r.get("aside")] for n, r in found.items()}
     text = json.dumps([case.told, case.key, protocols], sort_keys=True, default=str)
     made = hashlib.sha256(text.encode()).hexdigest()[:6]
     stem = f"{case.told['checkpoint']:012d}-" if "checkpoint" in case.told else ""
     folder = case.home / (asked["name"] or f"{stem}{made}")
-    spent = {k: round(v, 2) for k, v in evidence.seconds.items()}
+    spent = {k: round(v, 2) for k, v in inputs.seconds.items()}
     path = write_result(folder, case.told, found, {**case.environment, "seconds": spent})
-    _say(case, admitted, found)
+    _say(case, selected, found)
     print(path)
     if case.run is not None:
         from genlab.report.report import write_report
@@ -159,10 +165,10 @@ def _finish(
         print(f"report: {write_report(case.run)}")
 
 
-def _say(case: Case, admitted: Admitted, found: Mapping[str, Mapping[str, Any]]) -> None:
+def _say(case: Case, selected: SelectedMetrics, found: Mapping[str, Mapping[str, Any]]) -> None:
     """The table of an evaluation, with what every number is of."""
     print(f"{case.title}")
-    by = admitted.features
+    by = selected.features
     facts = []
     protocols = [record["protocol"] for record in found.values()]
     if any("images" in p for p in protocols):
@@ -173,7 +179,7 @@ def _say(case: Case, admitted: Admitted, found: Mapping[str, Mapping[str, Any]])
         real = case.real
         facts.append(f"reference {real.name}, {count(len(real.images))} of {count(real.of)}")
     if by is not None:
-        facts.append(f"features {admitted.chosen} {by.digest}, resizer {by.resizer}")
+        facts.append(f"features {selected.chosen} {by.digest}, resizer {by.resizer}")
     print("; ".join(facts))
     rows = []
     for record in found.values():
@@ -182,7 +188,7 @@ def _say(case: Case, admitted: Admitted, found: Mapping[str, Mapping[str, Any]])
         rows.append((name, number(value), f"{record['seconds']:.1f} s", rest))
     print(table(rows, indent="  "))
     reasons: dict[str, list[str]] = {}
-    for name, reason in admitted.left.items():
+    for name, reason in selected.left.items():
         alien = reason.startswith("it ")  # another model or other features would be needed
         reasons.setdefault("" if alien else reason, []).append(name)
     for reason, names in sorted(reasons.items(), reverse=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from genlab.core.metric import Evidence, Verdict
+from genlab.core.metric import MetricInputs, MetricResult
 from genlab.core.registry import register
 
 __all__ = ["BitsPerDimension"]
@@ -19,11 +19,11 @@ class BitsPerDimension:
     """
 
     needs = ("bits",)
-    least = 2
+    min_images = 2
     better: dict[str, Literal["low", "high"]] = {"bpd": "low"}  # noqa: RUF012 - read alone
 
-    def __call__(self, evidence: Evidence) -> Verdict:
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
         """bpd, the mean over images, and bpd_error, the standard error of that mean."""
-        bits = evidence.bits()
+        bits = inputs.bits()
         error = bits.std() / len(bits) ** 0.5
-        return Verdict({"bpd": float(bits.mean()), "bpd_error": float(error)})
+        return MetricResult({"bpd": float(bits.mean()), "bpd_error": float(error)})

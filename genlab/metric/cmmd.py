@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genlab.core.errors import DataError
-from genlab.core.metric import Evidence, Verdict
+from genlab.core.metric import MetricInputs, MetricResult
 from genlab.core.registry import register
 from genlab.metric.mmd import mmd
 from genlab.metric.vectors import feature_sets
@@ -32,15 +32,15 @@ class CMMD:
 
     needs = ("features",)
     features = "clip"
-    least = 3
+    min_images = 3
     better: ClassVar[dict[str, Literal["low", "high"]]] = {"cmmd": "low"}
 
-    def __call__(self, evidence: Evidence) -> Verdict:
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
         """cmmd, cmmd_low, cmmd_high."""
-        real, fake = (_directions(x) for x in feature_sets(evidence, "cmmd", self.least))
-        found = mmd(fake, real, _gaussian, device=evidence.device)
+        real, fake = (_directions(x) for x in feature_sets(inputs, "cmmd", self.min_images))
+        found = mmd(fake, real, _gaussian, device=inputs.device)
         value, error = SCALE * found.value, SCALE * found.error
-        return Verdict(
+        return MetricResult(
             {"cmmd": value, "cmmd_low": value - 1.96 * error, "cmmd_high": value + 1.96 * error}
         )
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from genlab.core.errors import DataError
-from genlab.core.metric import Evidence, Verdict
+from genlab.core.metric import MetricInputs, MetricResult
 from genlab.core.registry import register
 from genlab.nn.quantize import spread
 
@@ -26,17 +26,17 @@ class Codebook:
     """
 
     needs = ("pairs", "codes")
-    least = 1
+    min_images = 1
     better: Mapping[str, Literal["low", "high"]] = {
         "codebook": "high",
         "codebook_perplexity": "high",
     }
 
-    def __call__(self, evidence: Evidence) -> Verdict:
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
         """codebook, codebook_perplexity. Raises DataError for a model without a codebook."""
-        size = evidence.codebook()
+        size = inputs.codebook()
         if size is None:
             raise DataError("codebook needs a model that chooses from a codebook")
-        count = torch.bincount(evidence.pairs().codes.flatten(), minlength=size)
+        count = torch.bincount(inputs.pairs().codes.flatten(), minlength=size)
         usage, perplexity = spread(count)
-        return Verdict({"codebook": float(usage), "codebook_perplexity": float(perplexity)})
+        return MetricResult({"codebook": float(usage), "codebook_perplexity": float(perplexity)})

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genlab.core.metric import Evidence, Verdict
+from genlab.core.metric import MetricInputs, MetricResult
 from genlab.core.random import hash64
 from genlab.core.registry import register
 from genlab.metric.vectors import feature_sets
@@ -36,22 +36,22 @@ class FID:
     """
 
     needs = ("features",)
-    least = 2
-    aside = ("infinity",)
+    min_images = 2
+    ignored_keys = ("infinity",)
 
     def __init__(self, *, infinity: bool) -> None:
         self.infinity = infinity
         self.better: dict[str, Literal["low", "high"]] = {"fid": "low"}
         if infinity:
-            self.least = SUBSETS
+            self.min_images = SUBSETS
             self.better["fid_infinity"] = "low"
 
-    def __call__(self, evidence: Evidence) -> Verdict:
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
         """fid, fid_bias from four images a set on, fid_infinity."""
-        real, fake = feature_sets(evidence, "fid", self.least)
+        real, fake = feature_sets(inputs, "fid", self.min_images)
         reference = Moments(real)
         values = {"fid": frechet(reference, Moments(fake))}
-        g = torch.Generator().manual_seed(hash64(evidence.seed, HALVES))
+        g = torch.Generator().manual_seed(hash64(inputs.seed, HALVES))
         real_order = torch.randperm(len(real), generator=g)
         order = torch.randperm(len(fake), generator=g)
         if min(len(real), len(fake)) >= 4:
@@ -64,7 +64,7 @@ class FID:
             line = torch.stack([torch.ones(SUBSETS), 1 / sizes], 1).double()
             fit = torch.linalg.lstsq(line, torch.tensor(found, dtype=torch.float64)).solution
             values["fid_infinity"] = float(fit[0])
-        return Verdict(values)
+        return MetricResult(values)
 
 
 class Moments:

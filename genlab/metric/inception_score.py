@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from genlab.core.metric import Evidence, Verdict
+from genlab.core.metric import MetricInputs, MetricResult
 from genlab.core.random import hash64
 from genlab.core.registry import register
 from genlab.core.schema import Count
@@ -35,15 +35,17 @@ class InceptionScore:
 
     def __init__(self, *, splits: Count) -> None:
         self.splits = splits
-        self.least = 2 * splits
+        self.min_images = 2 * splits
 
-    def __call__(self, evidence: Evidence) -> Verdict:
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
         """is, is_std."""
-        logits = evidence.features("fake", "logits")
-        check(logits, "is", self.least, "the samples")
-        g = torch.Generator().manual_seed(hash64(evidence.seed, ORDER))
+        logits = inputs.features("fake", "logits")
+        check(logits, "is", self.min_images, "the samples")
+        g = torch.Generator().manual_seed(hash64(inputs.seed, ORDER))
         scores = inception_scores(logits[torch.randperm(len(logits), generator=g)], self.splits)
-        return Verdict({"is": float(scores.mean()), "is_std": float(scores.std(correction=0))})
+        return MetricResult(
+            {"is": float(scores.mean()), "is_std": float(scores.std(correction=0))}
+        )
 
 
 def inception_scores(logits: Tensor, splits: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genlab.core.metric import Evidence, Verdict
+from genlab.core.metric import MetricInputs, MetricResult
 from genlab.core.random import hash64
 from genlab.core.registry import register
 from genlab.core.schema import Count, Natural
@@ -37,8 +37,8 @@ class KID:
     """
 
     needs = ("features",)
-    least = 3
-    aside = ("subsets", "size")
+    min_images = 3
+    ignored_keys = ("subsets", "size")
 
     def __init__(self, *, subsets: Natural, size: Count) -> None:
         if size < 2:
@@ -46,18 +46,18 @@ class KID:
         self.subsets, self.size = subsets, size
         self.better: dict[str, Literal["low", "high"]] = {"kid": "low"}
 
-    def __call__(self, evidence: Evidence) -> Verdict:
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
         """kid, kid_low, kid_high; with subsets kid_subsets, kid_size."""
-        real, fake = feature_sets(evidence, "kid", self.least)
+        real, fake = feature_sets(inputs, "kid", self.min_images)
         size = min(self.size, len(real), len(fake))
-        g = torch.Generator().manual_seed(hash64(evidence.seed, SUBSETS))
+        g = torch.Generator().manual_seed(hash64(inputs.seed, SUBSETS))
 
         def drawn(n: int) -> Tensor:
             parts = [torch.randperm(n, generator=g)[:size] for _ in range(self.subsets)]
             return torch.stack(parts)
 
         rows = (drawn(len(fake)), drawn(len(real))) if self.subsets else None
-        found = mmd(fake, real, cubic(real.shape[1]), rows, evidence.device)
+        found = mmd(fake, real, cubic(real.shape[1]), rows, inputs.device)
         values = {
             "kid": found.value,
             "kid_low": found.value - 1.96 * found.error,
@@ -65,7 +65,7 @@ class KID:
         }
         if self.subsets:
             values |= {"kid_subsets": float(found.subsets.mean()), "kid_size": float(size)}
-        return Verdict(values)
+        return MetricResult(values)
 
 
 def cubic(d: int) -> Kernel:

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from genlab.core.errors import DataError
-from genlab.core.metric import Evidence, Verdict
+from genlab.core.metric import MetricInputs, MetricResult
 from genlab.core.registry import register
 from genlab.metric.pairwise import check_size, each
 from genlab.nn.backbones import VGG16, AlexNet
@@ -39,7 +39,7 @@ class LPIPS:
     """
 
     needs = ("pairs",)
-    least = 1
+    min_images = 1
     better: Mapping[str, Literal["low", "high"]] = {"lpips": "low"}
 
     def __init__(
@@ -55,19 +55,19 @@ class LPIPS:
         self.network.eval()
         self.digest = digest(self.network, self.name)
 
-    def __call__(self, evidence: Evidence) -> Verdict:
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
         """lpips. Raises DataError for images the network has no place for: below 16 pixels with
         vgg, 31 with alex, or of other than one or three channels."""
-        originals = evidence.pairs().originals
+        originals = inputs.pairs().originals
         if originals.shape[1] not in (1, 3):
             raise DataError(f"lpips sees one or three channels, not {originals.shape[1]}")
         least = self.network.torso.least
         fix = "use metric.lpips.net=vgg" if least > VGG16.least else "use metric=psnr"
         check_size(originals, least, self.name, fix)
-        network = self.network.to(evidence.device)
+        network = self.network.to(inputs.device)
 
         def score(a: Tensor, b: Tensor) -> Tensor:
-            with precise(evidence.device):
+            with precise(inputs.device):
                 return network(*(coloured(u.float()) / 127.5 - 1 for u in (a, b)))
 
-        return Verdict({"lpips": float(each(evidence, score).mean())})
+        return MetricResult({"lpips": float(each(inputs, score).mean())})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genlab.core.errors import DataError
-from genlab.core.metric import Evidence, Verdict
+from genlab.core.metric import MetricInputs, MetricResult
 from genlab.core.random import hash64
 from genlab.core.registry import register
 from genlab.core.schema import Natural
@@ -42,30 +42,30 @@ class Nearest:
     """
 
     needs = ("fake", "training", "real")
-    least = 2
-    aside = ("pairs",)
+    min_images = 2
+    ignored_keys = ("pairs",)
     better: ClassVar[dict[str, Literal["low", "high"]]] = {}
 
     def __init__(self, *, pairs: Natural) -> None:
         self.pairs = pairs
 
-    def __call__(self, evidence: Evidence) -> Verdict:
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
         """nearest, nearest_ratio, nearest_closer and the closest pairs."""
-        fake, training, real = evidence.fake(), evidence.training(), evidence.real()
+        fake, training, real = inputs.fake(), inputs.training(), inputs.real()
         for x, whose in (
             (fake, "the samples"),
             (training, "the training images"),
             (real, "the reference"),
         ):
-            check(x, "nearest", self.least, whose)
+            check(x, "nearest", self.min_images, whose)
             if (x.shape[1:], x.dtype) != (training.shape[1:], training.dtype):
                 raise DataError(
                     f"nearest: {whose} are {_shape(x)}, the training images {_shape(training)}; "
                     "pixels are compared one by one, so take images of one size"
                 )
-        g = torch.Generator().manual_seed(hash64(evidence.seed, HELD_OUT))
+        g = torch.Generator().manual_seed(hash64(inputs.seed, HELD_OUT))
         real = real[torch.randperm(len(real), generator=g)[: len(fake)]]
-        samples, known, others = neighbours.together(fake, training, real, device=evidence.device)
+        samples, known, others = neighbours.together(fake, training, real, device=inputs.device)
         to_pixels = samples.unit / math.sqrt(samples.x.shape[1])
         if not fake.is_floating_point():
             to_pixels /= 255
@@ -78,13 +78,13 @@ class Nearest:
         values["nearest_ratio"] = values["nearest"] / typical if typical else math.nan
         values["nearest_closer"] = _chance_below(distance, reference)
         if not self.pairs or fake.ndim != 4:
-            return Verdict(values)
+            return MetricResult(values)
         closest = distance.argsort(stable=True)[: self.pairs]
         captions = [
             f"sample {i}, training image {int(at[i, 0])}, difference {float(distance[i]):.4f}"
             for i in closest.tolist()
         ]
-        return Verdict(values, (fake[closest], training[at[closest, 0]], captions))
+        return MetricResult(values, (fake[closest], training[at[closest, 0]], captions))
 
 
 def _shape(x: Tensor) -> str:

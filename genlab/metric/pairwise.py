@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genlab.core.errors import DataError
-from genlab.core.metric import Evidence
+from genlab.core.metric import MetricInputs
 
 __all__ = ["check_size", "each"]
 
@@ -16,16 +16,16 @@ PIXELS = 2**18  # of one part, times channels
 
 
 @torch.inference_mode()
-def each(evidence: Evidence, score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def each(inputs: MetricInputs, score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """[n] float64 on the CPU: the score of every original with its copy.
 
-    score: uint8 [m, C, H, W] twice, on the device of the evidence -> [m]; called with a part of
+    score: uint8 [m, C, H, W] twice, on the device of the inputs -> [m]; called with a part of
     all at a time, so it looks at each pair alone.
     """
-    originals, copies, _ = evidence.pairs()
+    originals, copies, _ = inputs.pairs()
     size = max(1, PIXELS // originals[0].numel())
     found = [
-        score(a.to(evidence.device), b.to(evidence.device)).double().cpu()
+        score(a.to(inputs.device), b.to(inputs.device)).double().cpu()
         for a, b in zip(originals.split(size), copies.split(size), strict=True)
     ]
     return torch.cat(found)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genlab.core.errors import DataError
-from genlab.core.metric import Evidence, Verdict
+from genlab.core.metric import MetricInputs, MetricResult
 from genlab.core.registry import register
 from genlab.core.schema import Count
 from genlab.metric.neighbours import nearest, together, within
@@ -40,15 +40,15 @@ class PR:
     needs = ("features",)
 
     def __init__(self, *, k: Count) -> None:
-        self.k, self.least = k, k + 1
+        self.k, self.min_images = k, k + 1
         self.better: dict[str, Literal["low", "high"]] = dict.fromkeys(
             ("pr_precision", "pr_recall"), "high"
         )
 
-    def __call__(self, evidence: Evidence) -> Verdict:
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
         """pr_precision, pr_recall."""
-        found = _judged(evidence, "pr", self.k)
-        return Verdict({"pr_precision": found.precision, "pr_recall": found.recall})
+        found = _judged(inputs, "pr", self.k)
+        return MetricResult({"pr_precision": found.precision, "pr_recall": found.recall})
 
 
 @register("prdc")
@@ -65,25 +65,25 @@ class PRDC:
     needs = ("features",)
 
     def __init__(self, *, k: Count) -> None:
-        self.k, self.least = k, k + 1
+        self.k, self.min_images = k, k + 1
         self.better: dict[str, Literal["low", "high"]] = dict.fromkeys(
             (f"prdc_{name}" for name in Overlap._fields), "high"
         )
 
-    def __call__(self, evidence: Evidence) -> Verdict:
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
         """prdc_precision, prdc_recall, prdc_density, prdc_coverage."""
-        found = _judged(evidence, "prdc", self.k)
-        return Verdict({f"prdc_{name}": value for name, value in found._asdict().items()})
+        found = _judged(inputs, "prdc", self.k)
+        return MetricResult({f"prdc_{name}": value for name, value in found._asdict().items()})
 
 
-def _judged(evidence: Evidence, metric: str, k: int) -> Overlap:
-    real, fake = feature_sets(evidence, metric, k + 1)
+def _judged(inputs: MetricInputs, metric: str, k: int) -> Overlap:
+    real, fake = feature_sets(inputs, metric, k + 1)
     if (real == real[0]).all():
         raise DataError(
             f"{metric}: all features of the reference are equal, so nothing is near or far; "
             "look at the reference images or take other features"
         )
-    return prdc(real, fake, k, evidence.device)
+    return prdc(real, fake, k, inputs.device)
 
 
 def prdc(real: Tensor, fake: Tensor, k: int, device: torch.device | None = None) -> Overlap:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from genlab.core.metric import Evidence, Verdict
+from genlab.core.metric import MetricInputs, MetricResult
 from genlab.core.registry import register
 from genlab.metric.pairwise import each
 from genlab.nn.similarity import psnr
@@ -24,12 +24,14 @@ class PSNR:
     """
 
     needs = ("pairs",)
-    least = 1
+    min_images = 1
     better: Mapping[str, Literal["low", "high"]] = {"psnr": "high", "psnr_exact": "high"}
 
-    def __call__(self, evidence: Evidence) -> Verdict:
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
         """psnr, psnr_exact."""
-        found = each(evidence, psnr)
-        best = 10 * math.log10(255**2 * evidence.pairs().originals[0].numel())
+        found = each(inputs, psnr)
+        best = 10 * math.log10(255**2 * inputs.pairs().originals[0].numel())
         exact = found.isinf().double().mean()
-        return Verdict({"psnr": float(found.clamp(max=best).mean()), "psnr_exact": float(exact)})
+        return MetricResult(
+            {"psnr": float(found.clamp(max=best).mean()), "psnr_exact": float(exact)}
+        )

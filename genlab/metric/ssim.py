@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from genlab.core.metric import Evidence, Verdict
+from genlab.core.metric import MetricInputs, MetricResult
 from genlab.core.registry import register
 from genlab.metric.pairwise import check_size, each
 from genlab.nn.similarity import WINDOW, ssim
@@ -24,10 +24,10 @@ class SSIM:
     """
 
     needs = ("pairs",)
-    least = 1
+    min_images = 1
     better: Mapping[str, Literal["low", "high"]] = {"ssim": "high"}
 
-    def __call__(self, evidence: Evidence) -> Verdict:
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
         """ssim. Raises DataError for images of less than 11 pixels."""
-        check_size(evidence.pairs().originals, WINDOW, "ssim", "use metric=psnr")
-        return Verdict({"ssim": float(each(evidence, ssim).mean())})
+        check_size(inputs.pairs().originals, WINDOW, "ssim", "use metric=psnr")
+        return MetricResult({"ssim": float(each(inputs, ssim).mean())})

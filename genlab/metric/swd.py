@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genlab.core.errors import DataError
-from genlab.core.metric import Evidence, Verdict
+from genlab.core.metric import MetricInputs, MetricResult
 from genlab.core.random import hash64
 from genlab.core.registry import register
 from genlab.core.schema import Count
@@ -35,28 +35,28 @@ class SWD:
     """
 
     needs = ("fake", "real")
-    least = 2
+    min_images = 2
     better: ClassVar[dict[str, Literal["low", "high"]]] = {"swd": "low"}
 
     def __init__(self, *, projections: Count) -> None:
         self.projections = projections
 
-    def __call__(self, evidence: Evidence) -> Verdict:
+    def __call__(self, inputs: MetricInputs) -> MetricResult:
         """swd."""
-        real, fake = evidence.real(), evidence.fake()
-        check(real, "swd", self.least, "the reference")
-        check(fake, "swd", self.least, "the samples")
+        real, fake = inputs.real(), inputs.fake()
+        check(real, "swd", self.min_images, "the reference")
+        check(fake, "swd", self.min_images, "the samples")
         if real.shape[1:] != fake.shape[1:]:
             raise DataError(
                 f"swd: samples have the shape {tuple(fake.shape[1:])}, the reference "
                 f"{tuple(real.shape[1:])}; take images of one size"
             )
-        g = torch.Generator().manual_seed(hash64(evidence.seed, DIRECTIONS))
+        g = torch.Generator().manual_seed(hash64(inputs.seed, DIRECTIONS))
         directions = torch.randn(self.projections, real[0].numel(), generator=g)
         directions /= directions.norm(dim=1, keepdim=True)
         scale = 1 if real.is_floating_point() else 255
-        found = sliced_wasserstein(fake, real, directions.to(evidence.device))
-        return Verdict({"swd": found / scale})
+        found = sliced_wasserstein(fake, real, directions.to(inputs.device))
+        return MetricResult({"swd": found / scale})
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, directions: Tensor) -> float:

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from genlab.core.errors import DataError
-from genlab.core.metric import Evidence
+from genlab.core.metric import MetricInputs
 
 __all__ = ["blocks", "check", "feature_sets", "quick"]
 
 BLOCK = 1024  # rows: large enough for a product at full speed, small enough for the cache
 
 
-def feature_sets(evidence: Evidence, metric: str, least: int) -> tuple[Tensor, Tensor]:
+def feature_sets(inputs: MetricInputs, metric: str, least: int) -> tuple[Tensor, Tensor]:
     """(real [N, D], fake [n, D]), at least `least` of each; DataError for what is no such pair."""
-    real, fake = evidence.features("real"), evidence.features("fake")
+    real, fake = inputs.features("real"), inputs.features("fake")
     check(real, metric, least, "the reference")
     check(fake, metric, least, "the samples")
     if real.shape[1] != fake.shape[1]:

@@ -64,13 +64,13 @@ def main(words: Sequence[str]) -> int:
     if problems := cfg.validate(after) + _too_short(run, after):
         raise ConfigError(*problems)
     from genlab.assemble.components import build
-    from genlab.evaluation.in_training import Referee
+    from genlab.evaluation.in_training import Evaluator
     from genlab.training.setup import make_tracker
 
     trust, allow = bool(options.get("trust")), options.get("allow", [])
     built = build(after, trust=trust, meta=True)
     make_tracker(after, trust)
-    Referee(run, after, built, lambda line: None, trust).check(after["keep"]["best"])
+    Evaluator(run, after, built, lambda line: None, trust).check(after["keep"]["best"])
     _say_rates(before, after, built.schedule)
     if after != before:
         with run.lock():

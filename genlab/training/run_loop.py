@@ -30,7 +30,7 @@ from genlab.core.memory import memory, memory_advice
 from genlab.core.registry import suggest
 from genlab.core.signals import DrawingStopped, Signals, stop_error
 from genlab.core.subprocesses import terminate_with_parent
-from genlab.evaluation.in_training import Referee
+from genlab.evaluation.in_training import Evaluator
 from genlab.run import checkpoint as ckpt
 from genlab.run.averages import Averages
 from genlab.run.checkpoint import Checkpoints
@@ -105,13 +105,13 @@ class RunLoop:
         with memory_advice(self.config):
             self.trainer = make_trainer(self.config, self.built, *self.built.data.load("train"))
         self.clock = self.trainer.clock
-        self.referee = Referee(self.run, self.config, self.built, self.log, self.trust)
+        self.evaluator = Evaluator(self.run, self.config, self.built, self.log, self.trust)
         wanted = self.config["keep"]["best"]
         if wanted == "auto":  # with several players a low loss may be one that lags behind
             wanted = "heldout/loss" if len(self.trainer.players) == 1 else None
-        self.referee.check(wanted)
+        self.evaluator.check(wanted)
         self.best = BestCheckpoint(
-            wanted, self.referee.better(str(wanted)), self.referee.measure(str(wanted))
+            wanted, self.evaluator.better(str(wanted)), self.evaluator.measure(str(wanted))
         )
         self.measured = math.nan
         self.seconds = 0.0
@@ -277,7 +277,7 @@ class RunLoop:
         images, alone, grid = self.clock.images, dist.world() == 1, None
         if self.schedule.due(self.clock, "eval"):
             with signals.drawing(alone):  # ranks that draw wait for each other: none may leave
-                line |= self.referee(images)
+                line |= self.evaluator(images)
             if self.main and type(self.model).loss is not Model.loss:
                 line |= validation_loss(self.built, self.built.schedule.batch, self.config["seed"])
         if self.main and self.schedule.due(self.clock, "sample"):

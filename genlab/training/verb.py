@@ -49,13 +49,13 @@ def main(
         config["data"]["path"] = str(Path(path).expanduser().resolve())  # the same from anywhere
     from genlab.assemble.components import build
     from genlab.core import dist
-    from genlab.evaluation.in_training import Referee
+    from genlab.evaluation.in_training import Evaluator
     from genlab.training.setup import make_tracker
 
     built = build(config, meta=True)  # every problem now, before a directory is made
     make_tracker(config)
-    referee = Referee(Run(Path()), config, built, lambda line: None, trust=True)
-    referee.check(config["keep"]["best"])
+    evaluator = Evaluator(Run(Path()), config, built, lambda line: None, trust=True)
+    evaluator.check(config["keep"]["best"])
     if dry_run:
         from genlab.training.dry_run import measure
 

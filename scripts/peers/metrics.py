@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from genlab.core.metric import Verdict
+from genlab.core.metric import MetricResult
 from peers.compare import Side, Target, Work
 
 __all__ = ["targets"]
@@ -14,7 +14,7 @@ SUBSETS, SIZE = 100, 1000
 
 
 class Given:
-    """Evidence of two sets of features alone."""
+    """MetricInputs of two sets of features alone."""
 
     device, seed = torch.device("cpu"), 0
 
@@ -44,13 +44,13 @@ def work(compute, note: str = "") -> Work:
 
 
 def genlab_metric(images: int, width: int, file: str, cls: str, value: str, **keys) -> Work:
-    """A metric of genlab from evidence to verdict."""
+    """A metric of genlab from inputs to result."""
     metric = getattr(importlib.import_module(f"genlab.metric.{file}"), cls)(**keys)
-    evidence = Given(*features(images, width))
+    inputs = Given(*features(images, width))
 
     def compute() -> float:
-        verdict: Verdict = metric(evidence)
-        return verdict.values[value]
+        result: MetricResult = metric(inputs)
+        return result.values[value]
 
     return work(compute, value)
 

@@ -40,16 +40,16 @@ def test_metrics_while_training_decide_the_best(tiny):
 
 def test_the_best_is_never_one_that_is_not_finite(tiny, monkeypatch):
     from genlab.core.errors import DataError
-    from genlab.core.metric import Verdict
+    from genlab.core.metric import MetricResult
     from genlab.metric.fid import FID
 
     values = iter([math.nan, 3.0, DataError("constant"), 5.0])
 
-    def fid(self, evidence):
+    def fid(self, inputs):
         found = next(values)
         if isinstance(found, Exception):
             raise found
-        return Verdict({"fid": found})
+        return MetricResult({"fid": found})
 
     monkeypatch.setattr(FID, "__call__", fid)
     keys = {"every.eval": 16, "metric": "fid", "features": "raw", "eval.n": 8}
@@ -59,11 +59,11 @@ def test_the_best_is_never_one_that_is_not_finite(tiny, monkeypatch):
 
 
 def test_high_is_better_where_a_metric_says_so(tiny, monkeypatch):
-    from genlab.core.metric import Verdict
+    from genlab.core.metric import MetricResult
     from genlab.metric.fid import FID
 
     values = iter([1.0, 4.0, 2.0, 3.0])
-    monkeypatch.setattr(FID, "__call__", lambda self, e: Verdict({"fid": next(values)}))
+    monkeypatch.setattr(FID, "__call__", lambda self, e: MetricResult({"fid": next(values)}))
     init = FID.__init__
 
     def high(self, **keys):
@@ -110,7 +110,7 @@ def test_a_metric_that_cannot_judge_leaves_the_training_alone(tiny, monkeypatch)
     from genlab.core.errors import DataError
     from genlab.metric.prdc import PRDC
 
-    def refuse(self, evidence):
+    def refuse(self, inputs):
         raise DataError("all samples are equal")
 
     monkeypatch.setattr(PRDC, "__call__", refuse)

@@ -8,17 +8,17 @@ import torch
 
 from genlab.cli.main import main
 from genlab.core import dist
-from genlab.evaluation.cache import Shards
-from genlab.evaluation.streams import Gathered, Reference, Subject
-from tests.helpers.evaluations import judged, value
+from genlab.evaluation.cache import ShardedCache
+from genlab.evaluation.streams import Reference, Streams, Subject
+from tests.helpers.evaluations import evaluated, value
 from tests.helpers.runs import trained
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_the_batch_changes_no_digit(gan, tmp_path, batch):
     words = ("metric=fid", "features=raw", "n=64", "n_real=80", "seed=11")
-    whole = value(judged(gan, *words, outputs=tmp_path), "fid")
-    assert value(judged(gan, *words, f"batch={batch}", outputs=tmp_path), "fid") == whole
+    whole = value(evaluated(gan, *words, outputs=tmp_path), "fid")
+    assert value(evaluated(gan, *words, f"batch={batch}", outputs=tmp_path), "fid") == whole
 
 
 @pytest.mark.parametrize("model", ["flow_matching", "glow"])
@@ -27,7 +27,7 @@ def test_the_batch_changes_no_digit_in_bf16_either(tmp_path_factory, tmp_path, m
     run = trained(tmp_path_factory, model, **{"hardware.precision": "bf16"})
     words = ("metric=fid", "features=raw", "n=32", "n_real=40")
     found = {
-        value(judged(run, *words, f"batch={batch}", outputs=tmp_path), "fid")
+        value(evaluated(run, *words, f"batch={batch}", outputs=tmp_path), "fid")
         for batch in (1, 7, 64)
     }
     assert len(found) == 1
@@ -50,7 +50,7 @@ def test_ranks_share_the_parts_and_change_no_digit(tmp_path, monkeypatch, world)
     def gathered():
         subject = Subject(n=600, held_out=0, draw=lambda part: images[part.start : part.stop])
         real = Reference("some", images.flip(0), 600)
-        return Gathered(
+        return Streams(
             subject, real, Doubled(), tmp_path / "s", tmp_path / "c", torch.device("cpu"), batch=64
         )
 
@@ -66,21 +66,21 @@ def test_ranks_share_the_parts_and_change_no_digit(tmp_path, monkeypatch, world)
     parts = {"fake": 10, "features/real": 3, "features/fake": 3}
     assert sorted(done) == sorted((s, k) for s, n in parts.items() for k in range(n))
     monkeypatch.setattr(dist, "rank", lambda: 0)
-    monkeypatch.setattr(Shards, "do", lambda self, k: pytest.fail("a part is missing"))
-    evidence = gathered()
-    assert torch.equal(evidence.fake(), images)
-    assert torch.equal(evidence.features("fake"), 2 * images.flatten(1).float())
-    assert torch.equal(evidence.features("real"), 2 * images.flip(0).flatten(1).float())
+    monkeypatch.setattr(ShardedCache, "do", lambda self, k: pytest.fail("a part is missing"))
+    inputs = gathered()
+    assert torch.equal(inputs.fake(), images)
+    assert torch.equal(inputs.features("fake"), 2 * images.flatten(1).float())
+    assert torch.equal(inputs.features("real"), 2 * images.flip(0).flatten(1).float())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
 def test_processes_of_one_group_find_what_one_finds(gan, tmp_path, devices):
     words = ("metric=fid", "features=raw", "n=100", "n_real=600", "batch=8", "seed=31")
-    alone = judged(gan, *words, outputs=tmp_path / "1")
+    alone = evaluated(gan, *words, outputs=tmp_path / "1")
     for folder in gan.glob("eval/.streams-*"):
         shutil.rmtree(folder)
-    many = judged(gan, *words, f"hardware.devices={devices}", outputs=tmp_path / "2")
+    many = evaluated(gan, *words, f"hardware.devices={devices}", outputs=tmp_path / "2")
     assert value(many, "fid") == value(alone, "fid")
     assert value(many, "fid_bias") == value(alone, "fid_bias")
 
@@ -94,8 +94,8 @@ def test_what_does_not_fit_into_memory_is_made_in_halves(tmp_path, capsys):
         return images[part.start : part.stop]
 
     subject = Subject(n=100, held_out=0, draw=draw)
-    evidence = Gathered(subject, None, None, tmp_path, tmp_path, torch.device("cpu"), batch=64)
-    assert torch.equal(evidence.fake(), images)
+    inputs = Streams(subject, None, None, tmp_path, tmp_path, torch.device("cpu"), batch=64)
+    assert torch.equal(inputs.fake(), images)
     said = [line for line in capsys.readouterr().err.splitlines() if "at once" in line]
     assert said == [
         "memory does not hold 64 at once: going on with 32",
@@ -105,14 +105,14 @@ def test_what_does_not_fit_into_memory_is_made_in_halves(tmp_path, capsys):
 
 def test_a_second_evaluation_takes_the_streams_of_the_first(gan, monkeypatch):
     words = ("features=raw", "n=30", "n_real=40", "seed=5")
-    first = judged(gan, "metric=fid", *words)
+    first = evaluated(gan, "metric=fid", *words)
     from genlab.assemble.components import Built
 
     def draw(*args, **kwargs):
         raise AssertionError("samples that are there are drawn again")
 
     monkeypatch.setattr(Built, "draw", draw)
-    second = judged(gan, "metric=fid", "metric.fid.infinity=true", *words)
+    second = evaluated(gan, "metric=fid", "metric.fid.infinity=true", *words)
     assert value(second, "fid") == value(first, "fid")
     assert math.isfinite(value(second, "fid_infinity"))
 
@@ -131,31 +131,31 @@ def test_an_interrupted_one_goes_on(gan, monkeypatch):
 
     monkeypatch.setattr(Built, "draw", cut)
     assert main(["eval", f"run={gan}", f"outputs={gan.parent.parent}", *words]) == 130
-    assert judged(gan, *words)
+    assert evaluated(gan, *words)
     assert [d[0] for d in drawn] == [0, 8, 16, 16, 24, 32], "two parts were kept"
 
 
 def test_a_damaged_part_is_made_again(gan):
     words = ("metric=fid", "features=raw", "n=24", "n_real=40", "batch=8", "seed=7")
-    before = value(judged(gan, *words), "fid")
+    before = value(evaluated(gan, *words), "fid")
     [part] = [p for p in gan.glob("eval/.streams-*/fake-0000008-8.safetensors")][-1:]
     for path in gan.glob("eval/.streams-*/fake-0000008-8.safetensors"):
         path.write_bytes(part.read_bytes()[:50])
-    assert value(judged(gan, *words), "fid") == before
+    assert value(evaluated(gan, *words), "fid") == before
 
 
 def test_more_held_out_images_are_not_mixed_with_fewer(glow):
     """Parts of a small evaluation are those of a large one, so none is counted twice."""
-    few = judged(glow, "metric=bpd", "n=64", "seed=8")
-    many = judged(glow, "metric=bpd", "n=297", "seed=8")
-    fresh = judged(glow, "metric=bpd", "n=297", "seed=8", "batch=50")
+    few = evaluated(glow, "metric=bpd", "n=64", "seed=8")
+    many = evaluated(glow, "metric=bpd", "n=297", "seed=8")
+    fresh = evaluated(glow, "metric=bpd", "n=297", "seed=8", "batch=50")
     assert few.numbers[0].protocol["held_out"] == 64
     assert value(many, "bpd") == pytest.approx(value(fresh, "bpd"), rel=1e-6)
 
 
 def test_features_without_logits_do_not_stand_for_those_with(tmp_path):
     """Weights may come with a classifier or without: one digest, other outputs."""
-    from genlab.evaluation.cache import shards
+    from genlab.evaluation.cache import feature_cache
 
     class Both(Doubled):
         outputs = {"pool": 64, "logits": 3}  # noqa: RUF012
@@ -165,5 +165,5 @@ def test_features_without_logits_do_not_stand_for_those_with(tmp_path):
 
     images = torch.randint(0, 256, (10, 1, 8, 8), dtype=torch.uint8)
     cpu = torch.device("cpu")
-    assert set(shards("x", Doubled(), images, cpu, tmp_path).all()) == {"pool"}
-    assert set(shards("x", Both(), images, cpu, tmp_path).all()) == {"pool", "logits"}
+    assert set(feature_cache("x", Doubled(), images, cpu, tmp_path).all()) == {"pool"}
+    assert set(feature_cache("x", Both(), images, cpu, tmp_path).all()) == {"pool", "logits"}

@@ -12,12 +12,12 @@ from PIL import Image
 
 from genlab.cli.main import main
 from genlab.run.directory import Run
-from tests.helpers.evaluations import in_folder, judged, refused, save, value
+from tests.helpers.evaluations import evaluated, in_folder, refused, save, value
 from tests.helpers.runs import trained
 
 
 def test_a_number_carries_its_protocol(gan):
-    result = judged(gan, "metric=fid", "features=raw", "n=40", "n_real=60", "seed=3")
+    result = evaluated(gan, "metric=fid", "features=raw", "n=40", "n_real=60", "seed=3")
     [fid, bias] = result.numbers
     assert (fid.name, bias.name) == ("fid", "fid_bias")
     assert fid.better == "low" and fid.value > 0
@@ -48,7 +48,7 @@ def test_an_evaluation_is_filed_under_checkpoint_and_contents(gan, capsys):
 def test_evaluations_are_counted_and_guidance_is_told(tmp_path_factory):
     run = trained(tmp_path_factory, "flow_matching")
     words = ("metric=fid", "features=raw", "n=9", "sampler=euler", "sampler.steps=3")
-    subject = judged(run, *words, "guidance.scale=2").subject
+    subject = evaluated(run, *words, "guidance.scale=2").subject
     assert subject["evaluations"] == 6
     assert subject["guidance"]["scale"] == 2
     assert subject["sampler"].items() >= {"name": "euler", "steps": 3}.items()
@@ -60,7 +60,7 @@ def test_bits_per_dimension_are_those_of_the_loss(glow):
     from genlab.core.random import SampleNoise
     from genlab.evaluation.streams import choose
 
-    result = judged(glow, "metric=bpd", "n=50", "seed=2")
+    result = evaluated(glow, "metric=bpd", "n=50", "seed=2")
     loaded = genlab.load(glow)
     images, labels = loaded.built.data.load("test")
     u, y = choose(images, 50), choose(labels, 50)
@@ -84,7 +84,7 @@ def test_a_metric_the_model_cannot_serve_is_named_with_those_it_can(gan, capsys)
 
 def test_what_cannot_be_had_is_left_out_unless_it_was_named(vqvae, capsys):
     """Digits of 8 pixels are too small for a window of 11, and LPIPS has no weights here."""
-    result = judged(vqvae, "features=raw", "n=40")
+    result = evaluated(vqvae, "features=raw", "n=40")
     said = capsys.readouterr().out
     assert "without ssim: ssim needs images of at least 11 pixels, not 8 x 8" in said
     assert "without lpips: metric.lpips.backbone is null" in said
@@ -96,7 +96,7 @@ def test_what_cannot_be_had_is_left_out_unless_it_was_named(vqvae, capsys):
 
 
 def test_reconstructions_are_judged_as_such(vqvae):
-    result = judged(vqvae, "metric=fid", "features=raw", "n=40")
+    result = evaluated(vqvae, "metric=fid", "features=raw", "n=40")
     assert result.subject["of"] == "reconstructions"
     assert result.numbers[0].protocol["of"] == "reconstructions"
     assert result.numbers[0].protocol["reference"] == "digits 8x8x1 test"
@@ -184,7 +184,7 @@ def test_a_run_still_training_is_judged_at_its_checkpoint_and_said(gan, capsys):
     run = Run(gan)
     with run.lock():
         run.status = "running"
-        judged(gan, "metric=fid", "features=raw", "n=8", "n_real=9")
+        evaluated(gan, "metric=fid", "features=raw", "n=8", "n_real=9")
     run.status = "done"
     assert "is still training; its checkpoint at image 64 is judged" in capsys.readouterr().err
 
@@ -243,7 +243,7 @@ def test_bits_per_dimension_of_a_one_layer_flow_by_hand():
 
 
 def test_fewer_bits_are_another_protocol(glow):
-    protocol = judged(glow, "metric=bpd", "n=20").numbers[0].protocol
+    protocol = evaluated(glow, "metric=bpd", "n=20").numbers[0].protocol
     assert protocol["density"] == "dequantize 8 bits"
     assert re.fullmatch(r"digits 8x8x1 test [0-9a-f]{12}, 20 of 297", protocol["held_out_set"])
 
@@ -255,9 +255,9 @@ def test_words_of_a_run_beside_fake(tmp_path, digits, capsys):
 
 
 def test_a_value_that_is_not_finite_is_an_error(gan, monkeypatch, capsys):
-    from genlab.core.metric import Verdict
+    from genlab.core.metric import MetricResult
     from genlab.metric.fid import FID
 
-    monkeypatch.setattr(FID, "__call__", lambda self, evidence: Verdict({"fid": math.nan}))
+    monkeypatch.setattr(FID, "__call__", lambda self, inputs: MetricResult({"fid": math.nan}))
     words = (f"run={gan}", f"outputs={gan.parent.parent}", "features=raw", "n=9")
     assert "fid is not finite" in refused(capsys, 3, *words, "metric=fid")

@@ -1,4 +1,4 @@
-"""What the tests of the judge share: the words to judge with, and what came of it."""
+"""What the tests of the evaluate share: the words to evaluate with, and what came of it."""
 
 import json
 from itertools import count
@@ -11,7 +11,7 @@ from genlab.run.results import results
 NUMBERS = count()
 
 
-def judged(run, *words, outputs=None):
+def evaluated(run, *words, outputs=None):
     """The result of an evaluation of a run, under a name of its own."""
     name = f"t{next(NUMBERS)}"
     outputs = outputs or run.parent.parent

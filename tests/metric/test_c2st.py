@@ -7,7 +7,7 @@ import torch
 
 from genlab.core.errors import DataError
 from genlab.metric.c2st import C2ST
-from tests.helpers.evidence_given import Given
+from tests.helpers.given_inputs import Given
 
 
 def c2st(real, fake, seed=0):

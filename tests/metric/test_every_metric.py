@@ -1,4 +1,4 @@
-"""What every metric is: built from its yaml, with needs and values that the judge knows."""
+"""What every metric is: built from its yaml, with needs and values that the evaluate knows."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -19,7 +19,7 @@ def test_every_metric_says_what_it_needs(name):
         pytest.skip(str(e))  # a file or package that is not here
     assert metric.needs
     assert set(metric.needs) <= set(STREAMS)
-    assert metric.least >= 1
+    assert metric.min_images >= 1
     assert set(metric.better.values()) <= {"low", "high"}
     assert all(v == name or v.startswith(f"{name}_") for v in metric.better)
     assert getattr(metric, "features", None) in (None, *names("features"), "clip")

@@ -5,7 +5,7 @@ import torch
 
 from genlab.core.errors import DataError
 from genlab.metric.fid import FID, Moments, frechet
-from tests.helpers.evidence_given import Given
+from tests.helpers.given_inputs import Given
 
 
 def gaussian(n, d, seed, mean=0.0, scale=1.0):

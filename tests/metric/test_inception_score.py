@@ -7,12 +7,12 @@ import torch
 
 from genlab.core.errors import DataError
 from genlab.metric.inception_score import InceptionScore, inception_scores
-from tests.helpers.evidence_given import Given
+from tests.helpers.given_inputs import Given
 
 
 def score(logits, splits=1, seed=0):
-    evidence = Given(pooled={"fake/logits": logits}, seed=seed)
-    return InceptionScore(splits=splits)(evidence).values
+    inputs = Given(pooled={"fake/logits": logits}, seed=seed)
+    return InceptionScore(splits=splits)(inputs).values
 
 
 def logits(n, k, seed=0):

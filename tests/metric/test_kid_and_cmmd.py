@@ -11,7 +11,7 @@ from genlab.metric import vectors
 from genlab.metric.cmmd import CMMD
 from genlab.metric.kid import KID, cubic
 from genlab.metric.mmd import mmd
-from tests.helpers.evidence_given import Given
+from tests.helpers.given_inputs import Given
 
 
 def normal(n, d, seed, mean=0.0):
@@ -20,8 +20,8 @@ def normal(n, d, seed, mean=0.0):
 
 
 def kid(real, fake, subsets=0, size=1000, seed=0):
-    evidence = Given(pooled={"real": real, "fake": fake}, seed=seed)
-    return KID(subsets=subsets, size=size)(evidence).values
+    inputs = Given(pooled={"real": real, "fake": fake}, seed=seed)
+    return KID(subsets=subsets, size=size)(inputs).values
 
 
 def by_pairs(x, y, kernel):

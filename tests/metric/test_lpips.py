@@ -9,8 +9,8 @@ from genlab.core.metric import Pairs
 from genlab.metric.lpips import LPIPS
 from genlab.nn.backbones import VGG16, AlexNet, Torso
 from genlab.nn.perceptual import Perceptual
-from tests.helpers.evidence_given import Given
 from tests.helpers.feature_files import WEIGHTS, random_heads, random_torso, saved
+from tests.helpers.given_inputs import Given
 
 REAL = {"alex": "alexnet_features.pth", "vgg": "vgg16_features_fp16.pth"}
 needs_weights = pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs the weights")

@@ -13,7 +13,7 @@ from genlab.metric.psnr import PSNR
 from genlab.metric.ssim import SSIM
 from genlab.nn.quantize import spread
 from genlab.nn.similarity import psnr, ssim
-from tests.helpers.evidence_given import Given
+from tests.helpers.given_inputs import Given
 
 
 def images(n=4, c=3, h=24, w=17, seed=0):

@@ -8,7 +8,7 @@ from genlab.metric.inception_score import inception_scores
 from genlab.metric.kid import KID, cubic
 from genlab.metric.mmd import mmd
 from genlab.metric.prdc import PR, PRDC
-from tests.helpers.evidence_given import Given
+from tests.helpers.given_inputs import Given
 
 pytestmark = pytest.mark.peer
 

@@ -7,7 +7,7 @@ from genlab.core.errors import DataError
 from genlab.metric import neighbours, vectors
 from genlab.metric.neighbours import nearest, together
 from genlab.metric.prdc import PR, PRDC, prdc
-from tests.helpers.evidence_given import Given
+from tests.helpers.given_inputs import Given
 
 K = 3
 
@@ -181,7 +181,7 @@ def test_names_and_what_is_better():
         assert set(values(metric, real, fake)) == set(metric.better)
         assert set(metric.better.values()) == {"high"}
         assert len(metric.better) == count
-        assert metric.least == metric.k + 1
+        assert metric.min_images == metric.k + 1
 
 
 def test_what_cannot_be_judged():

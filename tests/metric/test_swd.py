@@ -8,12 +8,12 @@ import torch
 from genlab.core.errors import DataError
 from genlab.metric import vectors
 from genlab.metric.swd import SWD, sliced_wasserstein, wasserstein
-from tests.helpers.evidence_given import Given
+from tests.helpers.given_inputs import Given
 
 
 def swd(real, fake, projections=200, seed=0):
-    evidence = Given({"real": real, "fake": fake}, seed=seed)
-    return SWD(projections=projections)(evidence).values["swd"]
+    inputs = Given({"real": real, "fake": fake}, seed=seed)
+    return SWD(projections=projections)(inputs).values["swd"]
 
 
 def normal(*shape, seed=0):

@@ -8,7 +8,7 @@ import torch
 import genlab
 from genlab.assemble.components import build
 from genlab.core.random import SampleNoise
-from tests.helpers.evaluations import judged, value
+from tests.helpers.evaluations import evaluated, value
 from tests.helpers.runs import small, trained
 
 
@@ -49,7 +49,7 @@ def test_an_untrained_chain_by_hand(outputs):
 
 def test_bits_of_bytes_are_a_column_of_their_own(tmp_path_factory):
     run = trained(tmp_path_factory, "ddpm", **{"process.steps": 25, "process.beta_max": 15.0})
-    result = judged(run, "metric=bpd", "n=12")
+    result = evaluated(run, "metric=bpd", "n=12")
     assert result.subject["likelihood"] == "variational bound, 25 steps, large variance"
     assert result.numbers[0].protocol["density"] == "bytes"
     built = genlab.load(run).built
@@ -65,6 +65,6 @@ def test_bits_of_bytes_are_a_column_of_their_own(tmp_path_factory):
 
 def test_dequantized_bytes_have_the_density_of_the_flow(tmp_path_factory):
     run = trained(tmp_path_factory, "ddpm", codec="dequantize")
-    result = judged(run, "metric=bpd", "n=4")
+    result = evaluated(run, "metric=bpd", "n=4")
     assert result.subject["likelihood"].startswith("probability flow")
     assert result.numbers[0].protocol["density"] == "dequantize 8 bits"

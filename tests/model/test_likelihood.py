@@ -17,7 +17,7 @@ from genlab.model.likelihood import log_density, ode_solver
 from genlab.model.path import PathModel
 from genlab.process.linear import Linear
 from genlab.process.vp import VariancePreserving
-from tests.helpers.evaluations import judged, refused, value
+from tests.helpers.evaluations import evaluated, refused, value
 from tests.helpers.gaussians import BY_NAME, FIRST, Signs, ends, exact, gaussian
 from tests.helpers.runs import trained
 
@@ -238,7 +238,7 @@ def dense(request, tmp_path_factory):
 def test_bits_of_a_run_beside_those_of_a_flow(dense, glow):
     """The same images and the same protocol, so that they rank; how each is found is told."""
     words = ("metric=bpd", "n=20")
-    path, flow = judged(dense, *words), judged(glow, *words)
+    path, flow = evaluated(dense, *words), evaluated(glow, *words)
     [bpd], [exactly] = ([n for n in r.numbers if n.name == "bpd"] for r in (path, flow))
     assert bpd.protocol == exactly.protocol
     assert bpd.protocol["density"] == "dequantize 8 bits"
@@ -246,7 +246,7 @@ def test_bits_of_a_run_beside_those_of_a_flow(dense, glow):
     assert flow.subject["likelihood"] == "exact"
     # this network has hardly learned, so that its density is about that of the noise
     assert 0 < value(path, "bpd") < 12
-    in_parts = judged(dense, *words, "batch=7")
+    in_parts = evaluated(dense, *words, "batch=7")
     assert value(in_parts, "bpd") == pytest.approx(bpd.value, abs=1e-3)
 
 

@@ -24,7 +24,7 @@ from genlab.run.averages import Averages
 from genlab.run.directory import Run
 from genlab.training.run_loop import train_run
 from genlab.training.trainer import Trainer
-from tests.helpers.evaluations import judged
+from tests.helpers.evaluations import evaluated
 from tests.helpers.runs import Config, fingerprint, small, started
 from tests.run.test_checkpoint import arm, armed, end_of, flip, halve
 
@@ -238,7 +238,7 @@ def test_train_sample_and_eval_by_the_command_line(tmp_path, capsys, monkeypatch
     assert "leave over" in capsys.readouterr().err
     assert not (path / "samples/u").exists()
     subjects = [
-        judged(path, "metric=swd", "n=16", "n_real=16", *more).subject
+        evaluated(path, "metric=swd", "n=16", "n_real=16", *more).subject
         for more in (["weights=0.07"], ["weights=0.12"], [])
     ]
     assert [s["weights"] for s in subjects] == [0.07, 0.12, "ema"]

@@ -12,7 +12,7 @@ import torch
 from genlab.assemble.bound_sampler import PathSampler
 from genlab.core.errors import Stopped
 from genlab.core.signals import DrawingStopped, Signals, check_stop
-from genlab.evaluation.cache import Shards, ranges
+from genlab.evaluation.cache import ShardedCache, ranges
 from genlab.model.path import PathModel
 from genlab.run.directory import Run
 from genlab.training.run_loop import train_run
@@ -151,7 +151,7 @@ def test_parts_of_an_evaluation_are_given_up_between_each_other(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         return {"x": torch.zeros(2)}
 
-    shards = Shards("samples", ranges(8, 2), lambda k: tmp_path / f"{k}.safetensors", make)
+    shards = ShardedCache("samples", ranges(8, 2), lambda k: tmp_path / f"{k}.safetensors", make)
     with Signals() as signals, pytest.raises(DrawingStopped), signals.drawing():
         shards.all()
     assert made == [0] and (tmp_path / "0.safetensors").exists()

@@ -1,4 +1,4 @@
-"""Evidence made of tensors, to judge without a model or a feature network."""
+"""Inputs of a metric made of tensors, without a model or a feature network."""
 
 from dataclasses import dataclass, field
 

@@ -36,6 +36,7 @@ __all__ = [
     "PeerLost",
     "Refused",
     "Stopped",
+    "disk_error",
     "explain",
 ]
 
@@ -121,16 +122,36 @@ class Stopped(GenlabError):
 BUG = 1
 
 _DISK = {
-    errno.ENOSPC: "the disk is full at {path}: free some space, or write elsewhere (outputs=DIR)",
-    errno.EDQUOT: "the disk quota is used up at {path}: free some, or set another outputs=DIR",
-    errno.EROFS: "{path} is on a read-only file system: choose a folder that can be written",
-    errno.EACCES: "no permission for {path}: change its rights or choose another folder",
-    errno.EPERM: "{path} may not be changed by this user: choose another folder",
-    errno.ENAMETOOLONG: "{path} is too long a name: choose a shorter one",
-    errno.ELOOP: "{path} is a link that leads to itself: choose another folder",
-    errno.EIO: "the disk does not answer at {path}: check it, or choose another folder",
-    errno.ENOTDIR: "{path} cannot be a folder, a part of it is a file: choose another folder",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "the file may not grow further (a size limit)",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "a link leads to itself",
+    errno.EIO: "the disk does not answer",
+    errno.ENOTDIR: "a parent is a file, not a folder",
 }
+_PATH = {
+    errno.ENOENT: "there is no such folder, and none can be made there",
+    errno.EEXIST: "a file stands in the way",
+}
+"""Causes of an OSError; those of a path only where it was about to be written, else a bug."""
+
+
+def disk_error(error: OSError, doing: str = "", where: object = "") -> DiskError | None:
+    """`cannot <doing> <where>: <cause>; <fix>`; None for another error.
+
+    doing, where: what was tried; left out, as far as the error itself says.
+    """
+    cause = {**_DISK, **(_PATH if doing else {})}.get(error.errno or 0)
+    if cause is None:
+        return None
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    fix = "free some space" if full else "choose another place with outputs="
+    where = where or error.filename2 or error.filename or "the place it was writing to"
+    return DiskError(f"cannot {doing or 'use'} {where}: {cause}; {fix}")
 
 
 def explain(error: BaseException, verb: str = "") -> tuple[int, list[str]]:
@@ -145,9 +166,8 @@ def explain(error: BaseException, verb: str = "") -> tuple[int, list[str]]:
             f"out of memory{_detail(error)}: lower {less}, take a smaller network, "
             "or hardware.precision=bf16 where it is fp32"
         ]
-    if isinstance(error, OSError) and error.errno in _DISK:
-        path = error.filename2 or error.filename or "the place it was writing to"
-        return DiskError.code, [_DISK[error.errno].format(path=path)]
+    if isinstance(error, OSError) and (disk := disk_error(error)):
+        return disk.code, [str(disk)]
     if isinstance(error, ModuleNotFoundError) and not (error.name or "genlab").startswith(
         "genlab"
     ):

@@ -234,10 +234,10 @@ class OutOfMemoryError(RuntimeError):
             "2.00 GiB)",
         ),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 8, "out of memory"),
-        (OSError(errno.ENOSPC, "full", "/x/y"), 7, "the disk is full at /x/y"),
+        (OSError(errno.ENOSPC, "full", "/x/y"), 7, "cannot use /x/y: the disk is full"),
         (OSError(errno.EDQUOT, "quota", "/x/y"), 7, "/x/y"),
-        (OSError(errno.EROFS, "ro", "/x/y"), 7, "/x/y is on a read-only"),
-        (PermissionError(errno.EACCES, "denied", "/x/y"), 7, "no permission for /x/y"),
+        (OSError(errno.EROFS, "ro", "/x/y"), 7, "/x/y: the file system is read-only"),
+        (PermissionError(errno.EACCES, "denied", "/x/y"), 7, "/x/y: no permission"),
         (ModuleNotFoundError("m", name="hydra.core"), 5, "'hydra'"),
         (ModuleNotFoundError("m", name="genlab.nowhere"), 1, "internal error"),
         (

@@ -31,9 +31,14 @@ class PathSampler:
         """process: of the model, None if it has no path; through: followed instead of it."""
         self.sampler, self.guidance, self.process = sampler, guidance, process
         self.through = through and process and truncate(through, process)
-        self.temperature: float = getattr(sampler, "temperature", 1.0)
+        self.temperature = sampler.temperature
         self.asked = self.drawn = 0  # rows that networks have seen, samples they were for
         self.watch: Callable[[Tensor], None] | None = None
+
+    @property
+    def follows_path(self) -> bool:
+        """Whether it is to be called; of a model of one step or many the config says which."""
+        return self.sampler.follows_path
 
     @property
     def evaluations(self) -> int | float:
@@ -51,17 +56,12 @@ class PathSampler:
     def check(self, spec: Spec) -> None:
         """Raises ConfigError where the sampler cannot follow the path, or not to such data."""
         path = self.through or self.process
-        if path is not None and hasattr(self.sampler, "check"):
+        if path is not None:
             self.sampler.check(path, spec)
 
     def count(self, rows: int) -> None:
         """Adds evaluations of rows, by this denoiser or another one of guidance."""
         self.asked += rows
-
-    @property
-    def spread(self) -> bool:
-        """Whether the sampler asks for the share that comes with an estimate."""
-        return getattr(self.sampler, "spread", False)
 
     def __call__(
         self,
@@ -74,8 +74,8 @@ class PathSampler:
         """z [B, *S] -> sample [B, *S]; estimate: used by a sampler with `spread`."""
         assert self.process is not None
         path = self.process
-        if self.spread:
-            # `misfits` sees to it that nothing between the two looks into the pairs
+        if self.sampler.learned_variance:
+            # `check_compatibility` sees to it that nothing between the two looks into the pairs
             assert estimate is not None and self.through is None
             denoise = cast(Denoiser, estimate)
         self.drawn += len(z)

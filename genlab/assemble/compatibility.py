@@ -5,60 +5,95 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from genlab.assemble.bound_sampler import PathSampler
-from genlab.core import registry
-from genlab.core.contract import Dataset, Denoises, Guidance, Model, Spec, Spreads
+from genlab.core import contract, registry
+from genlab.core.contract import Dataset, Denoises, Guidance, Model, Network, Spec, Spreads
 from genlab.core.errors import ConfigError
 
-__all__ = ["classes_of", "misfits", "unguided"]
+__all__ = ["check_base", "check_classes", "check_compatibility"]
+
+BASES: Mapping[str, type] = {
+    "model": contract.Model,
+    "network": contract.Network,
+    "sampler": contract.Sampler,
+    "guidance": contract.Guidance,
+    "codec": contract.Codec,
+    "data": contract.Dataset,
+    "optimizer": contract.Optimizer,
+    "schedule": contract.Schedule,
+}
+"""Config group -> the class its components are derived from, which declares what they can do."""
 
 
-def classes_of(asked: int | str, data: Dataset, problems: list[str]) -> int | None:
-    """Labels a model uses, of those the data have; adds a sentence where it cannot."""
+def check_base(group: str, name: str, component: object) -> list[str]:
+    """What is wrong with a component that does not say what it can do, as sentences."""
+    base = BASES.get(group, object)
+    if isinstance(component, base):
+        return []
+    return [
+        f"{group} {name!r} is no genlab.core.contract.{base.__name__}; derive "
+        f"{type(component).__name__} from that class"
+    ]
+
+
+def check_classes(asked: int | str, data: Dataset) -> tuple[int | None, list[str]]:
+    """(labels a model uses, of those the data have; what is wrong with them)."""
     have = data.spec.classes
     if asked == "none":
-        return None
+        return None, []
     if asked == "auto":
-        return have
+        return have, []
+    problems = []
     if have is None:
         problems.append(f"model.classes={asked}, but the data have no labels; use none or auto")
     elif int(asked) < have:
         problems.append(f"model.classes={asked}, but the data have {have} classes; use auto")
-    return int(asked)
+    return int(asked), problems
 
 
-def misfits(config: Mapping[str, Any], model: Model, solver: PathSampler, spec: Spec) -> list[str]:
-    """What the sampler and guidance cannot do with this model."""
-    name, denoises = config["sampler"]["name"], isinstance(model, Denoises)
-    which, problems = config["model"]["name"], []
-    if denoises and name == "one_step":
-        problems.append(
-            f"sampler=one_step cannot follow the path of model {which!r}; use sampler=heun or "
-            f"another of {', '.join(n for n in registry.names('sampler') if n != name)}"
-        )
-    if denoises and name != "one_step":
+def check_compatibility(
+    config: Mapping[str, Any],
+    model: Model,
+    networks: Mapping[str, Network],
+    solver: PathSampler,
+    spec: Spec,
+) -> list[str]:
+    """All that sampler and guidance cannot do with this model, as sentences."""
+    which, sampler = config["model"]["name"], config["sampler"]["name"]
+    denoises, follows, problems = isinstance(model, Denoises), solver.follows_path, []
+    if denoises and follows:
         try:
             solver.check(spec)
         except ConfigError as e:
             problems += e.problems
-    if denoises and solver.spread:
-        problems += _unspread(config, model, solver)
-    if not denoises and name != "one_step":
+    elif follows:
         problems.append(
-            f"sampler={name} needs a model that denoises; {which!r} draws its "
+            f"sampler={sampler} needs a model that denoises; {which!r} draws its "
             "samples in one step: use sampler=one_step"
         )
-    if not denoises and config["guidance"].get("name") is not None:
+    elif not model.one_step:
         problems.append(
-            f"guidance={config['guidance']['name']} needs a model that denoises; with "
-            f"{which!r} use guidance=none"
+            f"sampler={sampler} cannot follow the path of model {which!r}; use sampler=heun or "
+            f"another of {', '.join(n for n in registry.names('sampler') if n != sampler)}"
         )
-    return problems
+    if denoises and solver.sampler.learned_variance:
+        problems += _learned_variance(config, model, solver)
+    if solver.guidance is None:
+        return problems
+    guidance = config["guidance"]["name"]
+    if not denoises:
+        problems.append(
+            f"guidance={guidance} needs a model that denoises; with {which!r} use guidance=none"
+        )
+    elif not follows:
+        problems.append(
+            f"guidance={guidance} acts along a path, and sampler={sampler} follows none; use "
+            "guidance=none, or another sampler"
+        )
+    return problems + _guidance(solver.guidance, model, networks, spec)
 
 
-def _unspread(config: Mapping[str, Any], model: Model, solver: PathSampler) -> list[str]:
+def _learned_variance(config: Mapping[str, Any], model: Model, solver: PathSampler) -> list[str]:
     """What keeps a learned variance from a sampler that asks for it."""
     which, guidance = config["model"]["name"], solver.guidance
     if not isinstance(model, Spreads) or not model.spreads:
@@ -73,34 +108,33 @@ def _unspread(config: Mapping[str, Any], model: Model, solver: PathSampler) -> l
             "sampler.variance=learned is of steps on the path of training; use "
             "sampler.through=null, or sampler.variance=small"
         )
-    resized = hasattr(guidance, "canvas")
-    if guidance is not None and (resized or getattr(guidance, "scale", None) != 1):
+    if guidance is not None and (guidance.factor != 1 or guidance.scale != 1):
         problems.append(
             "sampler.variance=learned is of the estimate that the network gives, and guidance="
             f"{config['guidance']['name']} makes another; use "
-            f"{'guidance=none' if resized else 'guidance.scale=1'}, or sampler.variance=small"
+            f"{'guidance=none' if guidance.factor != 1 else 'guidance.scale=1'}, or "
+            "sampler.variance=small"
         )
     return problems
 
 
-def unguided(
-    guidance: Guidance | None, model: Model, spec: Spec, networks: Mapping[str, nn.Module]
+def _guidance(
+    guidance: Guidance, model: Model, networks: Mapping[str, Network], spec: Spec
 ) -> list[str]:
-    """What guidance asks that a model never learned, as sentences."""
+    """What guidance asks that the model never learned."""
     problems = []
-    if getattr(guidance, "unlabelled", False):
-        if spec.classes is None:
-            problems.append(
-                "guidance.scale other than 1 is the distance from estimates without a label, and "
-                "this model has no labels; use guidance.scale=1, or guidance=autoguidance"
-            )
-        elif getattr(model, "label_dropout", None) == 0:
-            problems.append(
-                "guidance.scale other than 1 needs estimates without a label, which nothing "
-                "teaches with model.label_dropout=0; use guidance.scale=1, or train with 0.1"
-            )
-    fixed = [n for n in networks.values() if not getattr(n, "any_size", False)]
-    if hasattr(guidance, "canvas") and fixed:
+    if guidance.unconditional and spec.classes is None:
+        problems.append(
+            "guidance.scale other than 1 is the distance from estimates without a label, and "
+            "this model has no labels; use guidance.scale=1, or guidance=autoguidance"
+        )
+    elif guidance.unconditional and model.label_dropout == 0:
+        problems.append(
+            "guidance.scale other than 1 needs estimates without a label, which nothing "
+            "teaches with model.label_dropout=0; use guidance.scale=1, or train with 0.1"
+        )
+    fixed = [n for n in networks.values() if not n.any_size]
+    if guidance.factor != 1 and fixed:
         problems.append(
             f"guidance draws at another size than that of training, and {type(fixed[0]).__name__} "
             "takes no other; use network=unet, which is made of convolutions"

@@ -10,21 +10,23 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from genlab.assemble.bound_sampler import PathSampler
-from genlab.assemble.compatibility import classes_of, misfits, unguided
+from genlab.assemble.compatibility import check_base, check_classes, check_compatibility
 from genlab.assemble.pretrained import Reference
 from genlab.config import compose as cfg
 from genlab.core import registry, schema
 from genlab.core.contract import (
     Codec,
     Dataset,
+    Denoises,
     Generates,
     HasLikelihood,
     Model,
+    Network,
     Noise,
+    Optimizer,
     Process,
     Reconstructs,
     Schedule,
@@ -58,8 +60,9 @@ class Built:
     @property
     def canvas(self) -> tuple[int, ...]:
         """Shape of what is drawn: that of the data unless guidance draws at another size."""
-        resize = getattr(self.solver.guidance, "canvas", lambda shape: shape)
-        return resize(self.spec.shape)
+        factor = self.solver.guidance.factor if self.solver.guidance else 1
+        channels, *sides = self.spec.shape
+        return (channels, *(factor * side for side in sides))
 
     def start(self, noise: Noise) -> Tensor:
         """[n, *Z] where sampling starts."""
@@ -179,10 +182,12 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         if node.get("name") is None:
             return None
         try:
-            return registry.build(group, node, key, trust, **given)
+            made = registry.build(group, node, key, trust, **given)
         except ConfigError as e:
             problems.extend(e.problems)
             return None
+        problems.extend(wrong := check_base(group, node["name"], made))
+        return None if wrong else made
 
     hardware: Hardware = make("hardware", config["hardware"])
     data: Dataset = make("data", config["data"], root=config["data"].get("root"))
@@ -199,7 +204,8 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         hardware.accumulation(schedule.batch)
     except ValueError as e:
         problems.append(str(e))
-    classes = classes_of(config["model"]["classes"], data, problems)
+    classes, wrong = check_classes(config["model"]["classes"], data)
+    problems += wrong
     spec = replace(codec.spec, classes=classes)
     process = make("process", config["process"], spec=spec)
     sampler = make("sampler", config["sampler"], spec=spec)
@@ -221,15 +227,18 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
             raise ConfigError(*problems)
         given = {"spec": spec, "process": process, "codec": codec, **networks}
         astray = process is None and config["process"]["name"] is not None  # its problem is told
-        model: Model = None if astray else make("model", config["model"], **given)
-    solver = PathSampler(sampler, guidance, getattr(model, "process", None), through)
+        model: Model | None = None if astray else make("model", config["model"], **given)
     if model is not None:
-        problems += misfits(config, model, solver, spec)
-        problems += unguided(guidance, model, spec, networks)
         try:
-            make_optimizers(config, model)  # player names and values, before anything is made
+            # player names and values, before anything is made
+            make_optimizers(config, model, trust)
         except ConfigError as e:
             problems.extend(e.problems)
+    if None in (model, sampler):
+        raise ConfigError(*problems)
+    path = model.process if isinstance(model, Denoises) else None
+    solver = PathSampler(sampler, guidance, path, through)
+    problems += check_compatibility(config, model, networks, solver, spec)
     if problems:
         raise ConfigError(*problems)
     for other in references:
@@ -271,17 +280,18 @@ def _model(config: Mapping[str, Any], trust: bool) -> Model:
     return build(config, trust=trust).model
 
 
-def _compile(model: Model, networks: Mapping[str, nn.Module]) -> None:
+def _compile(model: Model, networks: Mapping[str, Network]) -> None:
     """Compiles the regions a network names, or all of it; never a network differentiated twice."""
     if model.double_backward:
         return
     for network in networks.values():
-        regions = getattr(network, "compiled_regions", lambda n=network: [n])()
-        for region in regions:
+        for region in network.compiled_regions():
             region.compile()
 
 
-def make_optimizers(config: Mapping[str, Any], model: Model) -> dict[str, Optimizer]:
+def make_optimizers(
+    config: Mapping[str, Any], model: Model, trust: bool = True
+) -> dict[str, Optimizer]:
     """One optimizer a player; `optimizer.players.<player>` overrides keys for one alone."""
     node = dict(config["optimizer"])
     own = node.pop("players", None) or {}
@@ -297,7 +307,8 @@ def make_optimizers(config: Mapping[str, Any], model: Model) -> dict[str, Optimi
         try:
             merged = {**node, **own.get(name, {})}
             key = f"optimizer.players.{name}" if name in own else "optimizer"
-            out[name] = registry.build("optimizer", merged, key, params=params)
+            out[name] = registry.build("optimizer", merged, key, trust, params=params)
+            problems += check_base("optimizer", merged["name"], out[name])
         except ConfigError as e:
             problems += [p for p in e.problems if p not in problems]
     if problems:

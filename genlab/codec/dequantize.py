@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Noise, Spec
+from genlab.core.contract import Codec, Noise, Spec
 from genlab.core.errors import ConfigError
 from genlab.core.registry import register
 from genlab.core.schema import Count, Positive
@@ -17,7 +17,7 @@ __all__ = ["Dequantize"]
 
 
 @register
-class Dequantize:
+class Dequantize(Codec):
     """Images of `bits` bits, spread evenly over [-half, half).
 
     v = floor(u / 2^(8 - bits)),  x = 2 half (v + U) / 2^bits - half,  U ~ U[0, 1)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Noise, Spec
+from genlab.core.contract import Codec, Noise, Spec
 from genlab.core.errors import ConfigError
 from genlab.core.registry import register
 
@@ -15,7 +15,7 @@ __all__ = ["Pixels"]
 
 
 @register
-class Pixels:
+class Pixels(Codec):
     """The linear map between bytes 0..255 and floats in [-1, 1].
 
     x = u / 127.5 - 1;  u = round(127.5 (x + 1)), clamped

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from genlab.core.contract import Noise, Spec
+from genlab.core.contract import Codec, Noise, Spec
 from genlab.core.errors import ConfigError
 from genlab.core.registry import register
 from genlab.core.schema import Positive
@@ -15,7 +15,7 @@ __all__ = ["Points"]
 
 
 @register
-class Points:
+class Points(Codec):
     """The scaling of float data to the size of the noise.
 
     x = u / scale,  logdet = -D ln(scale) for D numbers a datum

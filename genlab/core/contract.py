@@ -10,12 +10,13 @@ Time t runs from 0 (data) to 1 (noise).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from genlab.core.ema import Shadow
 
@@ -101,13 +102,29 @@ class Process(Protocol):
         ...
 
 
-class Sampler(Protocol):
+class Sampler:
     """Carries noise along a path to data, whatever the path and whatever was learned.
 
-    z is standard normal; the path starts at b(t) z, t the first time of the sampler. One may have
-    `check(process, spec)`, which raises ConfigError before anything is trained or drawn. One whose
-    `spread` is True is given (x, t) -> (x0, share), of a model that `Spreads`.
+    z is standard normal; the path starts at b(t) z, t the first time of the sampler.
+
+    follows_path: False where the model draws by itself, in one call of its network.
+    learned_variance: True for (x, t) -> (x0, share) of a model that `Spreads` instead of x0.
+    temperature: what the starting noise is multiplied by. steps: noise levels; None where the path
+    or the sampler chooses them.
     """
+
+    follows_path: bool = True
+    learned_variance: bool = False
+    temperature: float = 1.0
+    steps: int | None = None
+
+    def check(self, process: Process, spec: Spec) -> None:
+        """Raises ConfigError, before anything is drawn, where it cannot follow the path."""
+
+    def start(self, process: Process) -> tuple[float, float]:
+        """a and b of the level it starts at; that of t = 1 unless it says otherwise."""
+        a, b, _, _ = process.coefficients(torch.ones(1, dtype=torch.float64))
+        return a.item(), b.item()
 
     def __call__(
         self,
@@ -117,19 +134,33 @@ class Sampler(Protocol):
         noise: Noise,
     ) -> Iterator[Tensor]:
         """Yields the states x_t [B, *S] from b(t) z to the sample (the last one)."""
-        ...
+        raise NotImplementedError
 
 
-class Guidance(Protocol):
-    """Wraps the denoiser of a model."""
+class Guidance:
+    """Wraps the denoiser of a model.
+
+    scale: 1 where it leaves the estimate as it is; None for one without that key. unconditional:
+    whether it asks for estimates without a label, which label dropout teaches. factor: how many
+    times the size of training the images are that it draws.
+    """
+
+    scale: float | None = None
+    unconditional: bool = False
+    factor: int = 1
 
     def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
         """(x, t, y) -> x0, times on `process`, with labels y bound: (x, t) -> x0."""
-        ...
+        raise NotImplementedError
 
 
 class BoundSampler(Protocol):
     """A sampler with its process and guidance bound, as `build` hands it to a model."""
+
+    @property
+    def follows_path(self) -> bool:
+        """Whether it is to be called; a model that draws in one step or many asks."""
+        ...
 
     def __call__(
         self,
@@ -143,56 +174,104 @@ class BoundSampler(Protocol):
         ...
 
 
-class Codec(Protocol):
-    """The bridge between stored data and model space."""
+class Codec:
+    """The bridge between stored data and model space.
 
-    spec: Spec  # of model space
+    spec: of model space. bits: of a stored number, where fewer than 8 are kept; None for all.
+    """
+
+    spec: Spec
+    bits: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What likelihoods are recorded as being of."""
+        return type(self).__name__.lower()
 
     def encode(self, u: Tensor, noise: Noise | None) -> Tensor:
         """u [B, C, H, W] uint8 (or [B, *S] float points) -> x [B, *S]."""
-        ...
+        raise NotImplementedError
 
     def logdet(self, x: Tensor) -> Tensor | None:
         """x [B, *S] -> log |dx/du| [B] nats at x; None for bytes that are not dequantized."""
-        ...
+        raise NotImplementedError
 
     def decode(self, x: Tensor) -> Tensor:
         """x [B, *S] -> uint8 [B, C, H, W], or float points as they were stored."""
-        ...
+        raise NotImplementedError
 
 
-class Dataset(Protocol):
+class Dataset:
     """Stored data; `spec` is known before anything is read into memory.
 
-    One may have `flip` (mirror half of the training images) and `notes` (of its reading, a dict).
+    spec: as stored, classes None when there are no labels. count: training data. names: of the
+    classes. path: where they were found. flip: whether training mirrors half of the images.
+    notes: of their reading, for the record of a run.
     """
 
-    spec: Spec  # as stored; classes None when there are no labels
-    count: int  # training data
-    names: list[str] | None  # of the classes
+    spec: Spec
+    count: int
+    names: list[str] | None = None
+    path: Path | None = None
+    flip: bool = False
+    notes: Mapping[str, Any] = {}
 
     def load(self, split: str) -> tuple[Tensor, Tensor | None]:
         """split "train" or "test" -> (uint8 [N, C, H, W] or float32 [N, 2], int64 [N] or None)."""
-        ...
+        raise NotImplementedError
 
 
-class Bijection(Protocol):
+class Network(nn.Module):
+    """A network as a model is handed it, built for the Spec of the data.
+
+    any_size: whether it takes images of other sizes than those of training. outputs: numbers it
+    gives for each number of x. notes: sentences on it that a run says when it starts.
+    """
+
+    any_size: bool = False
+    outputs: int = 1
+    notes: Sequence[str] = ()
+
+    def compiled_regions(self) -> Sequence[nn.Module]:
+        """The parts that are compiled, each by itself."""
+        return [self]
+
+    def normalize_weights(self) -> None:
+        """Runs after every step, before the averages are taken: what a step did to lengths of
+        weights that are to be fixed ends here."""
+
+
+class Bijection(Network):
     """An invertible network between data and D = prod(S) independent standard normal numbers.
 
     Learned priors, also those that depend on a label or on other latents, are part of it: their
     mean and deviation are one more affine map.
     """
 
+    def start(self, x: Tensor) -> None:
+        """Sees the first data x [B, *S], before the first step of a run; for actnorm."""
+
     def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, *S], y [B] or None -> (z [B, D], log |dz/dx| [B] nats), float32."""
-        ...
+        raise NotImplementedError
 
     def inverse(self, z: Tensor, y: Tensor | None) -> Tensor:
         """z [B, D], y [B] or None -> x [B, *S] float32."""
-        ...
+        raise NotImplementedError
 
 
-class Schedule(Protocol):
+class Optimizer(torch.optim.Optimizer):
+    """An optimizer of torch, and what the trainer hands it.
+
+    clip: largest norm of the gradient of its player, None for any. fused: whether its step divides
+    the gradients by `grad_scale` and is left out where `found_inf` says so, both on the device.
+    """
+
+    clip: float | None = None
+    fused: bool = False
+
+
+class Schedule:
     """The learning-rate shape and the length of a run; stateless."""
 
     images: int  # images the run draws in all
@@ -200,7 +279,7 @@ class Schedule(Protocol):
 
     def __call__(self, images: int) -> float:
         """Multiplier of the base learning rate when `images` images have been drawn."""
-        ...
+        raise NotImplementedError
 
 
 class Batch(NamedTuple):
@@ -241,11 +320,24 @@ class Model(nn.Module):
     Subclasses receive built networks and other components as positional constructor parameters
     (the name of the parameter is the role, e.g. `net`, `generator`) and their yaml keys as
     keyword-only ones.
+
+    double_backward: whether it needs double backward, so that its networks stay uncompiled.
+    one_step: whether it draws samples by itself, in one call of its network; one that denoises and
+    leaves it True draws in one step or along its path, as the sampler says.
+    label_dropout: share of the labels that it hides while training; None for one without the key.
+    mass: see `HasLikelihood`. codebook_size, code_bits: see `Reconstructs`.
     """
+
+    double_backward: bool = False
+    one_step: bool = True
+    label_dropout: float | None = None
+    mass: bool = False
+    codebook_size: int | None = None
+    code_bits: float | None = None
 
     clock: Clock
     weights: str | float = "raw"  # "ema" or a relative std while samples are drawn from Shadows
-    double_backward: bool = False  # True: needs double backward, so its networks stay uncompiled
+    _found: tuple[tuple[Network, ...], tuple[Shadow, ...]] | None = None
 
     def start(self, data: Iterator[Batch]) -> None:
         """Runs once, without gradients, before the first step of a run that starts from nothing.
@@ -271,16 +363,16 @@ class Model(nn.Module):
     def end_step(self, optim: Mapping[str, Optimizer]) -> None:
         """Runs once, without gradients, when all players have stepped; refreshes every Shadow.
 
-        Networks that have a `normalize_weights` bring their weights back to their length first.
+        Networks normalize their weights first.
         """
-        if not hasattr(self, "_shadows"):
+        if self._found is None:
             # tuples, found once: walking all modules would cost more than the update
-            self._shadows = tuple(m for m in self.modules() if isinstance(m, Shadow))
-            found = (getattr(m, "normalize_weights", None) for m in self.children())
-            self._normalize: tuple[Callable[[], None], ...] = tuple(s for s in found if s)
-        for normalize in self._normalize:
-            normalize()
-        for shadow in self._shadows:
+            networks = tuple(m for m in self.children() if isinstance(m, Network))
+            self._found = networks, tuple(m for m in self.modules() if isinstance(m, Shadow))
+        networks, shadows = self._found
+        for network in networks:
+            network.normalize_weights()
+        for shadow in shadows:
             shadow.update(self.clock.images, self.clock.drawn)
 
     def drawn_from(self, network: nn.Module) -> nn.Module:
@@ -365,7 +457,14 @@ class HasLikelihood(Protocol):
 
 @runtime_checkable
 class Reconstructs(Protocol):
-    """A model with an encoder and a decoder."""
+    """A model with an encoder and a decoder.
+
+    codebook_size: number of codes it chooses from, None without a codebook. code_bits: what the
+    codes of one datum can say, None where they are numbers.
+    """
+
+    codebook_size: int | None
+    code_bits: float | None
 
     def encode(self, x: Tensor) -> Tensor:
         """x [B, *S] -> codes."""

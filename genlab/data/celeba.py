@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Dataset, Spec
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.registry import register, suggest
 from genlab.data.decoded import Decoded, last_tenth
@@ -29,7 +29,7 @@ WIDTH = 178  # of an official image, in pixels of which a crop is given
 
 
 @register
-class CelebA:
+class CelebA(Dataset):
     """Aligned faces, 178 x 218; 162,770 to train on and 19,962 to test.
 
     Read from the official files img_align_celeba.zip (or the folder it unpacks to),

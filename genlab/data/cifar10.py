@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genlab.core.console import log, progress
-from genlab.core.contract import Spec
+from genlab.core.contract import Dataset, Spec
 from genlab.core.errors import DataError
 from genlab.core.registry import register
 from genlab.data import cifar_files as files
@@ -40,7 +40,7 @@ KINDS: dict[str, tuple[Callable[..., files.Images], str]] = {
 
 
 @register
-class CIFAR10:
+class CIFAR10(Dataset):
     """Ten kinds of things, 32 x 32; 50,000 to train on and 10,000 to test.
 
     Read from the official binary files (cifar-10-binary.tar.gz or the cifar-10-batches-bin it

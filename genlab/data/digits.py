@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Dataset, Spec
 from genlab.core.errors import DataError
 from genlab.core.registry import register
 from genlab.data.resize import check_size, resize
@@ -22,7 +22,7 @@ IMAGES = 1797
 
 
 @register
-class Digits:
+class Digits(Dataset):
     """Handwritten digits of 8 x 8 pixels, 1500 to train on and 297 to test.
 
     The values 0 to 16 (ink in 4 x 4 cells of a bitmap) become round(255/16 value). The test split

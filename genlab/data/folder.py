@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Dataset, Spec
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.registry import register
 from genlab.data.array import Rows
@@ -23,7 +23,7 @@ __all__ = ["Folder"]
 
 
 @register
-class Folder:
+class Folder(Dataset):
     """Images of your own: a folder, a .zip file, or a .npy array of bytes.
 
     A folder or zip file is searched with its sub-folders, in the order of names; an array is

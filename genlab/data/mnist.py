@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Dataset, Spec
 from genlab.core.errors import DataError
 from genlab.core.registry import register
 from genlab.data.fetch import fetch, mirrors
@@ -23,7 +23,7 @@ PREFIX = {"train": "train", "test": "t10k"}
 
 
 @register
-class MNIST:
+class MNIST(Dataset):
     """Handwritten digits, 28 x 28, 60,000 to train on and 10,000 to test.
 
     Read from the four official files train-images-idx3-ubyte, train-labels-idx1-ubyte,

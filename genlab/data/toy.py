@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Dataset, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count, Natural
 
@@ -17,7 +17,7 @@ __all__ = ["Toy"]
 
 
 @register
-class Toy:
+class Toy(Dataset):
     """Points of the plane from one of six distributions of about unit scale.
 
     eight_gaussians: means sqrt(2) (cos, sin)(2 pi k / 8), deviation 0.1; label: the mode k.
@@ -36,9 +36,6 @@ class Toy:
     kind: which of them. count: points of the training split. draw_seed: of the points; the seed of
     a run does not change them.
     """
-
-    flip = False
-    names: list[str] | None = None
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from torch import Tensor
 from genlab.assemble.components import Built
 from genlab.core import dist, registry
 from genlab.core.console import log
-from genlab.core.contract import Dataset, Denoises, Generates, HasLikelihood, Reconstructs, Spec
+from genlab.core.contract import Dataset, Generates, HasLikelihood, Reconstructs, Spec
 from genlab.core.ema import Shadow
 from genlab.core.errors import ConfigError, DataError, DeviceError
 from genlab.core.metric import Pairs
@@ -89,7 +89,7 @@ def of_built(
         pairs=pairs if copies else None,
         bits=bits if likelihood else None,
         training=lambda: data.load("train")[0],
-        codes=getattr(model, "codes", None) if copies else None,
+        codes=model.codebook_size if copies else None,
         of="samples" if samples else "reconstructions",
         held_out_set=f"{name} test {whole}, {len(held)} of {total}",
         data=name,
@@ -105,8 +105,7 @@ def _likelihood(built: Built) -> tuple[str, str]:
     if not isinstance(model, HasLikelihood):
         return "", ""
     if not model.mass and codec.logdet(torch.zeros(1, *codec.spec.shape)) is None:
-        name = type(codec).__name__.lower()
-        return "", f"codec={name} gives images no density; train with codec=dequantize"
+        return "", f"codec={codec.name} gives images no density; train with codec=dequantize"
     try:
         return model.likelihood(), ""
     except DeviceError as e:
@@ -118,10 +117,10 @@ def _density(built: Built) -> str:
 
     A bound of the bytes themselves is not ranked with densities of dequantized ones.
     """
-    if getattr(built.model, "mass", False):
+    if built.model.mass:
         return "bytes"
-    bits = getattr(built.codec, "bits", None)
-    return type(built.codec).__name__.lower() + (f" {bits} bits" if bits else "")
+    codec = built.codec
+    return codec.name + (f" {codec.bits} bits" if codec.bits else "")
 
 
 def of_images(images: Tensor, name: str, training: Callable[[], Tensor] | None) -> Subject:
@@ -377,7 +376,7 @@ def enlarged(built: Built) -> str:
 
 def _evaluations(built: Built) -> int | float:
     """Network evaluations a sample costs, counted on one."""
-    if not isinstance(built.model, Denoises):
+    if not built.solver.follows_path:
         return 1
     built.solver.recount()
     built.draw([0] if built.spec.classes else None, 0, [0])

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Denoiser, Process
+from genlab.core.contract import BoundDenoiser, Denoiser, Guidance, Process
 from genlab.core.registry import register
 from genlab.core.schema import Natural, NonNegative
 from genlab.guidance.interval import Interval
@@ -16,7 +16,7 @@ __all__ = ["Autoguidance"]
 
 
 @register
-class Autoguidance:
+class Autoguidance(Guidance):
     """Away from the errors that a weaker model makes more of.
 
     x0 = x0_weak(x, t, y) + scale (x0(x, t, y) - x0_weak(x, t, y))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Denoiser, Process
+from genlab.core.contract import BoundDenoiser, Denoiser, Guidance, Process
 from genlab.core.registry import register
 from genlab.core.schema import NonNegative
 from genlab.guidance.interval import Interval
@@ -14,7 +14,7 @@ __all__ = ["ClassifierFree"]
 
 
 @register
-class ClassifierFree:
+class ClassifierFree(Guidance):
     """Classifier-free guidance.
 
     x0 = x0(x, t, none) + scale (x0(x, t, y) - x0(x, t, none))
@@ -28,11 +28,7 @@ class ClassifierFree:
     def __init__(self, *, scale: NonNegative, interval: list[NonNegative | None] | None) -> None:
         """scale: 1 plain conditional, above 1 more of what the label asks; interval: of sigma."""
         self.scale, self.interval = scale, Interval(interval)
-
-    @property
-    def unlabelled(self) -> bool:
-        """Whether it asks for estimates without a label, which label dropout teaches."""
-        return self.scale != 1
+        self.unconditional = scale != 1
 
     def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
         """(x, t, y) -> x0 with labels y [B] (None: unconditional) bound: (x, t) -> x0."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Denoiser, Process
+from genlab.core.contract import BoundDenoiser, Denoiser, Guidance, Process
 from genlab.core.registry import register
 from genlab.core.schema import Count, NonNegative
 from genlab.guidance.interval import Interval
@@ -16,7 +16,7 @@ __all__ = ["Upsample"]
 
 
 @register
-class Upsample:
+class Upsample(Guidance):
     """Upsample guidance: `factor` times the size, without training.
 
     x0 = x0(x; sigma) + theta U[ x0(D x; sigma / m) - D x0(x; sigma) ]
@@ -50,17 +50,7 @@ class Upsample:
         if factor < 2:
             raise ValueError(f"factor={factor} enlarges nothing; use 2 or more, or guidance=cfg")
         self.factor, self.theta, self.scale = factor, theta, scale
-        self.interval = Interval(interval)
-
-    @property
-    def unlabelled(self) -> bool:
-        """Whether it asks for estimates without a label, which label dropout teaches."""
-        return self.scale != 1
-
-    def canvas(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape (C, H, W) of the data -> (C, m H, m W) of what is drawn."""
-        channels, height, width = shape
-        return channels, self.factor * height, self.factor * width
+        self.interval, self.unconditional = Interval(interval), scale != 1
 
     def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
         """(x, t, y) -> x0 with labels y [B] bound: (x [B, C, m H, m W], t [B]) -> x0."""

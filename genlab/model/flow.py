@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from genlab.core.contract import Batch, BoundSampler, Codec, Model, Noise, Spec
+from genlab.core.contract import Batch, Bijection, BoundSampler, Codec, Model, Noise, Spec
 from genlab.core.ema import average
 from genlab.core.registry import register
 from genlab.core.schema import Average
@@ -32,19 +32,17 @@ class NLL(Model):
     section 3.1 (bits per dimension).
     """
 
-    mass = False
-
     def __init__(self, net: nn.Module, codec: Codec, spec: Spec, *, ema: Average) -> None:
         """ema: of the weights, see nn/shadow.py; 0 for none."""
         super().__init__()
-        if not hasattr(net, "inverse"):
+        if not isinstance(net, Bijection):
             raise ValueError(
                 f"a flow needs an invertible network, and {type(net).__name__} is none; "
                 "use network=glow"
             )
         if codec.logdet(torch.zeros(1, *spec.shape)) is None:
             raise ValueError(
-                f"a flow needs data with a density, and the codec {type(codec).__name__.lower()} "
+                f"a flow needs data with a density, and the codec {codec.name} "
                 "gives them none; use codec=dequantize"
             )
         self.net, self.codec, self.size = net, codec, math.prod(spec.shape)
@@ -53,13 +51,10 @@ class NLL(Model):
     @torch.no_grad()
     def start(self, data: Iterator[Batch]) -> None:
         """Shows the network the first images, if it begins with a look at them."""
-        look = getattr(self.net, "start", None)
-        if look is None:
-            return
         seen = [next(data).x]
         while len(seen) * len(seen[0]) < START:
             seen.append(next(data).x)
-        look(torch.cat(seen)[:START])
+        self.net.start(torch.cat(seen)[:START])
 
     def loss(self, batch: Batch) -> Tensor:
         """[] bits per dimension of the stored values."""

@@ -63,7 +63,7 @@ class PathModel(Model):
     Labels are dropped with probability `label_dropout`, for the unlabelled estimate of guidance.
     """
 
-    mass = False
+    one_step = False
 
     def __init__(
         self,
@@ -84,11 +84,11 @@ class PathModel(Model):
         """sd: standard deviation of the data, for F, the weight edm and what the network sees;
         outputs: numbers that the network gives for each of x."""
         super().__init__()
-        if (given := getattr(net, "outputs", 1)) != outputs:
+        if net.outputs != outputs:
             raise ValueError(
                 f"it needs a network with {outputs} output{'s' * (outputs > 1)} for each number "
-                f"of x, and this one has {given}: set network.net.outputs={outputs} (unet and dit "
-                "have the key)"
+                f"of x, and this one has {net.outputs}: set network.net.outputs={outputs} (unet "
+                "and dit have the key)"
             )
         self.net, self.spec, self.sd = net, spec, sd
         self.process = usable_part(process, predict)

@@ -31,8 +31,8 @@ class VQVAE(Model):
     Divided by the variance of the data the error is 1 for a decoder that knows only their mean,
     so that the weight of the commitment means the same for all data.
 
-    grid: (h, w) of the codes of an image; codes: K to choose from; bits: h w log2 K, what those
-    of an image can say.
+    grid: (h, w) of the codes of an image; codebook_size: K codes to choose from; code_bits: h w
+    log2 K, what those of an image can say.
 
     Reference: van den Oord et al. 2017, arXiv 1711.00937, eq. 3.
     """
@@ -57,8 +57,8 @@ class VQVAE(Model):
         if encoder.grid != decoder.grid:
             raise ValueError("halvings of network.encoder and decoder must be the same")
         self.encoder, self.decoder, self.quantizer, self.codec = encoder, decoder, quantizer, codec
-        self.grid, self.codes = encoder.grid, quantizer.size
-        self.bits = self.grid[0] * self.grid[1] * quantizer.bits
+        self.grid, self.codebook_size = encoder.grid, quantizer.size
+        self.code_bits = self.grid[0] * self.grid[1] * quantizer.bits
         self.measured = variance == "auto"
         scale = 1.0 if variance == "auto" else variance
         self.register_buffer("variance", torch.tensor(scale))

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Network, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count
 from genlab.nn.double_backward import Conv2d, LeakyReLU
@@ -48,7 +48,7 @@ def _initialize(module: nn.Module) -> None:
 
 
 @register("dcgan_generator")
-class DCGANGenerator(nn.Module):
+class DCGANGenerator(Network):
     """Transposed convolutions from a latent vector to an image.
 
     z -> [2^(k-1) width] smallest map -> doubled k times, channels halved -> tanh
@@ -87,7 +87,7 @@ class DCGANGenerator(nn.Module):
 
 
 @register("dcgan_discriminator")
-class DCGANDiscriminator(nn.Module):
+class DCGANDiscriminator(Network):
     """Strided convolutions from an image to a logit.
 
     logit = conv(h) + <label(y), mean of h over the pixels>,  h the smallest map

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Network, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count, Fraction, Positive
 from genlab.network.image import patches
@@ -23,7 +23,7 @@ __all__ = ["DiT"]
 
 
 @register("dit")
-class DiT(nn.Module):
+class DiT(Network):
     """Transformer over patches, that denoises images.
 
     h = W patch + b + position;  `depth` adaLN-zero blocks;  W' ((1 + s) norm(h) + b') a patch,

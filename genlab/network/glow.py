@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Bijection, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count
 from genlab.nn.embed import LabelEmbedding
@@ -18,7 +18,7 @@ __all__ = ["Glow"]
 
 
 @register
-class Glow(nn.Module):
+class Glow(Bijection):
     """Multi-scale flow of actnorm, invertible 1x1 convolutions and couplings.
 
     Per level: blocks of 2x2 pixels become channels, `depth` steps, and half of the channels leave,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.core.contract import Noise, Spec
+from genlab.core.contract import Network, Noise, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count, Fraction, Positive
 from genlab.kernel.mask import MaskSpec
@@ -30,7 +30,7 @@ BASE = 10000  # of the angles, in the YAML
 
 
 @register("gpt")
-class GPT(nn.Module):
+class GPT(Network):
     """Transformer over tokens, one network under every mask.
 
     h = E token + position;  `depth` blocks under the mask;  logits = W norm(h)

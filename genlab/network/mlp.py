@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Network, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count
 from genlab.nn.embed import Condition, LabelEmbedding
@@ -27,7 +27,7 @@ def _numbers(spec: Spec, instead: str) -> int:
 
 
 @register("mlp")
-class MLP(nn.Module):
+class MLP(Network):
     """Residual perceptron that denoises points.
 
     h <- h + W2 SiLU(W1 norm(h) + V e),  e the embedding of time and label
@@ -72,7 +72,7 @@ def _stack(inside: int, width: int, depth: int, outside: int, act: nn.Module) ->
 
 
 @register("mlp_generator")
-class MLPGenerator(nn.Module):
+class MLPGenerator(Network):
     """Perceptron from a latent vector, and a label, to a point."""
 
     def __init__(self, spec: Spec, *, width: Count, depth: Count, z_dim: Count) -> None:
@@ -95,7 +95,7 @@ class MLPGenerator(nn.Module):
 
 
 @register("mlp_discriminator")
-class MLPDiscriminator(nn.Module):
+class MLPDiscriminator(Network):
     """Perceptron from a point to a logit.
 
     logit = head(h) + <label(y), h>

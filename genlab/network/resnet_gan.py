@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Network, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count
 from genlab.nn.double_backward import LeakyReLU, conv2d
@@ -138,7 +138,7 @@ class _DownBlock(nn.Module):
 
 
 @register("resnet_generator")
-class ResNetGenerator(nn.Module):
+class ResNetGenerator(Network):
     """Residual blocks from a latent vector to an image.
 
     z -> linear -> 4x4 map -> doubled k times -> BN, ReLU, conv -> tanh
@@ -170,7 +170,7 @@ class ResNetGenerator(nn.Module):
 
 
 @register("resnet_discriminator")
-class ResNetDiscriminator(nn.Module):
+class ResNetDiscriminator(Network):
     """Residual blocks without normalization from an image to a score.
 
     halved to 8 pixels (8 to 4) -> two blocks -> ReLU -> h, the mean over the pixels

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Network, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count, Fraction, Positive
 from genlab.network.image import halvable, patches
@@ -25,7 +25,7 @@ QUIET = 1e-5  # what the last layer of a branch is multiplied by where it does n
 
 
 @register
-class UNet(nn.Module):
+class UNet(Network):
     """U-Net with residual blocks, attention and skips, that denoises images.
 
     Levels of halving size; on each, `blocks` blocks on the way down and as many on the way up,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Network, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count, Fraction
 from genlab.network.image import halvable, patches
@@ -67,7 +67,7 @@ class _Block(nn.Module):
 
 
 @register
-class UNetMP(nn.Module):
+class UNetMP(Network):
     """U-Net whose layers all keep the variance of features at 1.
 
     Levels of halving size, `blocks` blocks on each on the way down and one more on the way up,
@@ -76,7 +76,7 @@ class UNetMP(nn.Module):
 
     Made for paths that tell the logarithm of sigma (`edm`, `ve`), predict=F and
     schedule=inverse_sqrt: weights of fixed length turn as fast as the learning rate says, to the
-    end. `normalize_weights` has them at that length; a model calls it after every step.
+    end. `normalize_weights` keeps them at that length.
 
     Reference: Karras et al. 2024, arXiv 2312.02696, config G.
     """

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Network, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count, Natural
 
@@ -53,7 +53,7 @@ class Residual(nn.Module):
 
 
 @register("vq_encoder")
-class VQEncoder(nn.Module):
+class VQEncoder(Network):
     """Strided convolutions and residual layers from an image to vectors.
 
     image -> `halvings` times conv4x4 / 2, relu -> conv3x3 -> residual layers -> relu -> conv1x1
@@ -90,7 +90,7 @@ class VQEncoder(nn.Module):
 
 
 @register("vq_decoder")
-class VQDecoder(nn.Module):
+class VQDecoder(Network):
     """The mirror of the encoder, from codes to an image.
 
     codes -> conv3x3 -> residual layers -> `halvings` times relu, transposed conv4x4 * 2 -> image

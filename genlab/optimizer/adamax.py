@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from genlab.core.contract import Optimizer
 from genlab.core.registry import register
 from genlab.core.schema import Fraction, NonNegative, Positive
 from genlab.optimizer.adamw import two_betas
@@ -15,7 +16,7 @@ __all__ = ["Adamax"]
 
 
 @register
-class Adamax(torch.optim.Adamax):
+class Adamax(Optimizer, torch.optim.Adamax):
     """Adam with a decaying maximum of gradients for its second moment.
 
     Weight decay is added to the gradient.

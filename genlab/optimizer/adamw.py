@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from genlab.core.contract import Optimizer
 from genlab.core.registry import register
 from genlab.core.schema import Fraction, NonNegative, Positive
 
@@ -14,11 +15,13 @@ __all__ = ["Adam", "AdamW", "two_betas"]
 
 
 @register("adamw")
-class AdamW(torch.optim.AdamW):
+class AdamW(Optimizer, torch.optim.AdamW):
     """Adam with decoupled weight decay.
 
     Reference: Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2.
     """
+
+    fused = True
 
     def __init__(
         self,
@@ -37,11 +40,13 @@ class AdamW(torch.optim.AdamW):
 
 
 @register("adam")
-class Adam(torch.optim.Adam):
+class Adam(Optimizer, torch.optim.Adam):
     """Adam; weight decay is added to the gradient.
 
     Reference: Kingma and Ba 2014, arXiv 1412.6980, algorithm 1.
     """
+
+    fused = True
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from genlab.core.contract import Optimizer
 from genlab.core.registry import register
 from genlab.core.schema import Fraction, NonNegative, Positive
 
@@ -14,8 +15,10 @@ __all__ = ["SGD"]
 
 
 @register
-class SGD(torch.optim.SGD):
+class SGD(Optimizer, torch.optim.SGD):
     """SGD with momentum; weight decay is added to the gradient."""
+
+    fused = True
 
     def __init__(
         self,

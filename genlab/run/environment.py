@@ -56,7 +56,7 @@ def environment(hardware: Hardware, data: Dataset | None) -> dict[str, Any]:
         "attention": hardware.attention_backend,
         "micro_batch": hardware.micro_batch,
         "world": dist.world(),
-        "data": getattr(data, "notes", {}),
+        "data": data.notes if data else {},
     }
 
 

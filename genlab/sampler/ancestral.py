@@ -53,12 +53,7 @@ class Ancestral(Gridded):
         """
         self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
         self.variance: Literal["small", "large", "learned"] = variance
-        self.bounds = bounds(spec, clip)
-
-    @property
-    def spread(self) -> bool:
-        """Whether it asks for the share that comes with an estimate."""
-        return self.variance == "learned"
+        self.bounds, self.learned_variance = bounds(spec, clip), variance == "learned"
 
     def __call__(
         self,

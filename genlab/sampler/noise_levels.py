@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Process, Spec
+from genlab.core.contract import BoundDenoiser, Process, Sampler, Spec
 from genlab.core.errors import ConfigError
 from genlab.core.gaussian_path import NoiseLevel, TruncatedPath, noise_levels
 
@@ -25,10 +25,9 @@ NEAR = 1e-3
 """How far outside a path a sigma may lie, in parts: DDPM's quietest is .0100005, written .01."""
 
 
-class Gridded:
+class Gridded(Sampler):
     """What the samplers that visit the levels of a grid share; the keys are those of `grid`."""
 
-    steps: int | None
     grid: str | list[float]
     span: list[float] | None
     rho: float
@@ -42,6 +41,11 @@ class Gridded:
     def check(self, process: Process, spec: Spec) -> None:
         """Raises ConfigError where the path lacks the levels."""
         self.noise_levels(process)
+
+    def start(self, process: Process) -> tuple[float, float]:
+        """a and b of the loudest level."""
+        first = self.noise_levels(process)[0]
+        return first.a, first.b
 
     def estimate(
         self, denoise: BoundDenoiser, z: Tensor

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Noise, Process
+from genlab.core.contract import BoundDenoiser, Noise, Process, Sampler
 from genlab.core.errors import ConfigError
 from genlab.core.registry import register
 from genlab.core.schema import NonNegative
@@ -15,12 +15,14 @@ __all__ = ["OneStep"]
 
 
 @register
-class OneStep:
+class OneStep(Sampler):
     """The sampler of models whose network maps noise to data in one call.
 
     Such a model (`gan`, `glow`) never asks its solver; one with a path to integrate is refused.
     temperature: what the noise is multiplied by; below 1 a model of densities draws likelier data.
     """
+
+    follows_path = False
 
     def __init__(self, *, temperature: NonNegative) -> None:
         self.temperature = temperature

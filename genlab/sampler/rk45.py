@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Noise, Process, Spec
+from genlab.core.contract import BoundDenoiser, Noise, Process, Sampler, Spec
 from genlab.core.errors import ConfigError, DeviceError
 from genlab.core.gaussian_path import noise_levels
 from genlab.core.registry import register
@@ -24,7 +24,7 @@ MOST = 500  # steps from one of these to the next, taken or refused; a sample ta
 
 
 @register
-class RungeKutta45:
+class RungeKutta45(Sampler):
     """The method of Dormand and Prince with steps that keep to tolerances.
 
     dX/dphi = (cos(phi) X - x0) / sin(phi),  X = x / sqrt(a^2 + b^2),  phi = atan(b / a)

@@ -31,14 +31,12 @@ from genlab.core.contract import (
     BoundDenoiser,
     Codec,
     Denoiser,
-    Denoises,
     Generates,
     Guidance,
     Process,
-    Sampler,
 )
 from genlab.core.errors import ConfigError, DataError
-from genlab.core.gaussian_path import NoiseLevel, TruncatedPath
+from genlab.core.gaussian_path import TruncatedPath
 from genlab.core.random import SampleNoise
 from genlab.sampling.pipeline import Loaded
 
@@ -73,7 +71,7 @@ def held_grey(x0: Tensor, y: Tensor, low: float, high: float) -> Tensor:
     return y + colour * torch.minimum(above, below).clamp(max=1)
 
 
-class ProjectionGuidance:
+class ProjectionGuidance(Guidance):
     """Guidance whose estimates are held to what is known."""
 
     def __init__(self, guidance: Guidance | None, project: Projection) -> None:
@@ -167,7 +165,7 @@ class ImageEditor:
         cut, held = self.cut, ProjectionGuidance(built.solver.guidance, project)
         with _following(built.solver, held, cut):
             if cut is not None:
-                a, b = _start(built.solver.sampler, cut)
+                a, b = built.solver.sampler.start(cut)
                 z = z + x * (a / b)
                 known = project(b * z / math.hypot(a, b))
             with built.viewed(weights), built.hardware.autocast():
@@ -200,24 +198,14 @@ def _following(
     """
     before = solver.guidance, solver.through, solver.sampler
     solver.guidance, solver.through = guidance, cut or solver.through
-    steps = getattr(solver.sampler, "steps", None)
+    steps = solver.sampler.steps
     if cut is not None and cut.steps is not None and steps is not None:
         solver.sampler = copy(solver.sampler)
-        vars(solver.sampler)["steps"] = min(steps, cut.steps)
+        solver.sampler.steps = min(steps, cut.steps)
     try:
         yield
     finally:
         solver.guidance, solver.through, solver.sampler = before
-
-
-def _start(sampler: Sampler, cut: TruncatedPath) -> tuple[float, float]:
-    """a and b where a sampler begins, which need not be the end of the path."""
-    lay = getattr(sampler, "noise_levels", None)
-    if lay is None:
-        a, b, _, _ = cut.coefficients(torch.ones(1, dtype=torch.float64))
-        return a.item(), b.item()
-    first: NoiseLevel = lay(cut)[0]
-    return first.a, first.b
 
 
 def _range(codec: Codec, x: Tensor) -> tuple[float, float]:
@@ -229,9 +217,9 @@ def _range(codec: Codec, x: Tensor) -> tuple[float, float]:
 
 def _check(loaded: Loaded, task: Task, masked: bool, strength: float | None) -> None:
     """ConfigError where the run, or these options together, allow no such task."""
-    model, shape = loaded.built.model, loaded.built.spec.shape
+    shape = loaded.built.spec.shape
     sampler = loaded.config["sampler"]
-    if not isinstance(model, Denoises):
+    if not loaded.built.solver.follows_path:
         raise ConfigError(
             f"task={task} needs a model with a path; {loaded.config['model']['name']!r} draws its "
             "samples in one step"

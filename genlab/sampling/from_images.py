@@ -120,10 +120,10 @@ def _record(loaded: Loaded, codes: NDArray[Any], quality: NDArray[np.float32]) -
         "n": len(codes),
         "psnr": round(float(finite.mean()), 3) if len(finite) else None,
     }
-    if (bits := getattr(model, "bits", None)) is not None:
+    if (bits := model.code_bits) is not None:
         record["bits"] = bits
         record["bits_per_number"] = round(bits / float(np.prod(loaded.built.spec.shape)), 4)
-    if (size := getattr(model, "codes", None)) is not None:
+    if (size := model.codebook_size) is not None:
         count = torch.bincount(torch.from_numpy(codes).flatten(), minlength=size)
         usage, perplexity = spread(count)
         record["usage"] = round(float(usage), 4)
@@ -222,7 +222,7 @@ def _labels(loaded: Loaded, asked: int | list[int] | None) -> list[int] | None:
     """Labels the images take in turn; without any the model is asked for none."""
     if asked is not None:
         return loaded.labels(1 if isinstance(asked, int) else len(asked), asked)
-    if loaded.classes is not None and getattr(loaded.built.model, "label_dropout", None) == 0:
+    if loaded.classes is not None and loaded.built.model.label_dropout == 0:
         raise ConfigError(
             "labels= is needed: this run was trained with model.label_dropout=0, so it has no "
             "estimates without a label"

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from genlab.assemble.components import build
 from genlab.config import compose as cfg
 from genlab.core import registry
-from genlab.core.contract import Denoises, Generates, Reconstructs
+from genlab.core.contract import Generates, Reconstructs
 from genlab.core.errors import CheckpointError, ConfigError
 from genlab.core.random import SampleNoise
 from genlab.run.averages import Averages
@@ -199,7 +199,7 @@ class Loaded:
         self, n: int, *, labels: Any = None, seed: int = 0, weights: str | float = "ema"
     ) -> list[NDArray[Any]]:
         """The decoded states from noise to n samples; ConfigError for a model without a path."""
-        if not isinstance(self.built.model, Denoises):
+        if not self.built.solver.follows_path:
             raise ConfigError(
                 f"animate=true needs a model with a path; {self.config['model']['name']!r} draws "
                 "its samples in one step"

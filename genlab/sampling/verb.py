@@ -12,7 +12,7 @@ import numpy as np
 
 from genlab.config import compose as cfg
 from genlab.core import schema
-from genlab.core.contract import Denoises, Generates, Reconstructs
+from genlab.core.contract import Generates, Reconstructs
 from genlab.core.errors import ConfigError
 from genlab.run import pictures
 from genlab.run.files import disk, write_text
@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> int:
     loaded = load(asked["run"], asked["outputs"], bool(options.get("trust")), others)
     _check_given(asked)
     loaded.require(Reconstructs if asked["from"] and not asked["task"] else Generates)
-    if asked["animate"] and not isinstance(loaded.built.model, Denoises):
+    if asked["animate"] and not loaded.built.solver.follows_path:
         loaded.trajectory(1)  # raises before anything is drawn
     loaded.labels(asked["n"], asked["labels"])  # wrong ones make no folder
     if (made := loaded.built.rebuilt(asked["weights"])) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from genlab.core.contract import Schedule
 from genlab.core.registry import register
 from genlab.core.schema import Count, Natural
 
@@ -9,7 +10,7 @@ __all__ = ["Constant"]
 
 
 @register
-class Constant:
+class Constant(Schedule):
     """Linear warm-up over the first images, then 1."""
 
     def __init__(self, *, images: Count, batch: Count, warmup: Natural) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from genlab.core.contract import Schedule
 from genlab.core.registry import register
 from genlab.core.schema import Count, Fraction, Natural
 
@@ -11,7 +12,7 @@ __all__ = ["Cosine"]
 
 
 @register
-class Cosine:
+class Cosine(Schedule):
     """Linear warm-up, then half a cosine.
 
     factor = floor + (1 - floor) (1 + cos(pi p)) / 2, p the share of the run done.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from genlab.core.contract import Schedule
 from genlab.core.registry import register
 from genlab.core.schema import Count, Natural
 
@@ -11,7 +12,7 @@ __all__ = ["InverseSqrt"]
 
 
 @register
-class InverseSqrt:
+class InverseSqrt(Schedule):
     """Warm-up, then the inverse root of the images from `reference` on.
 
     factor = min(n / warmup, 1) / sqrt(max(n / reference, 1)), n images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from genlab.core.contract import Schedule
 from genlab.core.registry import register
 from genlab.core.schema import Count, Fraction, Natural
 
@@ -9,7 +10,7 @@ __all__ = ["Linear"]
 
 
 @register
-class Linear:
+class Linear(Schedule):
     """Linear warm-up, then a straight line.
 
     factor = 1 + (floor - 1) p, p the share of the run done after the warm-up.

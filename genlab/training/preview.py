@@ -73,6 +73,6 @@ def write_preview(built: Built, seed: int, folder: Path, images: int) -> tuple[s
         folder.mkdir(parents=True, exist_ok=True)
         save(picture, path)
     if shows != "samples":
-        record = {"shows": shows, "bits": getattr(built.model, "bits", None)}
+        record = {"shows": shows, "bits": built.model.code_bits}
         write_text(folder / "sample.json", json.dumps(record, indent=1))
     return shows, path

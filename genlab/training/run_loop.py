@@ -17,7 +17,7 @@ import torch
 
 from genlab.assemble.components import Built, build
 from genlab.core import dist
-from genlab.core.contract import Model
+from genlab.core.contract import Model, Network
 from genlab.core.errors import (
     CheckpointError,
     ConfigError,
@@ -173,7 +173,8 @@ class RunLoop:
 
     def train(self) -> int:
         """Runs to the end of the schedule; returns 0."""
-        notes = [note for n in self.model.children() for note in getattr(n, "notes", ())]
+        networks = (n for n in self.model.children() if isinstance(n, Network))
+        notes = [note for network in networks for note in network.notes]
         for line in (str(self.run.path), self.built.hardware.describe(), *notes):
             self.log(line)
         if not any(rate for p in self.trainer.players.values() for rate in p.rates):

@@ -29,7 +29,7 @@ def make_trainer(
         batch=batch,
         rank=dist.rank(),
         micro=hardware.accumulation(batch),
-        flip=getattr(built.data, "flip", False),
+        flip=built.data.flip,
         device=hardware.device,
         channels_last=hardware.channels_last,
     )

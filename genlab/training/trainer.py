@@ -8,10 +8,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from genlab.core import dist
-from genlab.core.contract import Batch, Clock, Model, Schedule, Update
+from genlab.core.contract import Batch, Clock, Model, Optimizer, Schedule, Update
 from genlab.core.errors import Diverged
 from genlab.core.random import hash64
 
@@ -52,8 +51,7 @@ class Player:
             p for group in optimizer.param_groups for p in group["params"]
         ]
         self.rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self.clip: float | None = getattr(optimizer, "clip", None)
-        self.fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+        self.clip, self.fused = optimizer.clip, optimizer.fused
         device = self.params[0].device
         self.scale = torch.full((), 2.0**16, device=device) if scaled else None
         self._calm = torch.zeros((), dtype=torch.int32, device=device)

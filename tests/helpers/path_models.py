@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from genlab.core import registry
-from genlab.core.contract import Batch, Spec
+from genlab.core.contract import Batch, Network, Spec
 from tests.helpers.paths import made
 
 
@@ -27,7 +27,7 @@ class Given:
     uniform = normal
 
 
-class Answer(nn.Module):
+class Answer(Network):
     """A network that says tanh(k x + weight) + t; keeps what it was asked and what it said."""
 
     def __init__(self, outputs: int = 1) -> None:

@@ -14,7 +14,7 @@ from torch.autograd.functional import jacobian
 from genlab.assemble.components import build
 from genlab.codec.dequantize import Dequantize
 from genlab.codec.pixels import Pixels
-from genlab.core.contract import Batch, Spec
+from genlab.core.contract import Batch, Bijection, Spec
 from genlab.core.random import DrawNoise
 from genlab.model.flow import NLL
 from genlab.network.glow import Glow
@@ -352,7 +352,7 @@ def test_dequantize_refuses_points_and_ninth_bits():
 # --- the model -----------------------------------------------------------------------------------
 
 
-class Scaling(nn.Module):
+class Scaling(Bijection):
     """z = gain x + shift."""
 
     def __init__(self, gain: float) -> None:

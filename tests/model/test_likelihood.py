@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
-from genlab.core.contract import Spec
+from genlab.core.contract import Network, Spec
 from genlab.core.errors import DataError, DeviceError
 from genlab.core.random import SampleNoise
 from genlab.model.likelihood import log_density, ode_solver
@@ -124,7 +124,7 @@ def test_one_probe_is_unbiased_and_its_sign_is_right():
     assert less.item() == pytest.approx(1.5 * math.log(2), abs=1e-3)
 
 
-class Smooth(nn.Module):
+class Smooth(Network):
     """A perceptron of x and t, W tanh(V (x, t))."""
 
     def __init__(self):
@@ -188,7 +188,7 @@ def test_torchdiffeq_is_asked_for(monkeypatch):
         ode_solver()
 
 
-class Wide(nn.Module):
+class Wide(Network):
     """The velocity of data N(0, sd^2) on the straight path."""
 
     def __init__(self, sd):

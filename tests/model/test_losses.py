@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from genlab.core.contract import Batch, Clock, Spec
+from genlab.core.contract import Batch, Clock, Network, Spec
 from genlab.core.gaussian_path import Path
 from genlab.core.random import DrawNoise
 from genlab.model.flow_matching import FlowMatching
@@ -43,7 +43,7 @@ class Cosine(Path):
         return a, b, -b * math.pi / 2, a * math.pi / 2
 
 
-class Recorder(nn.Module):
+class Recorder(Network):
     """A denoising network: 0.5 x + weight; keeps what it was asked."""
 
     def __init__(self) -> None:

@@ -123,7 +123,7 @@ def test_a_learned_codebook_trains_too():
 
 def test_bits_are_codes_times_log2_of_their_number():
     built = build(compose(["model=vqvae", "network.quantizer.codes=256"])[0], meta=True)
-    assert built.model.bits == 2 * 2 * 8
+    assert built.model.code_bits == 2 * 2 * 8
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ STREAMS = {
 """Stream -> what it is in words; a metric's `needs` are among them."""
 
 
-class Features(Protocol):
+class Features:
     """A network whose outputs stand for images when sets of them are compared.
 
     Numbers by features of one digest are comparable, others are not.
@@ -41,7 +41,7 @@ class Features(Protocol):
 
     def __call__(self, u: Tensor) -> Mapping[str, Tensor]:
         """u uint8 [n, C, H, W] (or float points [n, 2]) -> output -> [n, D] float32."""
-        ...
+        raise NotImplementedError
 
 
 class Pairs(NamedTuple):
@@ -102,20 +102,29 @@ class MetricResult(NamedTuple):
     pairs: tuple[Tensor, Tensor, Sequence[str]] | None = None
 
 
-class Metric(Protocol):
+class Metric:
     """One number, or a few, of the inputs.
 
-    needs: names of STREAMS.
-    min_images: least number of images of each stream. better: value -> whether low or high is
-    good; values not in it have no order. ignored_keys, which a metric need not have: keys that
-    change none of these values, only others. features, which a metric need not have: the name of
-    the only features it is defined on.
+    needs: names of STREAMS. min_images: least number of images of each stream. lower_is_better,
+    higher_is_better: the values that have an order. ignored_keys: keys that change none of these,
+    only other values. features: name of the only feature network it is defined on, None for any.
+    digest: of weights of its own, None without.
     """
 
     needs: tuple[str, ...]
-    min_images: int
-    better: Mapping[str, Literal["low", "high"]]
+    min_images: int = 1
+    lower_is_better: tuple[str, ...] = ()
+    higher_is_better: tuple[str, ...] = ()
+    ignored_keys: tuple[str, ...] = ()
+    features: str | None = None
+    digest: str | None = None
+
+    @property
+    def better(self) -> dict[str, Literal["low", "high"]]:
+        """Value -> whether low or high is good, of those that have an order."""
+        low: dict[str, Literal["low", "high"]] = dict.fromkeys(self.lower_is_better, "low")
+        return low | dict.fromkeys(self.higher_is_better, "high")
 
     def __call__(self, inputs: MetricInputs) -> MetricResult:
-        """Raises DataError for inputs that it cannot evaluate."""
-        ...
+        """Raises DataError for inputs that it cannot be computed of."""
+        raise NotImplementedError

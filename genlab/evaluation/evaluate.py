@@ -111,7 +111,7 @@ def select_metrics(
             left |= dict.fromkeys(looking, str(e))
         else:
             for name in looking:
-                wanted = getattr(able[name], "features", None)
+                wanted = able[name].features
                 if wanted not in (None, chosen):
                     left[name] = f"it is defined on features={wanted}, these are {chosen}"
                 elif "logits" in able[name].needs and "logits" not in features.outputs:
@@ -176,9 +176,9 @@ def evaluate(
         return found
     for name, metric in metrics.items():
         start = time.perf_counter()
-        record: dict[str, Any] = {"better": dict(metric.better)}
-        if ignored := getattr(metric, "ignored_keys", ()):
-            record["aside"] = {key: nodes[name][key] for key in ignored}
+        record: dict[str, Any] = {"better": metric.better}
+        if metric.ignored_keys:
+            record["aside"] = {key: nodes[name][key] for key in metric.ignored_keys}
         if name in able:
             record["protocol"] = protocol(metric, nodes[name], inputs, features)
         try:
@@ -257,7 +257,7 @@ def protocol(
     if needs & PASSED and inputs.features_by is not None:
         by = inputs.features_by
         told |= {"features": features, "features_digest": by.digest, "resizer": by.resizer}
-    if (weights := getattr(metric, "digest", None)) is not None:
-        told["weights_digest"] = weights
-    skip = {*LOCAL, *getattr(metric, "ignored_keys", ())}
+    if metric.digest is not None:
+        told["weights_digest"] = metric.digest
+    skip = {*LOCAL, *metric.ignored_keys}
     return told | {k: v for k, v in node.items() if k not in skip}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from genlab.core.metric import Features
 from genlab.nn.full_precision import precise
 from genlab.nn.preprocess import Prepare
 from genlab.nn.pretrained_weights import digest
@@ -14,7 +15,7 @@ from genlab.nn.pretrained_weights import digest
 __all__ = ["Backbone"]
 
 
-class Backbone:
+class Backbone(Features):
     """One output, pool, of a network with weights from a file.
 
     net: [n, 3, S, S] -> [n, width], with its weights; it is moved to `device`. note: what else

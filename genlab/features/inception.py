@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genlab.core.contract import Spec
 from genlab.core.errors import DataError, DeviceError
+from genlab.core.metric import Features
 from genlab.core.registry import register
 from genlab.nn.full_precision import precise
 from genlab.nn.inception_v3 import Inception
@@ -29,7 +30,7 @@ HUB_SHA256 = "6726825d"  # how it begins; torch.hub checks the same
 
 
 @register("inception")
-class InceptionFeatures:
+class InceptionFeatures(Features):
     """Pooled Inception features of 2015, those of published FID.
 
     Bytes become (u - 128) / 128 after the bilinear resampling to 299 x 299 of TensorFlow 1, whose

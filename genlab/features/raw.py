@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from genlab.core.contract import Spec
+from genlab.core.metric import Features
 from genlab.core.registry import register
 
 __all__ = ["Raw"]
 
 
 @register
-class Raw:
+class Raw(Features):
     """Pixels over 255, or coordinates of points, as they are.
 
     spec: of the stored data.

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.core.contract import Spec
+from genlab.core.metric import Features
 from genlab.core.registry import register
 from genlab.nn.full_precision import precise
 from genlab.nn.pretrained_weights import digest, fit, read_weights
@@ -23,7 +24,7 @@ PREPARATION = "zeros around to 32 x 32, below 28 pixels bicubic to 28 before"
 
 
 @register
-class Small:
+class Small(Features):
     """Classifier of FashionMNIST, for one-channel sets up to 32 pixels.
 
     pool: 128 numbers before the last layer. logits: 10, of the classes of FashionMNIST.

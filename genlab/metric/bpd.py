@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from genlab.core.metric import MetricInputs, MetricResult
+from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.registry import register
 
 __all__ = ["BitsPerDimension"]
 
 
 @register("bpd")
-class BitsPerDimension:
+class BitsPerDimension(Metric):
     """Bits per dimension of held-out data, -log2 p of a stored number.
 
     Models of continuous densities bound it from above by dequantization, and each datum sees one
@@ -20,7 +18,7 @@ class BitsPerDimension:
 
     needs = ("bits",)
     min_images = 2
-    better: dict[str, Literal["low", "high"]] = {"bpd": "low"}  # noqa: RUF012 - read alone
+    lower_is_better = ("bpd",)
 
     def __call__(self, inputs: MetricInputs) -> MetricResult:
         """bpd, the mean over images, and bpd_error, the standard error of that mean."""

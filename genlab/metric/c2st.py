@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
 
 import torch
 
 from genlab.core.errors import DataError
-from genlab.core.metric import MetricInputs, MetricResult
+from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.random import hash64
 from genlab.core.registry import register
 from genlab.metric.vectors import check
@@ -19,7 +18,7 @@ HALVES = 12  # keeps the choice of points apart from other random numbers of a s
 
 
 @register
-class C2ST:
+class C2ST(Metric):
     """Classifier two-sample test for points of the plane.
 
     c2st is the accuracy on unseen points of a classifier trained to tell samples from real
@@ -35,7 +34,7 @@ class C2ST:
 
     needs = ("points", "real", "fake")
     min_images = 8
-    better: ClassVar[dict[str, Literal["low", "high"]]] = {"c2st": "low"}
+    lower_is_better = ("c2st",)
 
     def __call__(self, inputs: MetricInputs) -> MetricResult:
         """c2st, c2st_chance."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import torch
 from torch import Tensor
 
 from genlab.core.errors import DataError
-from genlab.core.metric import MetricInputs, MetricResult
+from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.registry import register
 from genlab.metric.mmd import mmd
 from genlab.metric.vectors import feature_sets
@@ -20,7 +18,7 @@ SCALE = 1000.0
 
 
 @register
-class CMMD:
+class CMMD(Metric):
     """CLIP maximum mean discrepancy.
 
     cmmd = 1000 MMD^2 with the kernel exp(-|x - y|^2 / (2 sigma^2)), sigma = 10, of CLIP embeddings
@@ -33,7 +31,7 @@ class CMMD:
     needs = ("features",)
     features = "clip"
     min_images = 3
-    better: ClassVar[dict[str, Literal["low", "high"]]] = {"cmmd": "low"}
+    lower_is_better = ("cmmd",)
 
     def __call__(self, inputs: MetricInputs) -> MetricResult:
         """cmmd, cmmd_low, cmmd_high."""

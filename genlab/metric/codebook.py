@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
-
 import torch
 
 from genlab.core.errors import DataError
-from genlab.core.metric import MetricInputs, MetricResult
+from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.registry import register
 from genlab.nn.quantize import spread
 
@@ -16,7 +13,7 @@ __all__ = ["Codebook"]
 
 
 @register
-class Codebook:
+class Codebook(Metric):
     """Use of the codes over all held-out images.
 
     codebook: share of the K codes that occur. codebook_perplexity: exp of the entropy (nats) of
@@ -26,11 +23,7 @@ class Codebook:
     """
 
     needs = ("pairs", "codes")
-    min_images = 1
-    better: Mapping[str, Literal["low", "high"]] = {
-        "codebook": "high",
-        "codebook_perplexity": "high",
-    }
+    higher_is_better = ("codebook", "codebook_perplexity")
 
     def __call__(self, inputs: MetricInputs) -> MetricResult:
         """codebook, codebook_perplexity. Raises DataError for a model without a codebook."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from genlab.core.metric import MetricInputs, MetricResult
+from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.random import hash64
 from genlab.core.registry import register
 from genlab.metric.vectors import feature_sets
@@ -21,7 +20,7 @@ HALVES = 7  # keeps the choice of subsets apart from other random numbers of a s
 
 
 @register
-class FID:
+class FID(Metric):
     """Frechet inception distance, and how much of it is small samples.
 
     fid = |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), m and C the mean and unbiased covariance of
@@ -37,14 +36,14 @@ class FID:
 
     needs = ("features",)
     min_images = 2
+    lower_is_better = ("fid",)
     ignored_keys = ("infinity",)
 
     def __init__(self, *, infinity: bool) -> None:
         self.infinity = infinity
-        self.better: dict[str, Literal["low", "high"]] = {"fid": "low"}
         if infinity:
             self.min_images = SUBSETS
-            self.better["fid_infinity"] = "low"
+            self.lower_is_better = ("fid", "fid_infinity")
 
     def __call__(self, inputs: MetricInputs) -> MetricResult:
         """fid, fid_bias from four images a set on, fid_infinity."""

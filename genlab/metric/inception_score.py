@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import torch
 from torch import Tensor
 
-from genlab.core.metric import MetricInputs, MetricResult
+from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.random import hash64
 from genlab.core.registry import register
 from genlab.core.schema import Count
@@ -19,7 +17,7 @@ ORDER = 9  # keeps the order of samples apart from other random numbers of a see
 
 
 @register("is")
-class InceptionScore:
+class InceptionScore(Metric):
     """Inception score: mean and standard deviation over splits.
 
     is = exp E_x KL(p(y | x) || p(y)) within a split, p(y | x) the softmax of the logits. Between 1
@@ -31,7 +29,7 @@ class InceptionScore:
     """
 
     needs = ("logits",)
-    better: ClassVar[dict[str, Literal["low", "high"]]] = {"is": "high"}
+    higher_is_better = ("is",)
 
     def __init__(self, *, splits: Count) -> None:
         self.splits = splits

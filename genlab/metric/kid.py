@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from genlab.core.metric import MetricInputs, MetricResult
+from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.random import hash64
 from genlab.core.registry import register
 from genlab.core.schema import Count, Natural
@@ -20,7 +18,7 @@ SUBSETS = 8  # keeps the choice of subsets apart from other random numbers of a 
 
 
 @register
-class KID:
+class KID(Metric):
     """Kernel inception distance: unbiased at any number of images.
 
     kid is the unbiased MMD^2 with the kernel (x.y / D + 1)^3 over all pairs of images; near zero
@@ -38,13 +36,13 @@ class KID:
 
     needs = ("features",)
     min_images = 3
+    lower_is_better = ("kid",)
     ignored_keys = ("subsets", "size")
 
     def __init__(self, *, subsets: Natural, size: Count) -> None:
         if size < 2:
             raise ValueError("size: a subset has 2 images or more")
         self.subsets, self.size = subsets, size
-        self.better: dict[str, Literal["low", "high"]] = {"kid": "low"}
 
     def __call__(self, inputs: MetricInputs) -> MetricResult:
         """kid, kid_low, kid_high; with subsets kid_subsets, kid_size."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
 
 from genlab.core.errors import DataError
-from genlab.core.metric import MetricInputs, MetricResult
+from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.registry import register
 from genlab.metric.pairwise import check_size, each
 from genlab.nn.backbones import VGG16, AlexNet
@@ -24,7 +23,7 @@ HEADS = "https://github.com/richzhang/PerceptualSimilarity: lpips/weights/v0.1/{
 
 
 @register
-class LPIPS:
+class LPIPS(Metric):
     """Mean LPIPS of originals and copies, 0 when equal.
 
     Version 0.1, at the stored size.
@@ -39,8 +38,7 @@ class LPIPS:
     """
 
     needs = ("pairs",)
-    min_images = 1
-    better: Mapping[str, Literal["low", "high"]] = {"lpips": "low"}
+    lower_is_better = ("lpips",)
 
     def __init__(
         self, *, net: Literal["alex", "vgg"], backbone: str | None, heads: str | None

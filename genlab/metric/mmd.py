@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genlab.metric.vectors import blocks, quick
+from genlab.metric.vectors import blocks, product_dtype
 
 __all__ = ["MMD", "Kernel", "mmd"]
 
@@ -75,7 +75,7 @@ class _Rows:
 
     def __init__(self, x: Tensor, centre: Tensor, subsets: Tensor | None) -> None:
         device = centre.device
-        parts = [(x[i].to(device) - centre).to(quick(device)) for i in blocks(len(x))]
+        parts = [(x[i].to(device) - centre).to(product_dtype(device)) for i in blocks(len(x))]
         self.a = torch.cat(parts)
         self.u = torch.cat([a.double() @ centre for a in parts]) + centre.square().sum() / 2
         count = 0 if subsets is None else len(subsets)

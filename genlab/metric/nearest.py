@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from genlab.core.errors import DataError
-from genlab.core.metric import MetricInputs, MetricResult
+from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.random import hash64
 from genlab.core.registry import register
 from genlab.core.schema import Natural
@@ -22,11 +21,11 @@ HELD_OUT = 10  # keeps the choice of held-out images apart from other random num
 
 
 @register
-class Nearest:
+class Nearest(Metric):
     """Distance of samples to their nearest training image, in pixel space.
 
     A distance is the root mean squared difference of pixels in [0, 1] (of plane points, of
-    coordinates). nearest is its median over samples. What it says appears beside the same for
+    coordinates). nearest is its median over samples. Its size is read beside the same of
     reference images, as many as there are samples, drawn by seed:
 
     nearest_ratio is the median of samples over that of the reference; nearest_closer the chance
@@ -44,7 +43,6 @@ class Nearest:
     needs = ("fake", "training", "real")
     min_images = 2
     ignored_keys = ("pairs",)
-    better: ClassVar[dict[str, Literal["low", "high"]]] = {}
 
     def __init__(self, *, pairs: Natural) -> None:
         self.pairs = pairs

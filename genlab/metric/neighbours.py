@@ -13,11 +13,11 @@ import math
 import torch
 from torch import Tensor
 
-from genlab.metric.vectors import blocks, quick
+from genlab.metric.vectors import blocks, product_dtype
 
 __all__ = ["Rows", "nearest", "together", "within"]
 
-SPARE = 3  # candidates beyond k, so that near ties rarely need a second look
+SPARE = 3  # candidates beyond k, so that near ties rarely need a second pass
 OPEN = 1 << 12  # open pairs of a block above which a second product is cheaper
 NUMBERS = 1 << 20  # of each side in a chunk of single pairs: much for threads, little for memory
 
@@ -73,10 +73,10 @@ def nearest(x: Rows, y: Rows, k: int) -> tuple[Tensor, Tensor]:
     left = torch.arange(len(x), device=x.squares.device)
     squares = x.squares.new_empty(len(x), k)
     index = torch.empty_like(squares, dtype=torch.int64)
-    for dtype in dict.fromkeys((quick(x.centre.device), torch.float64)):
+    for dtype in dict.fromkeys((product_dtype(x.centre.device), torch.float64)):
         part = x if len(left) == len(x) else x.take(left)
         own = left if x is y else None
-        squares[left], index[left], sure = _look(part, own, y, k, dtype)
+        squares[left], index[left], sure = _search(part, own, y, k, dtype)
         left = left[~sure]
         if not len(left):
             break
@@ -88,7 +88,7 @@ def within(x: Rows, y: Rows, i: slice, j: slice, *radii: Tensor) -> list[Tensor]
 
     radii: squared, float64, [I, 1] or [J].
     """
-    lower, upper = _bounds(x, y, i, j, quick(x.centre.device))
+    lower, upper = _bounds(x, y, i, j, product_dtype(x.centre.device))
     answers = []
     for radius in radii:
         inside, a, b = _decided(lower, upper, radius)
@@ -111,7 +111,7 @@ def _decided(lower: Tensor, upper: Tensor, radius: Tensor) -> tuple[Tensor, Tens
     return inside, a, b
 
 
-def _look(
+def _search(
     x: Rows, own: Tensor | None, y: Rows, k: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(squared distances [n, k], rows of y [n, k], whether these surely are the nearest [n]).
@@ -146,7 +146,7 @@ def _candidates(
     for i in blocks(len(x)):
         for j in blocks(len(y)):
             if x is y and j.start < i.start:
-                continue  # the mirror image of a block that was looked at
+                continue  # the mirror image of a block that is done
             lower, _ = _bounds(x, y, i, j, dtype)
             if own is not None:
                 mine = own[i] - j.start

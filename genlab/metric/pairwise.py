@@ -1,4 +1,4 @@
-"""What the metrics of originals and copies share."""
+"""Scores of pairs: held-out images and their reconstructions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def each(inputs: MetricInputs, score: Callable[[Tensor, Tensor], Tensor]) -> Ten
     """[n] float64 on the CPU: the score of every original with its copy.
 
     score: uint8 [m, C, H, W] twice, on the device of the inputs -> [m]; called with a part of
-    all at a time, so it looks at each pair alone.
+    all at a time, so it is a function of each pair alone.
     """
     originals, copies, _ = inputs.pairs()
     size = max(1, PIXELS // originals[0].numel())

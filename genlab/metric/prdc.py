@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from genlab.core.errors import DataError
-from genlab.core.metric import MetricInputs, MetricResult
+from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.registry import register
 from genlab.core.schema import Count
 from genlab.metric.neighbours import nearest, together, within
@@ -27,7 +27,7 @@ class Overlap(NamedTuple):
 
 
 @register("pr")
-class PR:
+class PR(Metric):
     """Improved precision and recall.
 
     Each image stands for a ball that reaches to its k-th nearest neighbour among its own kind.
@@ -38,21 +38,19 @@ class PR:
     """
 
     needs = ("features",)
+    higher_is_better = ("pr_precision", "pr_recall")
 
     def __init__(self, *, k: Count) -> None:
         self.k, self.min_images = k, k + 1
-        self.better: dict[str, Literal["low", "high"]] = dict.fromkeys(
-            ("pr_precision", "pr_recall"), "high"
-        )
 
     def __call__(self, inputs: MetricInputs) -> MetricResult:
         """pr_precision, pr_recall."""
-        found = _judged(inputs, "pr", self.k)
+        found = _overlap(inputs, "pr", self.k)
         return MetricResult({"pr_precision": found.precision, "pr_recall": found.recall})
 
 
 @register("prdc")
-class PRDC:
+class PRDC(Metric):
     """Precision, recall, density and coverage.
 
     Precision and recall as of `pr`. prdc_density counts in how many balls of real images a sample
@@ -63,20 +61,18 @@ class PRDC:
     """
 
     needs = ("features",)
+    higher_is_better = tuple(f"prdc_{name}" for name in Overlap._fields)
 
     def __init__(self, *, k: Count) -> None:
         self.k, self.min_images = k, k + 1
-        self.better: dict[str, Literal["low", "high"]] = dict.fromkeys(
-            (f"prdc_{name}" for name in Overlap._fields), "high"
-        )
 
     def __call__(self, inputs: MetricInputs) -> MetricResult:
         """prdc_precision, prdc_recall, prdc_density, prdc_coverage."""
-        found = _judged(inputs, "prdc", self.k)
+        found = _overlap(inputs, "prdc", self.k)
         return MetricResult({f"prdc_{name}": value for name, value in found._asdict().items()})
 
 
-def _judged(inputs: MetricInputs, metric: str, k: int) -> Overlap:
+def _overlap(inputs: MetricInputs, metric: str, k: int) -> Overlap:
     real, fake = feature_sets(inputs, metric, k + 1)
     if (real == real[0]).all():
         raise DataError(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Literal
 
-from genlab.core.metric import MetricInputs, MetricResult
+from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.registry import register
 from genlab.metric.pairwise import each
 from genlab.nn.similarity import psnr
@@ -15,7 +13,7 @@ __all__ = ["PSNR"]
 
 
 @register
-class PSNR:
+class PSNR(Metric):
     """Mean over images of 10 log10(255^2 / mean squared error), in dB.
 
     The mean is over decibels of single images, not of the error of all. An image that is copied
@@ -24,8 +22,7 @@ class PSNR:
     """
 
     needs = ("pairs",)
-    min_images = 1
-    better: Mapping[str, Literal["low", "high"]] = {"psnr": "high", "psnr_exact": "high"}
+    higher_is_better = ("psnr", "psnr_exact")
 
     def __call__(self, inputs: MetricInputs) -> MetricResult:
         """psnr, psnr_exact."""

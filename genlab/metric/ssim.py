@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
-
-from genlab.core.metric import MetricInputs, MetricResult
+from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.registry import register
 from genlab.metric.pairwise import check_size, each
 from genlab.nn.similarity import WINDOW, ssim
@@ -14,7 +11,7 @@ __all__ = ["SSIM"]
 
 
 @register
-class SSIM:
+class SSIM(Metric):
     """Mean structural similarity of originals and copies, 1 when equal.
 
     Of one scale, at the stored size, the mean over channels; `ssim` in nn/likeness.py has the
@@ -24,8 +21,7 @@ class SSIM:
     """
 
     needs = ("pairs",)
-    min_images = 1
-    better: Mapping[str, Literal["low", "high"]] = {"ssim": "high"}
+    higher_is_better = ("ssim",)
 
     def __call__(self, inputs: MetricInputs) -> MetricResult:
         """ssim. Raises DataError for images of less than 11 pixels."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from genlab.core.errors import DataError
-from genlab.core.metric import MetricInputs, MetricResult
+from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.random import hash64
 from genlab.core.registry import register
 from genlab.core.schema import Count
@@ -23,7 +22,7 @@ TOGETHER = 128  # directions at a time
 
 
 @register
-class SWD:
+class SWD(Metric):
     """Sliced Wasserstein distance of pixels in [0, 1], or of plane points.
 
     swd = (E_v W2(v.x, v.y)^2)^(1/2) over directions v uniform on the sphere; W2 of numbers on a
@@ -36,7 +35,7 @@ class SWD:
 
     needs = ("fake", "real")
     min_images = 2
-    better: ClassVar[dict[str, Literal["low", "high"]]] = {"swd": "low"}
+    lower_is_better = ("swd",)
 
     def __init__(self, *, projections: Count) -> None:
         self.projections = projections

@@ -1,4 +1,4 @@
-"""Two sets of vectors to compare: what every metric asks of them, and their blocks."""
+"""Two sets of vectors to compare: their checks and their blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from genlab.core.errors import DataError
 from genlab.core.metric import MetricInputs
 
-__all__ = ["blocks", "check", "feature_sets", "quick"]
+__all__ = ["blocks", "check", "feature_sets", "product_dtype"]
 
 BLOCK = 1024  # rows: large enough for a product at full speed, small enough for the cache
 
@@ -39,7 +39,7 @@ def check(x: Tensor, metric: str, least: int, whose: str) -> None:
         )
 
 
-def quick(device: torch.device) -> torch.dtype:
+def product_dtype(device: torch.device) -> torch.dtype:
     """The float type of large products: of GPUs float64, whose float32 may be TF32."""
     return torch.float32 if device.type == "cpu" else torch.float64
 

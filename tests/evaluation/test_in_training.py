@@ -68,7 +68,7 @@ def test_high_is_better_where_a_metric_says_so(tiny, monkeypatch):
 
     def high(self, **keys):
         init(self, **keys)
-        self.better = {"fid": "high"}
+        self.lower_is_better, self.higher_is_better = (), ("fid",)
 
     monkeypatch.setattr(FID, "__init__", high)
     keys = {"every.eval": 16, "metric": "fid", "features": "raw", "eval.n": 8}

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from genlab.cli import main as cli
 from genlab.cli import verb
 from genlab.config import catalog
-from genlab.config import compose as composition
 from genlab.core import registry
+from tests.helpers.configs import composed
 
 
 def run(capsys, *argv):
@@ -90,9 +90,9 @@ def test_chosen_members_are_those_hydra_composes(picks):
         if choice.who != "command line":
             text = (registry.configs_dir() / choice.who).read_text()
             assert f"{group}: {choice.member}\n" in text
-    composed, _ = composition.compose(words)
+    config, _ = composed(" ".join(words))
     nothing = {"metric"}  # measured while training, unless some are named
-    assert set(leaves(composed)) - nothing <= set(catalog.keys("train", picks))
+    assert set(leaves(config)) - nothing <= set(catalog.keys("train", picks))
 
 
 # --- show ---------------------------------------------------------------------------------------
@@ -103,8 +103,8 @@ def test_show_has_every_key_with_value_and_chooser(capsys):
     code, out, _ = run(capsys, "show", *words)
     assert code == 0
     rows = {row.split()[0]: row for row in out.splitlines() if row.startswith("  ")}
-    composed, _ = composition.compose(words)
-    for key in leaves(composed):
+    config, _ = composed(" ".join(words))
+    for key in leaves(config):
         if key == "metric":
             continue  # none: no key
         if key.count(".") == 1 and key.endswith(".name"):

@@ -10,6 +10,7 @@ from genlab.config.saved import read
 from genlab.core import registry
 from genlab.core.errors import ConfigError, Refused
 from genlab.core.registry import GROUPS, components, configs_dir, names
+from tests.helpers.configs import composed
 
 CASES = [(group, name) for group in GROUPS for name in names(group)]
 EXPERIMENTS = names("experiment")
@@ -47,25 +48,18 @@ def test_every_registered_name_has_a_yaml_and_the_other_way_round(group):
     assert named - {None} == set(components(group))
 
 
-@pytest.mark.parametrize("model", names("model"))
-def test_every_model_composes_with_every_data_set_of_images(model):
-    for data in ("digits", "mnist", "fashion_mnist"):
-        config, _ = compose([f"model={model}", f"data={data}"])
-        assert (config["model"]["name"], config["data"]["name"]) == (model, data)
-
-
 @pytest.mark.parametrize(
     ("group", "name"), [c for c in CASES if c[0] in ("schedule", "optimizer")]
 )
 def test_configs_compose_in_place(group, name):
-    config, who = compose([f"{group}={name}"])
+    config, who = composed(f"{group}={name}")
     assert config[group]["name"] == nodes(group, name)[group]["name"]
     assert who[group] == "command line"
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_says_whose_data_it_is(experiment):
-    config, who = compose([f"experiment={experiment}"])
+    config, who = composed(f"experiment={experiment}")
     data, _, recipe = experiment.partition("/")
     assert config["data"]["name"] == data
     model = config["model"]["name"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from genlab.core.format import number, short, size
 from genlab.report.markup import Markup, tag
 
-__all__ = ["WIDE", "Plane", "path", "span", "stretches", "ticks", "unit", "usable"]
+__all__ = ["WIDE", "Plane", "formatter", "path", "segments", "ticks", "usable", "value_range"]
 
 WIDTH, HEIGHT = 460, 240  # viewBox; text is set for a width of about 350 pixels and more
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 40
@@ -29,8 +29,8 @@ class Plane:
     """
 
     def __init__(self, name: str, end: float, low: float, high: float, log: bool) -> None:
-        self.say, self.end, self.low, self.log = unit(name), max(end, 1.0), low, log
-        self.reach = (math.log10(low), math.log10(high)) if log else (low, high)
+        self.text, self.end, self.low, self.log = formatter(name), max(end, 1.0), low, log
+        self.limits = (math.log10(low), math.log10(high)) if log else (low, high)
         self.values = ticks(low, high, log)
 
     def across(self, images: Floats) -> Floats:
@@ -40,7 +40,7 @@ class Plane:
     def up(self, values: Floats) -> Floats:
         """The y of values; of those that a logarithm does not take, one below the foot."""
         v = np.log10(np.maximum(values, self.low * 1e-3)) if self.log else np.asarray(values)
-        low, high = self.reach
+        low, high = self.limits
         return FOOT + (v - low) / ((high - low) or 1.0) * (TOP - FOOT)
 
     def dots(self, images: Floats, values: Floats) -> Markup:
@@ -57,15 +57,15 @@ class Plane:
             tag("path", d=f"M{x:.1f} {FOOT}l-4 -8h8z", class_="bad") for x in self.across(images)
         ]
 
-    def picture(self, curves: list[Markup], over: list[Markup], told: str) -> Markup:
+    def picture(self, curves: list[Markup], over: list[Markup], description: str) -> Markup:
         """The axes, curves cut where they leave the plane, and what lies over them.
 
-        told: the picture in words. The data of the element are what a script needs to turn a
-        place into numbers.
+        description: the picture in words. The data of the element are what a script needs to turn
+        a place into numbers.
         """
         box = {"x": LEFT, "y": TOP - 4, "width": END - LEFT, "height": FOOT - TOP + 8}
         view = " ".join(map(str, box.values()))  # the inner window keeps the outer coordinates
-        low, high = self.reach
+        low, high = self.limits
         return tag(
             "svg",
             self._upright(),
@@ -74,7 +74,7 @@ class Plane:
             over,
             viewBox=f"0 0 {WIDTH} {HEIGHT}",
             role="img",
-            aria_label=told,
+            aria_label=description,
             class_="chart",
             data_left=LEFT,
             data_right=END,
@@ -91,7 +91,9 @@ class Plane:
         for value, at in zip(self.values, self.up(np.array(self.values)), strict=True):
             y = f"{at:.1f}"
             out.append(tag("line", x1=LEFT, x2=END, y1=y, y2=y, class_="rule"))
-            out.append(tag("text", self.say(value), x=LEFT - 7, y=f"{at + 4:.1f}", class_="value"))
+            out.append(
+                tag("text", self.text(value), x=LEFT - 7, y=f"{at + 4:.1f}", class_="value")
+            )
         return out
 
     def _images(self) -> list[Markup]:
@@ -107,7 +109,7 @@ class Plane:
         return out
 
 
-def span(y: Floats, mean: Floats, *extra: Floats) -> tuple[float, float, bool]:
+def value_range(y: Floats, mean: Floats, *extra: Floats) -> tuple[float, float, bool]:
     """(low, high, logarithmic): holds the average and 98 % of the values; spikes are cut."""
     every = np.concatenate([np.quantile(y, [0.01, 0.99]), mean, *extra])
     low, high = float(every.min()), float(every.max())
@@ -115,11 +117,11 @@ def span(y: Floats, mean: Floats, *extra: Floats) -> tuple[float, float, bool]:
         return low / 1.15, high * 1.15, True
     if high - low <= max(
         1e-9 * max(abs(high), abs(low)), 1e-300
-    ):  # a constant gets room on both sides
-        room = abs(high) * 0.1 if abs(high) > 1e-290 else 1.0
-        return low - room, high + room, False
-    room = (high - low) * 0.05
-    return (0.0 if 0 <= low < 0.35 * high else low - room), high + room, False
+    ):  # a constant gets a margin on both sides
+        margin = abs(high) * 0.1 if abs(high) > 1e-290 else 1.0
+        return low - margin, high + margin, False
+    margin = (high - low) * 0.05
+    return (0.0 if 0 <= low < 0.35 * high else low - margin), high + margin, False
 
 
 def usable(values: Floats) -> NDArray[np.bool_]:
@@ -127,7 +129,7 @@ def usable(values: Floats) -> NDArray[np.bool_]:
     return np.asarray(np.abs(values) < 1e100)  # False for nan
 
 
-def stretches(good: NDArray[np.bool_]) -> list[tuple[int, int]]:
+def segments(good: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Half-open ranges of neighbouring finite values."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], good.astype(int), [0]])))
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
@@ -147,7 +149,7 @@ def ticks(low: float, high: float, log: bool) -> list[float]:
     return _decades(low, high) if log else _steps(low, high, 5)
 
 
-def unit(name: str) -> Callable[[float], str]:
+def formatter(name: str) -> Callable[[float], str]:
     """How the values of a quantity are written."""
     if name == "memory":
         return size

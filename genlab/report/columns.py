@@ -1,4 +1,4 @@
-"""The numbers of runs in columns: a column holds those of one protocol, and no others."""
+"""Metric columns: a column holds the numbers of one protocol, and no others."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from genlab.report.facts import Facts, leaves, plain
-from genlab.report.groups import JUDGING, Group, scalars, tell_apart, union
+from genlab.report.groups import EVALUATION_KEYS, SeedGroup, all_keys, distinguishing_keys
+from genlab.report.run_data import METRIC, RunData, leaves, value_text
 from genlab.run.results import Number
 
 __all__ = [
-    "METRIC",
+    "LOSS_GROUPS",
     "Column",
-    "Spread",
-    "Subject",
-    "journal",
-    "judged",
-    "split",
-    "trained",
-    "wanted",
+    "Settings",
+    "Summary",
+    "distinguish",
+    "evaluated",
+    "journal_columns",
+    "last_logged",
+    "matches",
 ]
 
-APART = {"run", "id", "seed", "batch", "residual"}
-"""Keys of a subject in which two numbers of one row may differ."""
+POOLED = {"run", "id", "seed", "batch", "residual"}
+"""Keys of an evaluation's settings in which numbers of one row may differ."""
 
-USUAL = ("loss/*", "heldout/loss")
-"""Values of the journal that are shown unasked."""
-
-METRIC = "metric/"
-"""Begins the names of what evaluations while training found."""
+DEFAULT = ("loss/*", "heldout/loss")
+"""Patterns of the journal's values that are shown when none are given."""
 
 MACHINE = ("images_per_second", "memory", "lr/", "grad_norm/")
-"""Begins the names of values that mean the same whatever is trained."""
+"""Prefixes of values that mean the same whatever is trained."""
 
-LEARNT = ("model", "process", "codec", "data")
+LOSS_GROUPS = ("model", "process", "codec", "data")
 """Config groups that decide what a loss measures."""
 
 OBJECTIVE = ("predict", "density", "location", "scale", "weight", "sd")
 """Keys of models of a path that do so too."""
 
-Subject = tuple[tuple[str, str], ...]
-"""How a run was judged: (dotted key, value as text) without those of APART."""
+Pairs = tuple[tuple[str, str], ...]
+"""(dotted key, value as text) of several keys."""
+
+Settings = Pairs
+"""How a run was evaluated: weights, sampler and the like, without the keys of POOLED."""
 
 
 class Column(NamedTuple):
@@ -55,21 +55,28 @@ class Column(NamedTuple):
 
     name: str
     metric: str
-    protocol: tuple[tuple[str, str], ...]
+    protocol: Pairs
     better: str
 
     @property
-    def leads(self) -> bool:
+    def is_primary(self) -> bool:
         """Whether it is a number of its own: a loss, or one with an order or the metric's name."""
         return self.metric == "journal" or bool(self.better) or self.name == self.metric
 
 
 @dataclass(frozen=True)
-class Spread:
+class Summary:
     """A number over the runs of a row: its finite values, and how many were not finite."""
 
     values: tuple[float, ...]
-    lost: int
+    not_finite: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Summary:
+        """None stands for a value that was not finite."""
+        every = list(values)
+        finite = tuple(v for v in every if v is not None and math.isfinite(v))
+        return cls(finite, len(every) - len(finite))
 
     @property
     def mean(self) -> float:
@@ -89,38 +96,40 @@ class Spread:
     @property
     def count(self) -> int:
         """Values, finite or not."""
-        return len(self.values) + self.lost
+        return len(self.values) + self.not_finite
 
 
-def wanted(name: str, metric: str, patterns: Sequence[str]) -> bool:
-    """Whether a value is asked for by its name or its metric's; without patterns all are."""
+def matches(name: str, metric: str, patterns: Sequence[str]) -> bool:
+    """Whether a value or its metric fits a pattern by its name; without any, the defaults."""
     if not patterns:
-        return metric != "journal" or any(fnmatchcase(name, p) for p in USUAL)
+        return metric != "journal" or any(fnmatchcase(name, p) for p in DEFAULT)
     return any(fnmatchcase(n, p) for p in patterns for n in (name, metric))
 
 
-def judged(group: Group, patterns: Sequence[str] = ()) -> dict[Subject, dict[Column, Spread]]:
-    """What evaluations found, by how the runs were judged.
+def evaluated(
+    group: SeedGroup, patterns: Sequence[str] = ()
+) -> dict[Settings, dict[Column, Summary]]:
+    """What evaluations found, by how the runs were evaluated.
 
     Of two evaluations that are alike in everything the newer one counts; those that differ in the
-    sampling seed alone are both in the spread.
+    sampling seed alone are both in the summary.
     """
-    found: dict[Subject, dict[Column, dict[tuple[int, str], float | None]]] = {}
-    for i, facts in enumerate(group.runs):
-        for result in facts.judged[::-1]:  # the oldest first
-            subject = leaves(result.subject, 200)
-            same = tuple(sorted((k, v) for k, v in subject if k.partition(".")[0] not in APART))
+    found: dict[Settings, dict[Column, dict[tuple[int, str], float | None]]] = {}
+    for i, run in enumerate(group.runs):
+        for result in run.evaluations[::-1]:  # the oldest first
+            keys = leaves(result.subject, 200)
+            settings = tuple(sorted((k, v) for k, v in keys if k.partition(".")[0] not in POOLED))
             for number in result.numbers:
-                if wanted(number.name, number.metric, patterns):
-                    values = found.setdefault(same, {}).setdefault(_column(number), {})
-                    values[i, plain(result.subject.get("seed"))] = number.value
+                if matches(number.name, number.metric, patterns):
+                    values = found.setdefault(settings, {}).setdefault(_column(number), {})
+                    values[i, value_text(result.subject.get("seed"))] = number.value
     return {
-        subject: {c: _spread(values.values()) for c, values in columns.items()}
-        for subject, columns in found.items()
+        settings: {column: Summary.of(values.values()) for column, values in columns.items()}
+        for settings, columns in found.items()
     }
 
 
-def trained(group: Group, patterns: Sequence[str] = ()) -> dict[Column, Spread]:
+def last_logged(group: SeedGroup, patterns: Sequence[str] = ()) -> dict[Column, Summary]:
     """The last values of the journals.
 
     Losses of different models, data, processes or codecs are of different protocols. A lower
@@ -128,72 +137,70 @@ def trained(group: Group, patterns: Sequence[str] = ()) -> dict[Column, Spread]:
     that found them, and other values none.
     """
     found: dict[Column, list[float | None]] = {}
-    for facts in group.runs:
-        for name, column in journal(facts).items():
-            if wanted(name, "journal", patterns):
-                found.setdefault(column, []).append(float(facts.series(name).values[-1]))
-    return {column: _spread(values) for column, values in found.items()}
+    for run in group.runs:
+        for name, column in journal_columns(run).items():
+            if matches(name, "journal", patterns):
+                found.setdefault(column, []).append(float(run.series(name).values[-1]))
+    return {column: Summary.of(values) for column, values in found.items()}
 
 
-def journal(facts: Facts) -> dict[str, Column]:
+def journal_columns(run: RunData) -> dict[str, Column]:
     """The column of every quantity that a run logged.
 
-    Of a metric: by the protocol that the evaluations while training left; where they left none, by
-    what the config asks of them, without order.
+    Of a metric: by the protocol that the evaluations during training left; where they left none,
+    by what the config says of them, without order.
     """
-    single = sum(n.startswith("loss/") for n in facts.names) == 1
+    single = sum(n.startswith("loss/") for n in run.names) == 1
     found = {}
-    for result in facts.judged[::-1]:
+    for result in run.evaluations[::-1]:
         if result.while_training:
             found = {METRIC + n.name: _column(n) for n in result.numbers}
     columns = {}
-    for name in facts.names:
-        if (left := found.get(name)) is not None:
-            columns[name] = left._replace(name=name, metric="journal")
+    for name in run.names:
+        if (column := found.get(name)) is not None:
+            columns[name] = column._replace(name=name, metric="journal")
         elif name.startswith(METRIC):
-            columns[name] = Column(name, "journal", _asked(facts), "")
+            columns[name] = Column(name, "journal", _configured_protocol(run), "")
         else:
             better = "low" if name == "heldout/loss" and single else ""
-            sense = () if name.startswith(MACHINE) else _meaning(facts, LEARNT)
-            columns[name] = Column(name, "journal", sense, better)
+            protocol = () if name.startswith(MACHINE) else _loss_protocol(run, LOSS_GROUPS)
+            columns[name] = Column(name, "journal", protocol, better)
     return columns
 
 
-def _meaning(facts: Facts, groups: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Some groups' components, and the size of the data; the run itself where none is known."""
-    nodes = {r: node for r in groups if isinstance(node := facts.config.get(r), dict)}
-    found = {r: plain(node["name"]) for r, node in nodes.items() if node.get("name") is not None}
+def _loss_protocol(run: RunData, groups: Sequence[str]) -> Pairs:
+    """The components of some config groups, the objective, and the size of the data.
+
+    The run itself where none of them is known: such values are ranked with no others.
+    """
+    nodes = {g: node for g in groups if isinstance(node := run.config.get(g), dict)}
+    found = {
+        g: value_text(node["name"]) for g, node in nodes.items() if node.get("name") is not None
+    }
     model = nodes.get("model", {})
-    found |= {f"model.{k}": plain(model[k]) for k in OBJECTIVE if k in model}
+    found |= {f"model.{k}": value_text(model[k]) for k in OBJECTIVE if k in model}
     if (side := nodes.get("data", {}).get("size")) is not None:
-        found["data.size"] = plain(side)
-    return tuple(found.items()) or (("run", facts.path.name),)
+        found["data.size"] = value_text(side)
+    return tuple(found.items()) or (("run", run.path.name),)
 
 
-def _asked(facts: Facts) -> tuple[tuple[str, str], ...]:
-    """What a config says of how samples are judged while training."""
-    asked = [(r, facts.config[r]) for r in JUDGING if r in facts.config]
-    keys = [(f"{r}{k}", value) for r, node in asked for k, value in scalars(node)]
-    device = ("device", plain(facts.environment.get("device")))  # auto depends on it
-    return (*_meaning(facts, ["data"]), *keys, device)
+def _configured_protocol(run: RunData) -> Pairs:
+    """What a config says of how samples are evaluated during training."""
+    node = {k: run.config[k] for k in EVALUATION_KEYS if k in run.config}
+    device = ("device", value_text(run.environment.get("device")))  # auto depends on it
+    return (*_loss_protocol(run, ["data"]), *leaves(node, lists=True), device)
 
 
 def _column(number: Number) -> Column:
-    protocol = sorted((k.removeprefix("."), v) for k, v in scalars(dict(number.protocol)))
+    protocol = tuple(sorted(leaves(number.protocol, lists=True)))
     better = number.better if number.better in ("low", "high") else ""
-    return Column(number.name, number.metric, tuple(protocol), better)
+    return Column(number.name, number.metric, protocol, better)
 
 
-def _spread(values: Iterable[float | None]) -> Spread:
-    every = list(values)
-    finite = tuple(v for v in every if v is not None and math.isfinite(v))
-    return Spread(finite, len(every) - len(finite))
-
-
-def split(columns: Sequence[Column]) -> tuple[dict[Column, str], list[str]]:
-    """What sets columns of one name apart: a few words for each, and a sentence about all."""
+def distinguish(columns: Sequence[Column]) -> tuple[dict[Column, str], list[str]]:
+    """How columns of one name differ: a few words for each, and a sentence about all."""
     words: dict[Column, str] = {}
-    said: dict[str, list[str]] = {}
+    sentences: dict[str, list[str]] = {}
     for name in dict.fromkeys(c.name for c in columns):
         same = {c: _protocol(c) for c in columns if c.name == name}
         if len(same) > 1:
@@ -203,10 +210,10 @@ def split(columns: Sequence[Column]) -> tuple[dict[Column, str], list[str]]:
             values = (dict.fromkeys(own.get(k, "none") for own in same.values()) for k in keys)
             differs = "; ".join(f"{k} {_and(list(v))}" for k, v in zip(keys, values, strict=True))
             also = f"; they differ also in {_and(others)}" if others else ""
-            said.setdefault(f"{len(same)} columns: {differs}{also}", []).append(name)
+            sentences.setdefault(f"{len(same)} columns: {differs}{also}", []).append(name)
     return words, [
         f"{_and(names)} {'is' if len(names) == 1 else 'are each'} in {differs}"
-        for differs, names in said.items()
+        for differs, names in sentences.items()
     ]
 
 
@@ -216,15 +223,15 @@ def _protocol(column: Column) -> dict[str, str]:
 
 
 def _deciding(protocols: Sequence[Mapping[str, str]]) -> tuple[list[str], list[str]]:
-    """Keys enough to tell all protocols apart, and the others that differ.
+    """Keys enough to distinguish all protocols, and the others that differ.
 
-    The digest of a thing says nothing new where its name differs.
+    A digest adds nothing where the name of the same thing differs.
     """
-    keys = [k for k in union(protocols) if len({p.get(k) for p in protocols}) > 1]
+    keys = [k for k in all_keys(protocols) if len({p.get(k) for p in protocols}) > 1]
     keys = [
         k for k in keys if k.removesuffix("_digest") == k or k.removesuffix("_digest") not in keys
     ]
-    chosen = tell_apart(protocols, keys)
+    chosen = distinguishing_keys(protocols, keys)
     return chosen, [k for k in keys if k not in (*chosen, "metric", "better")]
 
 

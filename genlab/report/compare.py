@@ -10,13 +10,12 @@ from typing import Any
 
 from genlab.core.errors import ConfigError
 from genlab.report.columns import Column
-from genlab.report.facts import plain, read
 from genlab.report.groups import short_key
-from genlab.report.table import Row, Table, tabulate
-from genlab.report.tables import reach, spread
-from genlab.run.directory import NAME, Run, runs
+from genlab.report.run_data import read_run
+from genlab.report.table import Row, Table, image_range, tabulate
+from genlab.run.directory import NAME, Run, runs, unknown_run
 
-__all__ = ["as_json", "find", "main", "text"]
+__all__ = ["as_json", "as_text", "find_runs", "main"]
 
 
 def main(
@@ -38,8 +37,8 @@ def main(
     if page and Path(page).is_dir():
         raise ConfigError(f"page={page} is a folder")
     patterns = [p.strip() for p in metric.strip("[]").split(",") if p.strip()]
-    table = tabulate([read(path) for path in find(refs, outputs)], patterns, sort)
-    print(as_json(table) if json else text(table, width, bool(patterns)), flush=True)
+    table = tabulate([read_run(path) for path in find_runs(refs, outputs)], patterns, sort)
+    print(as_json(table) if json else as_text(table, width, bool(patterns)), flush=True)
     if page != "null" and (page or not json):
         from genlab.report.overview import write_overview
 
@@ -53,10 +52,10 @@ def main(
 # --- which runs ----------------------------------------------------------------------------------
 
 
-def find(refs: Sequence[str], outputs: str) -> list[Path]:
-    """The directories of the runs that the words mean, each once; all under outputs= without any.
+def find_runs(refs: Sequence[str], outputs: str) -> list[Path]:
+    """The directories of the runs that are named, each once; all under outputs= without any.
 
-    A word is a run directory, a folder of runs or of a sweep, latest, an id, or a part of
+    A name is a run directory, a folder of runs or of a sweep, latest, an id, or a part of
     <model>-<data>/<directory> in which * ? [] stand for other letters: every run it fits.
     """
     known = runs(outputs)
@@ -65,10 +64,10 @@ def find(refs: Sequence[str], outputs: str) -> list[Path]:
     found = [r.path for r in known] if not refs else []
     problems = []
     for ref in refs:
-        hits = list(_meant(ref, known))
+        hits = list(_matching(ref, known))
         found += hits
         if not hits:
-            problems.append(_unknown(ref, known, outputs))
+            problems.append(_why_none(ref, known, outputs))
     if problems:
         raise ConfigError(*problems)
     each: dict[Path, Path] = {}
@@ -77,7 +76,7 @@ def find(refs: Sequence[str], outputs: str) -> list[Path]:
     return list(each.values())
 
 
-def _meant(ref: str, known: Sequence[Run]) -> Iterator[Path]:
+def _matching(ref: str, known: Sequence[Run]) -> Iterator[Path]:
     try:
         path = Path(ref)
         is_dir = path.is_dir()
@@ -88,7 +87,7 @@ def _meant(ref: str, known: Sequence[Run]) -> Iterator[Path]:
         if any((path / name).is_file() for name in ("config.yaml", "metrics.jsonl", "STATUS")):
             yield path
         elif (path / "multirun.yaml").is_file():
-            yield from _swept(path)
+            yield from _runs_of_sweep(path)
         else:
             yield from sorted((p for p in inside if NAME.fullmatch(p.name)), key=lambda p: p.name)
     elif ref == "latest":
@@ -100,17 +99,17 @@ def _meant(ref: str, known: Sequence[Run]) -> Iterator[Path]:
         yield from (r.path for r in named or fits)
 
 
-def _swept(folder: Path) -> Iterator[Path]:
-    """The runs of a sweep: those whose command line began with the words of one of its jobs."""
+def _runs_of_sweep(folder: Path) -> Iterator[Path]:
+    """The runs whose command line began with the overrides of one of the sweep's jobs."""
     import yaml
 
     from genlab.config import overrides
 
     try:
-        asked = yaml.safe_load((folder / "multirun.yaml").read_text(encoding="utf-8"))
-        jobs = overrides.expand(asked["hydra"]["overrides"]["task"])
+        sweep = yaml.safe_load((folder / "multirun.yaml").read_text(encoding="utf-8"))
+        jobs = overrides.expand(sweep["hydra"]["overrides"]["task"])
     except Exception as e:  # the error trees of YAML and Hydra have no common root
-        raise ConfigError(f"{folder}/multirun.yaml does not tell the jobs of a sweep") from e
+        raise ConfigError(f"{folder}/multirun.yaml does not name the jobs of a sweep") from e
     wanted = {tuple(sorted(job)) for job in jobs}
     lengths = {len(job) for job in jobs}
     for run in runs(folder.resolve().parents[1]):
@@ -122,29 +121,24 @@ def _swept(folder: Path) -> Iterator[Path]:
             yield run.path
 
 
-def _unknown(ref: str, known: Sequence[Run], outputs: str) -> str:
-    from genlab.core.registry import suggest
-
+def _why_none(ref: str, known: Sequence[Run], outputs: str) -> str:
     path = Path(ref)
     if path.is_dir():
         return f"{ref} holds no runs"
     if path.is_file():
         return f"{ref} is a file; a run is a directory"
-    hint = suggest(ref, [r.id for r in known]) or (
-        f"The newest is {known[-1].id!r}." if known else "There is none."
-    )
-    return f"no run {ref!r} in {outputs}. {hint} (`genlab list runs` shows all)"
+    return unknown_run(ref, known, outputs)
 
 
 # --- as text -------------------------------------------------------------------------------------
 
 
-def text(table: Table, width: int, every: bool = False) -> str:
-    """The table, folded into blocks that fit the width, and what must be known with it.
+def as_text(table: Table, width: int, every: bool = False) -> str:
+    """The table, folded into blocks that fit the width, and its notes.
 
     every: also the bounds, biases and the like that belong to other numbers.
     """
-    shown = table.columns if every else [c for c in table.columns if c.leads]
+    shown = table.columns if every else [c for c in table.columns if c.is_primary]
     columns = [[_printable(cell) for cell in column] for column in _columns(table, shown)]
     lines = "\n\n".join(_block(block, i) for i, block in enumerate(_fold(columns, width)))
     notes = ["* the best of its column"] if any(row.best for row in table.rows) else []
@@ -155,30 +149,27 @@ def text(table: Table, width: int, every: bool = False) -> str:
 
 
 def _columns(table: Table, shown: Sequence[Column]) -> Iterator[list[str]]:
-    """Each column with three heads: what kind, its name, what sets it apart."""
+    """Each column with three heads: its kind, its name, how it differs from others of the name."""
     rows = table.rows
     yield ["", "", "", *(row.label for row in rows)]
     kind = "config"
     for key in table.keys.shown:
         yield [kind, short_key(key), "", *(_cut(r.group.values.get(key, "-")) for r in rows)]
         kind = ""
-    kind = "judged with"
-    for key in table.judged:
-        yield [kind, key, "", *(_cut(row.subject.get(key, "-")) for row in rows)]
+    kind = "evaluated with"
+    for key in table.settings:
+        yield [kind, key, "", *(_cut(row.settings.get(key, "-")) for row in rows)]
         kind = ""
     yield ["trained", "runs", "", *(str(len(row.group.runs)) for row in rows)]
     yield ["", "seeds", "", *(_cut(",".join(row.group.seeds)) or "-" for row in rows)]
-    yield ["", "images", "", *(reach(row.group.images) for row in rows)]
+    yield ["", "images", "", *(image_range(row.group.images) for row in rows)]
     kind = "measured"
     for column in shown:
         cells = []
         for row in rows:
-            cell = row.cells.get(column)
-            mean, more = spread(cell)
-            if cell is not None and cell.count != len(row.group.runs):
-                more = ", ".join(filter(None, [more, f"n={cell.count}"]))
-            cells.append(mean + (f" ({more})" if more else "") + " *" * (column in row.best))
-        yield [kind, column.name, _cut(table.apart.get(column, ""), 48), *cells]
+            mean, notes = row.cell_text(column)
+            cells.append(mean + (f" ({notes})" if notes else "") + " *" * (column in row.best))
+        yield [kind, column.name, _cut(table.distinctions.get(column, ""), 48), *cells]
         kind = ""
 
 
@@ -230,13 +221,13 @@ def as_json(table: Table) -> str:
                     "config": {k: group.values[k] for k in shown if k in group.values},
                     "runs": [
                         {
-                            "id": facts.short_id,
-                            "path": str(facts.path),
-                            "state": facts.state,
-                            "seed": plain(facts.config.get("seed")),
-                            "images": facts.last("images"),
+                            "id": run.short_id,
+                            "path": str(run.path),
+                            "state": run.state,
+                            "seed": run.seed or "null",
+                            "images": run.last("images"),
                         }
-                        for facts in group.runs
+                        for run in group.runs
                     ],
                 }
                 for group in table.groups
@@ -254,7 +245,7 @@ def as_json(table: Table) -> str:
                 {
                     "label": row.label,
                     "group": row.group.label,
-                    "subject": row.subject,
+                    "subject": row.settings,
                     "values": [_value(row, column) for column in table.columns],
                 }
                 for row in table.rows
@@ -271,4 +262,4 @@ def _value(row: Row, column: Column) -> dict[str, Any] | None:
         return None
     ends = (cell.mean, cell.low, cell.high) if cell.values else (None, None, None)
     found = dict(zip(("mean", "low", "high"), ends, strict=True))
-    return {**found, "n": cell.count, "not_finite": cell.lost, "best": column in row.best}
+    return {**found, "n": cell.count, "not_finite": cell.not_finite, "best": column in row.best}

@@ -1,7 +1,7 @@
 """Curves over images seen as inline SVG, of one run or of several in one chart.
 
 Which values of a journal stand together, and which in front; lines are thinned and smoothed, and
-those of several runs told apart by colour and by dashes.
+those of several runs differ in colour and in dashes.
 """
 
 from __future__ import annotations
@@ -14,30 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genlab.core.format import count
-from genlab.report.axes import Plane, path, span, stretches, usable
-from genlab.report.facts import Facts, Series
+from genlab.report.axes import Plane, path, segments, usable, value_range
 from genlab.report.markup import Markup, tag
 from genlab.report.page import section
+from genlab.report.run_data import METRIC, RunData, Series
 
 __all__ = [
-    "LOOKS",
+    "LINE_STYLES",
     "Line",
     "chart",
-    "curves",
-    "look",
+    "curves_section",
+    "line_style",
     "overlay",
     "smooth",
     "swatch",
     "thin",
 ]
 
-METRIC = "metric/"
-"""Begins the names of what evaluations during training wrote into the journal."""
 
-
-def curves(facts: Facts) -> Markup:
+def curves_section(run: RunData) -> Markup:
     """Losses with their held-out values, then metrics with their intervals; the rest is folded."""
-    series = {name: facts.series(name) for name in facts.names}
+    series = {name: run.series(name) for name in run.names}
     if not series:
         return section("curves", "Curves", tag("p", "No log line yet.", class_="empty"))
     held = {n: series[f"heldout/{n}"] for n in series if f"heldout/{n}" in series}
@@ -46,7 +43,7 @@ def curves(facts: Facts) -> Markup:
         held[players[0]] = series["heldout/loss"]
     bands = _bands(series)
     inside = {s.name for s in [*held.values(), *(s for pair in bands.values() for s in pair)]}
-    # what was also measured on held-out data says more than what was not
+    # what was measured on held-out data, too, stands before what was not
     front = [n for n in series if n.startswith("loss/") or n.endswith("/loss") or n in held]
     front += [n for n in series if _measured(n, series) and n not in front]
     front += [n for n in ("images_per_second",) if n in series]
@@ -92,8 +89,8 @@ def smooth(values: NDArray[np.float64], at: NDArray[np.int_], half: int) -> NDAr
 
     Towards the start the window shrinks, because curves are steep there; at the end it is cut.
     """
-    reach = [(i, min(half, i)) for i in at.tolist()]
-    return np.array([values[i - h : i + h + 1].mean() for i, h in reach])
+    windows = [(i, min(half, i)) for i in at.tolist()]
+    return np.array([values[i - h : i + h + 1].mean() for i, h in windows])
 
 
 def thin(
@@ -129,14 +126,14 @@ def chart(
     mean = smooth(y, at, len(y) // 60)
     extra = _finite(also)
     ends = [e for s in band or () if (e := _finite(s)) is not None]
-    reach = span(y, mean, *(e[1] for e in [*ends, extra] if e is not None))
-    plane = Plane(main.name, float(main.images[-1]), *reach)
+    limits = value_range(y, mean, *(e[1] for e in [*ends, extra] if e is not None))
+    plane = Plane(main.name, float(main.images[-1]), *limits)
     plot = []
     if len(ends) == 2:
         (x1, y1), (x2, y2) = ends
         edge = np.concatenate([plane.up(y1), plane.up(y2)[::-1]])
         plot.append(path(plane.across(np.concatenate([x1, x2[::-1]])), edge, "band"))
-    for a, b in stretches(good):  # a value that is not finite is a gap, not a straight line
+    for a, b in segments(good):  # a value that is not finite is a gap, not a straight line
         px, py = thin(main.images[a:b], main.values[a:b], max(8, POINTS * (b - a) // len(good)))
         plot.append(path(plane.across(px), plane.up(py), "raw"))
     kind = "mean" if len(x) > 1 else "mean point"
@@ -146,17 +143,17 @@ def chart(
     # outside the window of the curves, which would halve the last one
     over = [plane.dots(x, y)] if 1 < len(x) <= FEW else []
     over += plane.marks(main.images[~good][:50])
-    bad, say = int((~good).sum()), plane.say
-    note = [tag("b", main.name), " ", tag("span", say(float(mean[-1])), class_="last")]
+    bad, text = int((~good).sum()), plane.text
+    note = [tag("b", main.name), " ", tag("span", text(float(mean[-1])), class_="last")]
     if plane.log:
         note.append(tag("span", " log scale", class_="hint"))
     if extra is not None and also is not None:
-        note.append(tag("span", f" {also.name} {say(float(extra[1][-1]))}", class_="also"))
+        note.append(tag("span", f" {also.name} {text(float(extra[1][-1]))}", class_="also"))
     if len(ends) == 2:
-        note.append(tag("span", " to ".join(say(float(e[1][-1])) for e in ends), class_="hint"))
+        note.append(tag("span", " to ".join(text(float(e[1][-1])) for e in ends), class_="hint"))
     if bad:
         note.append(tag("span", f" not finite {bad} times", class_="warn"))
-    picture = plane.picture(plot, over, _told(main.name, x, mean, bad, say))
+    picture = plane.picture(plot, over, _description(main.name, x, mean, bad, text))
     return tag("figure", tag("figcaption", *note), picture)
 
 
@@ -167,41 +164,42 @@ def _finite(also: Series | None) -> tuple[NDArray[np.float64], NDArray[np.float6
     return thin(also.images[good], also.values[good]) if good.any() else None
 
 
-def _told(
+def _description(
     name: str,
-    x: Sequence[float] | NDArray[np.float64],
+    x: NDArray[np.float64],
     mean: NDArray[np.float64],
     bad: int,
-    say: Callable[[float], str],
+    text: Callable[[float], str],
 ) -> str:
     """The chart in words, for those who do not see it."""
-    text = f"{name}: from {say(float(mean[0]))} to {say(float(mean[-1]))}"
-    text += f" between {count(float(x[0]))} and {count(float(x[-1]))} images"
-    return text + (f"; {bad} values are not finite" if bad else "")
+    values = f"from {text(float(mean[0]))} to {text(float(mean[-1]))}"
+    images = f"between {count(float(x[0]))} and {count(float(x[-1]))} images"
+    broken = f"; {bad} values are not finite" if bad else ""
+    return f"{name}: {values} {images}{broken}"
 
 
 COLOURS, DASHES = 6, 4  # of the style sheet
-LOOKS = COLOURS * DASHES
+LINE_STYLES = COLOURS * DASHES
 
 
 class Line(NamedTuple):
-    """A curve among others: the label it has in the legend, and the classes that tell it apart."""
+    """A curve among others: its label in the legend, and the CSS classes of its style."""
 
     series: Series
     label: str
-    look: str
+    style: str
 
 
-def look(i: int) -> str:
+def line_style(i: int) -> str:
     """Classes of the i-th of several curves: neighbours differ in colour and in dashes."""
     # the second half of the combinations is shifted by one dash, or it would repeat the first
-    return f"c{i % COLOURS} d{(i + i // (LOOKS // 2)) % DASHES}"
+    return f"c{i % COLOURS} d{(i + i // (LINE_STYLES // 2)) % DASHES}"
 
 
 def overlay(name: str, lines: Sequence[Line], hint: str = "") -> Markup:
     """A figure: the running averages of one quantity of several runs, and their last values.
 
-    Lines of one label share its entry in the legend, which then tells the mean of their ends.
+    Lines of one label share its entry in the legend, which then gives the mean of their ends.
     hint: words beside the name. Values that are not finite break a line.
     """
     title = [tag("b", name), tag("span", f" {hint}", class_="hint") if hint else None]
@@ -213,33 +211,33 @@ def overlay(name: str, lines: Sequence[Line], hint: str = "") -> Markup:
     averages = [_averages(line.series, g, each) for line, g in drawn]
     pooled = np.concatenate([y for parts in averages for _, y in parts])
     end = max(float(line.series.images[-1]) for line, _ in drawn)
-    plane = Plane(name, end, *span(pooled, pooled))
+    plane = Plane(name, end, *value_range(pooled, pooled))
     paths, ends, lost = [], dict[str, list[float]](), dict[str, int]()
     for line, g in zip(lines, good, strict=True):
         lost[line.label] = lost.get(line.label, 0) + int((~g).sum())
     for (line, _), parts in zip(drawn, averages, strict=True):
         ends.setdefault(line.label, []).append(float(parts[-1][1][-1]))
         for x, y in parts:
-            kind = f"line {line.look}" + (" point" if len(x) == 1 else "")
+            kind = f"line {line.style}" + (" point" if len(x) == 1 else "")
             paths.append(path(plane.across(x), plane.up(y), kind, data_label=line.label))
-    entries, told = [], []
-    for label, look in {line.label: line.look for line, _ in drawn}.items():
-        last = plane.say(sum(v / len(ends[label]) for v in ends[label]))
+    entries, ending = [], []
+    for label, style in {line.label: line.style for line, _ in drawn}.items():
+        last = plane.text(sum(v / len(ends[label]) for v in ends[label]))
         times = f" not finite {lost[label]} times"
         broken = tag("span", times, class_="warn") if lost[label] else None
         value = tag("span", last, class_="last", data_label=label)
-        entries.append(tag("li", swatch(look), " ", label, " ", value, broken))
-        told.append(f"{label} {last}")
+        entries.append(tag("li", swatch(style), " ", label, " ", value, broken))
+        ending.append(f"{label} {last}")
     if plane.log:
         title.append(tag("span", " log scale", class_="hint"))
     title.append(tag("span", class_="hint place", role="status"))
-    picture = plane.picture(paths, [], f"{name} at the end: {', '.join(told)}")
+    picture = plane.picture(paths, [], f"{name} at the end: {', '.join(ending)}")
     return tag("figure", tag("figcaption", title), picture, tag("ul", entries, class_="keys"))
 
 
-def swatch(look: str) -> Markup:
+def swatch(style: str) -> Markup:
     """A short piece of a line, for a legend."""
-    line = tag("path", d="M2 5h28", class_=f"line {look}")
+    line = tag("path", d="M2 5h28", class_=f"line {style}")
     return tag("svg", line, viewBox="0 0 32 10", class_="swatch", aria_hidden="true")
 
 
@@ -248,7 +246,7 @@ def _averages(
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """The running average of each stretch of finite values, `most` points of all together."""
     found, half = [], int(good.sum()) // 60
-    for a, b in stretches(good):
+    for a, b in segments(good):
         count = min(b - a, max(2, most * (b - a) // int(good.sum())))
         at = np.unique(np.linspace(0, b - a - 1, count).astype(int))
         found.append((series.images[a:b][at], smooth(series.values[a:b], at, half)))

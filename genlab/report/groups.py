@@ -1,104 +1,98 @@
-"""Runs that differ in the seed alone are one group; and the keys in which groups differ."""
+"""Seed groups: runs that differ in the seed alone; and the keys in which groups differ."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from genlab.config.compose import NOT_HASHED
-from genlab.report.facts import DEEP, Facts, is_number, leaves, plain
+from genlab.report.run_data import RunData, is_number, leaves, value_text
 
 __all__ = [
-    "JUDGING",
-    "Group",
-    "Keys",
-    "differing",
-    "grouped",
-    "label",
-    "scalars",
+    "EVALUATION_KEYS",
+    "DifferingKeys",
+    "SeedGroup",
+    "all_keys",
+    "differing_keys",
+    "distinguishing_keys",
+    "group_by_seed",
+    "letters",
     "short_key",
-    "tell_apart",
-    "union",
 ]
 
 K = TypeVar("K")
 
-JUDGING = ("metric", "features", "eval")
-"""Top-level keys of how samples are judged while training.
+EVALUATION_KEYS = ("metric", "features", "eval")
+"""Top-level keys of how samples are evaluated during training.
 
-They change nothing of what is computed, but runs judged in different ways are not one group.
+They change nothing of what is computed, but runs evaluated in different ways are not one group.
 """
 
-LEFT_OUT = NOT_HASHED - {*JUDGING}
+IGNORED = NOT_HASHED - {*EVALUATION_KEYS}
 
 MOST = 5000  # values of a config; yaml can be endless
 
 
 @dataclass
-class Group:
-    """Runs of one config but for the seed and the places.
+class SeedGroup:
+    """Runs of one config but for the seed and the keys that are not hashed.
 
-    values: dotted key -> value as text of what is computed and how it is judged, empty where there
-    is no config to read. label: A, B, ... by the place in a table.
+    values: dotted key -> value as text of what is computed and how it is evaluated, empty where
+    there is no config to read. label: A, B, ... by the place in a table.
     """
 
-    runs: list[Facts]
+    runs: list[RunData]
     values: dict[str, str] = field(default_factory=dict)
     label: str = ""
 
     @property
     def seeds(self) -> list[str]:
         """The seeds of the runs, each once."""
-        return list(
-            dict.fromkeys(plain(f.config["seed"]) for f in self.runs if "seed" in f.config)
-        )
+        return list(dict.fromkeys(run.seed for run in self.runs if run.seed))
 
     @property
     def images(self) -> list[float]:
         """Images seen by each run, by the last line of its journal."""
-        return [f.last("images") or 0.0 for f in self.runs]
+        return [run.last("images") or 0.0 for run in self.runs]
 
-    def who(self, key: str) -> str:
-        """Who chose a value: a file or the command line."""
-        return self.runs[0].who(key)
+    def chosen_by(self, key: str) -> str:
+        """The file or command line that set a key."""
+        return self.runs[0].chosen_by(key)
 
 
-class Keys(NamedTuple):
+class DifferingKeys(NamedTuple):
     """Dotted keys that differ between groups.
 
-    shown: members, keys that differ though the members are the same, and typed ones; following:
-    keys that differ because the members do; apart: places, cadences and notes.
+    shown: components, keys that differ though the components are the same, and typed ones;
+    following: keys that differ because the components do; ignored: keys that are not hashed.
     """
 
     shown: list[str]
     following: list[str]
-    apart: list[str]
+    ignored: list[str]
 
 
-def grouped(runs: Sequence[Facts]) -> list[Group]:
+def group_by_seed(runs: Sequence[RunData]) -> list[SeedGroup]:
     """Groups in the order of their first runs; a run without a config stands alone."""
-    found: dict[object, Group] = {}
-    for i, facts in enumerate(runs):
-        counted = {k: v for k, v in facts.config.items() if plain(k) not in LEFT_OUT}
+    found: dict[object, SeedGroup] = {}
+    for i, run in enumerate(runs):
+        counted = {k: v for k, v in run.config.items() if k not in IGNORED}
         counted.pop("seed", None)
         if isinstance(data := counted.get("data"), dict):
             counted["data"] = {k: v for k, v in data.items() if k != "root"}
-        same = frozenset(islice(scalars(counted), MOST)) if counted else i
-        values = dict(leaves(counted, MOST))
-        group = found.setdefault(same, Group([], values))
-        group.runs.append(facts)
+        same = frozenset(leaves(counted, MOST, lists=True)) if counted else i
+        found.setdefault(same, SeedGroup([], dict(leaves(counted, MOST)))).runs.append(run)
     for group in found.values():
-        group.runs.sort(key=_seed)
+        group.runs.sort(key=_by_seed)
     return list(found.values())
 
 
-def differing(groups: Sequence[Group]) -> Keys:
+def differing_keys(groups: Sequence[SeedGroup]) -> DifferingKeys:
     """The keys that differ; that one side lacks a key is a difference, too."""
     readable = [g for g in groups if g.values]
-    everywhere = union(g.values for g in readable)
+    everywhere = all_keys(g.values for g in readable)
     keys = [k for k in everywhere if len({g.values.get(k) for g in readable}) > 1]
     deciding = [k for k in keys if k in ("model.name", "data.name")]
 
@@ -106,77 +100,68 @@ def differing(groups: Sequence[Group]) -> Keys:
         """Whether its value is decided by what is shown already."""
         seen: dict[tuple[str | None, ...], str | None] = {}
         for g in readable:
-            members = tuple(g.values.get(k) for k in deciding)
-            if seen.setdefault(members, g.values.get(key)) != g.values.get(key):
+            components = tuple(g.values.get(k) for k in deciding)
+            if seen.setdefault(components, g.values.get(key)) != g.values.get(key):
                 return False
         return not any(_typed(g, key) for g in readable)
 
     for key in keys:
         if key.endswith(".name") and key not in deciding and not follows(key):
             deciding.append(key)
-    # a member that decides nothing itself goes with those that do, and so do its keys
+    # a component that decides nothing itself goes with those that do, and so do its keys
     rest = [k for k in keys if k not in deciding]
     following = [k for k in rest if deciding and follows(k)]
-    whole = [dict(leaves(f.config, MOST)) for g in readable for f in g.runs]
-    apart = [k for k in union(whole) if k not in everywhere and k != "seed"]
-    return Keys(
+    whole = [dict(leaves(run.config, MOST)) for g in readable for run in g.runs]
+    ignored = [k for k in all_keys(whole) if k not in everywhere and k != "seed"]
+    return DifferingKeys(
         shown=[*deciding, *(k for k in rest if k not in following)],
         following=following,
-        apart=[k for k in apart if len({node.get(k) for node in whole}) > 1],
+        ignored=[k for k in ignored if len({node.get(k) for node in whole}) > 1],
     )
 
 
-def _seed(facts: Facts) -> tuple[float, str]:
-    seed = facts.config.get("seed")
-    return (seed, "") if is_number(seed) else (math.inf, plain(seed))
+def _by_seed(run: RunData) -> tuple[float, str]:
+    seed = run.config.get("seed")
+    return (seed, "") if is_number(seed) else (math.inf, value_text(seed))
 
 
-def _typed(group: Group, key: str) -> bool:
-    """Whether somebody asked for this value on the command line."""
-    asked = [key]
-    if key.endswith(".name"):  # of a member it stands under the room
-        asked += [key.removesuffix(".name"), key.partition(".")[0]]
-    return any(f.provenance.get(k) == "command line" for f in group.runs for k in asked)
+def _typed(group: SeedGroup, key: str) -> bool:
+    """Whether this value was given on the command line."""
+    typed = [key]
+    if key.endswith(".name"):  # a component is recorded under its config group
+        typed += [key.removesuffix(".name"), key.partition(".")[0]]
+    return any(run.provenance.get(k) == "command line" for run in group.runs for k in typed)
 
 
-def union(mappings: Iterable[Mapping[K, object]]) -> list[K]:
-    """All keys of several mappings, in the order of first appearance."""
+def all_keys(mappings: Iterable[Mapping[K, object]]) -> list[K]:
+    """The keys of several mappings, in the order of first appearance."""
     return list(dict.fromkeys(k for m in mappings for k in m))
 
 
-def tell_apart(
+def distinguishing_keys(
     nodes: Sequence[Mapping[str, str]], keys: Sequence[str], begun: Iterable[str] = ()
 ) -> list[str]:
-    """Of some keys a few that tell all nodes apart, in the order of the keys.
+    """Of some keys a few whose values are different for any two nodes, in the order of the keys.
 
-    Greedy: the next one is what tells most apart beside those chosen, at first `begun`.
+    Greedy: the next one distinguishes most beside those chosen, at first `begun`.
     """
     chosen = list(begun)
 
-    def told(more: Iterable[str]) -> int:
-        return len({tuple(node.get(k) for k in more) for node in nodes})
+    def distinct(some: Iterable[str]) -> int:
+        return len({tuple(node.get(k) for k in some) for node in nodes})
 
-    while keys and told(chosen) < told(keys):
-        chosen.append(max(keys, key=lambda k: told([*chosen, k])))
+    while keys and distinct(chosen) < distinct(keys):
+        chosen.append(max(keys, key=lambda k: distinct([*chosen, k])))
     return [k for k in keys if k in chosen]
 
 
-def scalars(node: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Every value of a nested node under its key; lists by position, so that nothing is cut."""
-    if depth < DEEP and node and isinstance(node, (dict, list)):
-        for k, value in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from scalars(value, f"{key}.{plain(k)}", depth + 1)
-    else:
-        yield key, plain(node)
-
-
-def label(i: int) -> str:
+def letters(i: int) -> str:
     """A ... Z, AA, AB ...: the columns of a spreadsheet."""
-    letters = ""
+    text = ""
     while i >= 0:
-        letters = chr(ord("A") + i % 26) + letters
+        text = chr(ord("A") + i % 26) + text
         i = i // 26 - 1
-    return letters
+    return text
 
 
 def short_key(key: str) -> str:

@@ -1,4 +1,4 @@
-"""The pictures of a run directory, checked and ready to be embedded in a page."""
+"""The images of a run directory, checked and ready to be embedded in a page."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 
 from PIL import Image
 
-__all__ = ["UNREADABLE", "Film", "Still", "films", "last_grid", "still"]
+__all__ = ["UNREADABLE", "EmbeddedImage", "ImageSet", "embed", "image_sets", "last_training_grid"]
 
 FRAMES = 24  # training grids in a page; the others stay in the folder
 SETS = 9  # folders of samples in a page
-STILL = 3_000_000  # bytes; a larger picture is embedded smaller
-FRAME = 400_000
+LARGE = 3_000_000  # bytes; a larger picture is embedded smaller
+LARGE_FRAME = 400_000  # the same of a grid over training
 HUGE = 200_000_000  # bytes; not even read
-MOVING = 12_000_000  # an animation cannot be made smaller here: above this it is left out
+ANIMATED = 12_000_000  # an animation cannot be made smaller here: above this it is left out
 SIDE = 1400  # pixels of a picture made smaller
 PIXELS = 64_000_000  # refuse to decode more
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What `still` raises for a file that is no whole picture."""
+"""What `embed` raises for a file that is no whole picture."""
 
 
 @dataclass
-class Still:
+class EmbeddedImage:
     """A picture as a data URL, with its size in pixels."""
 
     source: str
@@ -46,49 +46,50 @@ class Still:
 
 
 @dataclass
-class Film:
+class ImageSet:
     """A folder of samples, or of images beside their reconstructions.
 
-    tag: its name. pictures: (words, picture), the grid first. frames: (images seen, grid) over
-    training. made: how it was made (sample.json).
+    name: of the folder. pictures: (caption, picture), the grid first. frames: (images seen, grid)
+    over training. record: how it was made (sample.json).
     """
 
-    tag: str
-    pictures: list[tuple[str, Still]] = field(default_factory=list)
-    frames: list[tuple[int, Still]] = field(default_factory=list)
-    made: dict[str, Any] = field(default_factory=dict)
+    name: str
+    pictures: list[tuple[str, EmbeddedImage]] = field(default_factory=list)
+    frames: list[tuple[int, EmbeddedImage]] = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict)
 
     @property
     def reconstructs(self) -> bool:
         """Whether the pictures are of originals beside their reconstructions."""
-        return self.made.get("shows") == "reconstructions"
+        return self.record.get("shows") == "reconstructions"
 
 
-def films(run_dir: Path, problems: list[str]) -> list[Film]:
+def image_sets(run_dir: Path, problems: list[str]) -> list[ImageSet]:
     """Every folder of `samples/` with a picture, the newest first, the training grids last."""
     folder = run_dir / "samples"
     try:
         inside = [p for p in folder.iterdir() if p.is_dir() and p.name != "train"]
-        inside.sort(key=lambda p: (p / "grid.png").stat().st_mtime if _grid(p) else 0)
+        inside.sort(key=lambda p: (p / "grid.png").stat().st_mtime if _has_grid(p) else 0)
     except OSError:
         inside = []
-    found = [_drawn(p, problems) for p in inside[::-1][:SETS] if _grid(p)]
-    return [f for f in [*found, _train(folder / "train", problems)] if f.pictures or f.frames]
+    found = [_samples(p, problems) for p in inside[::-1][:SETS] if _has_grid(p)]
+    found.append(_over_training(folder / "train", problems))
+    return [s for s in found if s.pictures or s.frames]
 
 
-def last_grid(run_dir: Path, problems: list[str]) -> Film:
+def last_training_grid(run_dir: Path, problems: list[str]) -> ImageSet:
     """The training grids with the newest whole one alone."""
     folder = run_dir / "samples" / "train"
-    film = Film("train", made=_record(folder))
+    images = ImageSet("train", record=_read_record(folder))
     for path in _grids(folder)[::-1]:
-        picture = _try(path, FRAME, problems)
+        picture = _embed(path, LARGE_FRAME, problems)
         if picture is not None:
-            film.frames.append((int(path.stem), picture))
+            images.frames.append((int(path.stem), picture))
             break
-    return film
+    return images
 
 
-def still(path: Path, limit: int) -> Still:
+def embed(path: Path, limit: int) -> EmbeddedImage:
     """Embeds a picture, made smaller if its file is above `limit` bytes.
 
     Raises one of UNREADABLE if it is no whole picture.
@@ -100,58 +101,59 @@ def still(path: Path, limit: int) -> Still:
         width, height = image.size
         if width * height > PIXELS:
             raise ValueError(f"{width} x {height} pixels are too many")
-        moving = getattr(image, "n_frames", 1) > 1
+        animated = getattr(image, "n_frames", 1) > 1
         image.verify()  # the checksum of every chunk: finds a file that was cut off
     kind = "png"
-    if moving and len(data) > MOVING:
+    if animated and len(data) > ANIMATED:
         raise ValueError(f"{len(data) // 1_000_000} MB are too many for a page")
-    if not moving and len(data) > limit:
+    if not animated and len(data) > limit:
         with Image.open(io.BytesIO(data)) as image:
             image.thumbnail((SIDE, SIDE))
             buffer = io.BytesIO()
             image.convert("RGB").save(buffer, "WEBP", quality=85)
         data, kind = buffer.getvalue(), "webp"
-    return Still(f"data:image/{kind};base64,{base64.b64encode(data).decode()}", width, height)
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return EmbeddedImage(source, width, height)
 
 
-def _grid(folder: Path) -> bool:
+def _has_grid(folder: Path) -> bool:
     return (folder / "grid.png").is_file()
 
 
-def _drawn(folder: Path, problems: list[str]) -> Film:
-    film = Film(folder.name, made=_record(folder))
+def _samples(folder: Path, problems: list[str]) -> ImageSet:
+    images = ImageSet(folder.name, record=_read_record(folder))
     files = (
-        ("originals and reconstructions" if film.reconstructs else "samples", "grid"),
+        ("originals and reconstructions" if images.reconstructs else "samples", "grid"),
         ("from noise to image", "trajectory"),
         ("between two samples", "interpolation"),
     )
-    for words, stem in files:
-        picture = _try(folder / f"{stem}.png", STILL, problems)
+    for caption, stem in files:
+        picture = _embed(folder / f"{stem}.png", LARGE, problems)
         if picture is not None:
-            film.pictures.append((words, picture))
-    return film
+            images.pictures.append((caption, picture))
+    return images
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def _read_record(folder: Path) -> dict[str, Any]:
     try:
-        made = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
+        record = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return made if isinstance(made, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
-def _train(folder: Path, problems: list[str]) -> Film:
+def _over_training(folder: Path, problems: list[str]) -> ImageSet:
     """The grids over training: all if they are few, else spread evenly with first and last."""
-    film = Film("train", made=_record(folder))
+    images = ImageSet("train", record=_read_record(folder))
     files = _grids(folder)
     last = len(files) - 1
     if last >= FRAMES:
         files = [files[round(i * last / (FRAMES - 1))] for i in range(FRAMES)]
     for path in files:
-        picture = _try(path, FRAME, problems)
+        picture = _embed(path, LARGE_FRAME, problems)
         if picture is not None:
-            film.frames.append((int(path.stem), picture))
-    return film
+            images.frames.append((int(path.stem), picture))
+    return images
 
 
 def _grids(folder: Path) -> list[Path]:
@@ -161,11 +163,11 @@ def _grids(folder: Path) -> list[Path]:
         return []
 
 
-def _try(path: Path, limit: int, problems: list[str]) -> Still | None:
+def _embed(path: Path, limit: int, problems: list[str]) -> EmbeddedImage | None:
     if not path.is_file():
         return None
     try:
-        return still(path, limit)
+        return embed(path, limit)
     except UNREADABLE as e:
         problems.append(f"{path.parent.name}/{path.name}: {e}")
         return None

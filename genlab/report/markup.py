@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-__all__ = ["Markup", "raw", "tag"]
+__all__ = ["Child", "Markup", "raw", "tag"]
 
 VOID = frozenset({"br", "hr", "img", "input", "line", "link", "meta", "path", "rect", "circle"})
 Child = object
@@ -19,7 +19,7 @@ class Markup(str):
 
 
 def raw(text: str) -> Markup:
-    """Text of ours that goes in as it is (style sheet, script)."""
+    """Text of genlab itself that goes in as it is (style sheet, script)."""
     return Markup(text)
 
 

@@ -3,7 +3,7 @@ for (const plane of document.querySelectorAll(".plane")) {
   const svg = plane.querySelector("svg");
   const [left, right, foot, top] = JSON.parse(svg.dataset.box);
   const choices = [...plane.querySelectorAll("select")];
-  const told = plane.querySelector("p");
+  const hint = plane.querySelector("p");
   const spots = [...plane.querySelectorAll(".spot")];
   const places = spots.map((spot) => JSON.parse(spot.dataset.at));
   const draw = () => {
@@ -29,7 +29,7 @@ for (const plane of document.querySelectorAll(".plane")) {
     });
     const names = choices.map((choice) => choice.selectedOptions[0].text);
     svg.setAttribute("aria-label", `${names[1]} against ${names[0]}; the numbers stand in the table`);
-    told.textContent = lacking ? `not shown, for lack of one of the two: ${lacking}` : "";
+    hint.textContent = lacking ? `not shown, for lack of one of the two: ${lacking}` : "";
   };
   choices.forEach((choice) => (choice.onchange = draw));
   plane.querySelector(".choices").hidden = false;

@@ -1,4 +1,4 @@
-"""One page about several runs: the table, samples, curves, and any number against another.
+"""The page about several runs: its tables, samples, curves, and any number against another.
 
 Run directories are data of somebody else: as in the report, all text passes through `tag`.
 """
@@ -9,57 +9,69 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from genlab import __version__
-from genlab.report.columns import Column, journal, split
-from genlab.report.curves import LOOKS, Line, look, overlay, swatch
-from genlab.report.facts import is_number
-from genlab.report.gallery import shelves
-from genlab.report.groups import Group
+from genlab.core.format import count, short
+from genlab.report.columns import Column, distinguish, journal_columns
+from genlab.report.curves import LINE_STYLES, Line, line_style, overlay, swatch
+from genlab.report.gallery import image
+from genlab.report.groups import SeedGroup, all_keys, short_key
+from genlab.report.images import last_training_grid
 from genlab.report.markup import Markup, tag
-from genlab.report.page import document, section
-from genlab.report.scatter import Axis, Point, Reach, scatter
-from genlab.report.table import Row, Table
-from genlab.report.tables import keys, measured, numbers, problems, runs
+from genlab.report.page import document, problems_section, section, terms
+from genlab.report.run_data import RunData, is_number
+from genlab.report.scatter import Axis, Interval, Point, scatter
+from genlab.report.table import Row, Table, image_range
 from genlab.run.files import write_text
 
 __all__ = ["write_overview"]
 
 CHARTS, FOLDED = 12, 36  # charts in front, and folded
 AXES = 40
+ROWS, COLUMNS = 400, 60  # of a table
+LABELS = 12  # of groups beside a value
+PICTURES, SEEDS = 24, 3
+BYTES = 6_000_000  # of all pictures
+
+Styles = Mapping[str, str]
+"""Label of a group -> the CSS classes of its lines and points."""
 
 
 def write_overview(table: Table, target: Path) -> Path:
     """Writes the page whole or not at all; DiskError if it cannot. Returns its path."""
-    looks = {group.label: look(i % LOOKS) for i, group in enumerate(table.groups)}
-    drawn = table.groups[:LOOKS]
+    styles = {group.label: line_style(i % LINE_STYLES) for i, group in enumerate(table.groups)}
+    drawn = table.groups[:LINE_STYLES]
     page = document(
-        f"{_groups(table)} · genlab compare",
+        f"{_title(table)} · genlab compare",
         f"genlab {__version__}",
-        _header(table, drawn, looks),
-        numbers(table, looks),
-        shelves(table, drawn, looks),
-        _curves(table, drawn, looks),
-        _against(table, looks),
-        measured(table),
-        keys(table, looks),
-        runs(table),
-        problems(table),
-        styles=("page.css", "overview.css"),
+        _header(table, drawn, styles),
+        _numbers_section(table, styles),
+        _samples_section(table, drawn, styles),
+        _curves_section(table, drawn, styles),
+        _scatter_section(table, styles),
+        _protocols_section(table),
+        _keys_section(table, styles),
+        _runs_section(table),
+        problems_section(
+            [tag("code", run.short_id), " ", problem]
+            for run in table.runs
+            for problem in dict.fromkeys(run.problems)
+        ),
+        stylesheets=("page.css", "overview.css"),
         script="overview.js",
     )
     write_text(target, page.encode("utf-8", "replace").decode())  # names of files may be no text
     return target
 
 
-def _header(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> Markup:
-    items = [
-        tag("li", swatch(looks[g.label]), " ", tag("b", g.label), " ", table.words(g), _seeds(g))
-        for g in drawn
-    ]
+def _header(table: Table, drawn: Sequence[SeedGroup], styles: Styles) -> Markup:
+    items = []
+    for group in drawn:
+        name = [swatch(styles[group.label]), " ", tag("b", group.label)]
+        items.append(tag("li", name, " ", table.description(group), _seeds(group)))
     left = len(table.groups) - len(drawn)
     return tag(
         "header",
         tag("p", "genlab compare", class_="eyebrow"),
-        tag("h1", _groups(table)),
+        tag("h1", _title(table)),
         tag("ul", items, class_="legend"),
         tag("p", f"{left} more stand in the table but are not drawn.", class_="hint")
         if left
@@ -67,33 +79,169 @@ def _header(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> M
     )
 
 
-def _groups(table: Table) -> str:
+def _title(table: Table) -> str:
     n, of = len(table.runs), len(table.groups)
     words = f"{n} runs" if n != 1 else "One run"
     return words if of == n else f"{words} in {of} group{'s' * (of > 1)}"
 
 
-def _seeds(group: Group) -> Markup | None:
+def _seeds(group: SeedGroup) -> Markup | None:
     if len(group.runs) < 2:
         return None
     seeds = ", ".join([*group.seeds[:8], *(["..."] if len(group.seeds) > 8 else [])])
     return tag("small", f" {len(group.runs)} runs, seeds {seeds}")
 
 
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def _numbers_section(table: Table, styles: Styles) -> Markup:
+    """The table of rows: what was measured, then how each was trained and evaluated."""
+    columns = table.columns[:COLUMNS]
+    spans = [
+        ("measured", len(columns)),
+        ("trained", 2),
+        ("evaluated with", len(table.settings)),
+    ]
+    above = [tag("td"), tag("td", class_="words")]
+    above += [tag("th", t, colspan=n, scope="colgroup") for t, n in spans if n]
+    heads = [tag("th", "row", scope="col"), tag("th", "group", scope="col", class_="words")]
+    heads += [
+        tag("th", c.name, _small(table.distinctions.get(c, "")), scope="col") for c in columns
+    ]
+    heads += [tag("th", n, scope="col") for n in ("runs", "images", *table.settings)]
+    body = []
+    for row in table.rows[:ROWS]:
+        group = row.group
+        name = tag("th", swatch(styles[group.label]), " ", row.label, scope="row")
+        values = [str(len(group.runs)), image_range(group.images)]
+        values += [row.settings.get(k, "-") for k in table.settings]
+        cells = [_number_cell(row, c) for c in columns] + [tag("td", _cut(v)) for v in values]
+        body.append(tag("tr", name, tag("td", table.description(group), class_="words"), cells))
+    left = max(len(table.rows) - ROWS, 0), len(table.columns) - len(columns)
+    notes = [tag("li", note) for note in table.notes]
+    more = [f"{n} more {what}" for n, what in zip(left, ("rows", "columns"), strict=True) if n]
+    words = f"{' and '.join(more)}: genlab compare --json has them all."
+    return section(
+        "numbers",
+        "Numbers",
+        _wide_table("numbers-title", [tag("tr", above), tag("tr", heads)], body),
+        tag("p", words, class_="hint") if any(left) else None,
+        tag("ul", notes, class_="notes") if notes else None,
+    )
+
+
+def _wide_table(title: str, heads: Sequence[Markup], body: Sequence[Markup]) -> Markup:
+    """A table that may be wider than the page; the keyboard can move it, too."""
+    whole = tag("table", tag("thead", heads), tag("tbody", body))
+    return tag("div", whole, class_="scroll", role="region", tabindex=0, aria_labelledby=title)
+
+
+def _number_cell(row: Row, column: Column) -> Markup:
+    mean, notes = row.cell_text(column)
+    best = column in row.best
+    value = [tag("b", mean), " ", tag("span", "best", class_="best")] if best else mean
+    return tag("td", value, _small(notes), class_="number")
+
+
+def _small(words: str) -> Markup | None:
+    return tag("small", words) if words else None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _protocols_section(table: Table) -> Markup | None:
+    """The protocol of every column, once for those who share it."""
+    shared: dict[tuple[str, str], list[str]] = {}
+    for column in table.columns:
+        words = " · ".join(f"{k} {v}" for k, v in column.protocol)
+        how = "last line of the journal" if column.metric == "journal" else "genlab eval"
+        shared.setdefault((how, words), []).append(column.name)
+    if not shared:
+        return None
+    rows = [(", ".join(names), f"{how}: {words}") for (how, words), names in shared.items()]
+    settings = [row.settings for row in table.rows if row.settings]
+    same = [k for k in all_keys(settings) if len({s.get(k) for s in settings}) == 1]
+    if same:
+        rows.append(("all evaluated with", " · ".join(f"{k} {settings[0][k]}" for k in same)))
+    return section("measured", "How they were measured", terms(rows, "protocols"))
+
+
+# --- samples -------------------------------------------------------------------------------------
+
+
+def _samples_section(table: Table, drawn: Sequence[SeedGroup], styles: Styles) -> Markup | None:
+    """The last grid of each training, a row a seed; the one that most groups share comes first."""
+    having: dict[str, list[tuple[SeedGroup, RunData]]] = {}
+    for group in drawn:
+        for run in group.runs:
+            having.setdefault(run.seed, []).append((group, run))
+
+    def sharing(seed: str) -> int:
+        return len({group.label for group, _ in having[seed]}) if seed else 0
+
+    image_rows: list[tuple[Markup, Markup]] = []
+    tried = size = 0
+    for seed in sorted(having, key=sharing, reverse=True)[:SEEDS]:
+        figures = []
+        for group, run in having[seed]:
+            if tried < PICTURES and size < BYTES:
+                found = _last_grid(table, group, run, styles[group.label])
+                figures += found
+                tried += 1
+                size += sum(map(len, found))
+        if figures:
+            name = tag("h3", f"Seed {seed or 'not known'}")
+            image_rows.append((name, tag("div", figures, class_="image-row")))
+    if not image_rows:
+        return None
+    lead = "The last grid of each training. "
+    if max(map(sharing, having)) > 1:
+        lead += "Runs of one seed drew them from the same random numbers."
+    elif len(drawn) > 1:
+        lead += "No two groups share a seed, so the noise of their samples differs."
+    first, *others = image_rows
+    more = f"{len(others)} more seed{'s' * (len(others) > 1)}"
+    left = sum(map(len, having.values())) - tried
+    return section(
+        "samples",
+        "Samples",
+        tag("p", lead, class_="lead"),
+        first,
+        tag("details", tag("summary", more), others) if others else None,
+        tag("p", f"Grids of {left} more runs stay in their folders.", class_="hint")
+        if left
+        else None,
+    )
+
+
+def _last_grid(table: Table, group: SeedGroup, run: RunData, style: str) -> list[Markup]:
+    grids = last_training_grid(run.path, run.problems)
+    what = "reconstructions" if grids.reconstructs else "samples"
+    figures = []
+    for images, picture in grids.frames:
+        words = f"{table.description(group)} · {what} after {count(images)} images"
+        caption = tag("figcaption", swatch(style), " ", tag("b", group.label), " ", words)
+        figures.append(tag("figure", image(picture, f"{group.label}: {words}"), caption))
+    return figures
+
+
 # --- curves --------------------------------------------------------------------------------------
 
 
-def _curves(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> Markup | None:
+def _curves_section(table: Table, drawn: Sequence[SeedGroup], styles: Styles) -> Markup | None:
     """A chart for every quantity; one that means different things has several."""
     lines: dict[Column, list[Line]] = {}
     for group in drawn:
-        for facts in group.runs:
-            for name, column in journal(facts).items():
-                line = Line(facts.series(name), group.label, looks[group.label])
+        for run in group.runs:
+            for name, column in journal_columns(run).items():
+                line = Line(run.series(name), group.label, styles[group.label])
                 lines.setdefault(column, []).append(line)
     if not lines:
         return None
-    apart, _ = split(list(lines))
+    distinctions, _ = distinguish(list(lines))
 
     def shared(column: Column) -> int:
         return -len({line.label for line in lines[column]})
@@ -101,14 +249,16 @@ def _curves(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> M
     front = [c for c in lines if c.name.startswith(("loss/", "heldout/", "metric/"))]
     front = sorted(front, key=lambda c: (shared(c), c.name != "heldout/loss"))[:CHARTS]
     rest = sorted((c for c in lines if c not in front), key=shared)
-    made = {c: overlay(c.name, lines[c], apart.get(c, "")) for c in [*front, *rest[:FOLDED]]}
+    charts = {
+        c: overlay(c.name, lines[c], distinctions.get(c, "")) for c in [*front, *rest[:FOLDED]]
+    }
     left = len(rest) - FOLDED
-    folded = tag("div", [made[c] for c in rest[:FOLDED]], class_="charts")
+    folded = tag("div", [charts[c] for c in rest[:FOLDED]], class_="charts")
     more = f"{len(rest)} more: learning rates, gradients, memory and the like"
     return section(
         "curves",
         "Curves",
-        tag("div", [made[c] for c in front], class_="charts"),
+        tag("div", [charts[c] for c in front], class_="charts"),
         tag("details", tag("summary", more), folded) if rest else None,
         tag("p", f"{left} more are not drawn.", class_="hint") if left > 0 else None,
     )
@@ -117,13 +267,13 @@ def _curves(table: Table, drawn: Sequence[Group], looks: Mapping[str, str]) -> M
 # --- any number against another ------------------------------------------------------------------
 
 
-def _against(table: Table, looks: Mapping[str, str]) -> Markup | None:
+def _scatter_section(table: Table, styles: Styles) -> Markup | None:
     """Numbers and numeric keys of all rows, any two of them as a plane."""
     measured = [_axis(table, table.title(c), _cell(c)) for c in table.columns]
-    judged = [_axis(table, f"judged with {k}", _subject(k)) for k in table.judged]
+    settings = [_axis(table, f"evaluated with {k}", _setting(k)) for k in table.settings]
     configured = [_axis(table, k, _config(k)) for k in table.keys.shown]
     seen = _axis(table, "images seen", _images)
-    several = [a for a in [*judged, *configured, seen] if _varied(a)]
+    several = [a for a in [*settings, *configured, seen] if _varies(a)]
     there = [a for a in measured if any(a.values)]
     if not there or len(there) + len(several) < 2 or len(table.rows) < 2:
         return None
@@ -131,11 +281,13 @@ def _against(table: Table, looks: Mapping[str, str]) -> Markup | None:
     pairs = [max(((a, b) for a in several or there if a is not b), key=_common) for b in there]
     first = next((pair for pair in pairs if _common(pair) > 1), pairs[0])
     axes = [*first, *(a for a in [*several, *there] if a not in first)][:AXES]
-    points = [Point(r.label, table.words(r.group), looks[r.group.label]) for r in table.rows]
+    points = [
+        Point(r.label, table.description(r.group), styles[r.group.label]) for r in table.rows
+    ]
     return section("against", "Any two numbers", scatter(points, axes))
 
 
-def _axis(table: Table, title: str, value: Callable[[Row], Reach | None]) -> Axis:
+def _axis(table: Table, title: str, value: Callable[[Row], Interval | None]) -> Axis:
     return Axis(title, [value(row) for row in table.rows])
 
 
@@ -144,35 +296,103 @@ def _common(pair: tuple[Axis, Axis]) -> int:
     return sum(None not in both for both in zip(pair[0].values, pair[1].values, strict=True))
 
 
-def _varied(axis: Axis) -> bool:
-    """Whether rows have different numbers of it."""
+def _varies(axis: Axis) -> bool:
     return len(set(axis.values) - {None}) > 1
 
 
-def _cell(column: Column) -> Callable[[Row], Reach | None]:
-    def value(row: Row) -> Reach | None:
+def _cell(column: Column) -> Callable[[Row], Interval | None]:
+    def value(row: Row) -> Interval | None:
         cell = row.cells.get(column)
         return (cell.low, cell.mean, cell.high) if cell is not None and cell.values else None
 
     return value
 
 
-def _subject(key: str) -> Callable[[Row], Reach | None]:
-    return lambda row: _point(row.subject.get(key))
+def _setting(key: str) -> Callable[[Row], Interval | None]:
+    return lambda row: _interval(row.settings.get(key))
 
 
-def _config(key: str) -> Callable[[Row], Reach | None]:
-    return lambda row: _point(row.group.values.get(key))
+def _config(key: str) -> Callable[[Row], Interval | None]:
+    return lambda row: _interval(row.group.values.get(key))
 
 
-def _images(row: Row) -> Reach | None:
+def _images(row: Row) -> Interval | None:
     seen = row.group.images
     return min(seen), sum(seen) / len(seen), max(seen)
 
 
-def _point(text: str | None) -> Reach | None:
+def _interval(text: str | None) -> Interval | None:
     try:
         value = float(text or "")
     except ValueError:
         return None
     return (value, value, value) if is_number(value) else None
+
+
+# --- keys and runs -------------------------------------------------------------------------------
+
+
+def _keys_section(table: Table, styles: Styles) -> Markup | None:
+    """Every key that differs: the value of each group, and who chose it."""
+    shown, following, ignored = table.keys
+    parts = [_values_of_groups(table, shown, styles), _chosen(table, shown)] if shown else []
+    if following:
+        words = f"{len(following)} more that go with the components"
+        parts.append(tag("details", tag("summary", words), _chosen(table, following)))
+    if ignored:
+        words = (
+            f"Folders, intervals and notes differ too and do not count: {', '.join(ignored[:40])}."
+        )
+        parts.append(tag("p", words, class_="hint"))
+    return section("keys", "Keys that differ", *parts) if parts else None
+
+
+def _values_of_groups(table: Table, keys: Sequence[str], styles: Styles) -> Markup:
+    heads = [tag("th", h, scope="col") for h in ("group", *map(short_key, keys), "seeds")]
+    body = []
+    for group in table.groups[:ROWS]:
+        name = tag("th", swatch(styles[group.label]), " ", group.label, scope="row")
+        values = [_cut(group.values.get(k, "-")) for k in keys]
+        cells = [tag("td", v) for v in (*values, _cut(", ".join(group.seeds)) or "-")]
+        body.append(tag("tr", name, cells))
+    return _wide_table("keys-title", [tag("tr", heads)], body)
+
+
+def _chosen(table: Table, keys: Sequence[str]) -> Markup:
+    rows = []
+    for key in keys:
+        having: dict[tuple[str, str], list[SeedGroup]] = {}
+        for group in table.groups:
+            if group.values:
+                who = group.chosen_by(key) if key in group.values else ""
+                having.setdefault((group.values.get(key, "-"), who), []).append(group)
+        for i, ((value, who), groups) in enumerate(having.items()):
+            head = tag("th", key, scope="rowgroup", rowspan=len(having)) if not i else None
+            labels = [g.label for g in groups]
+            left = len(labels) - LABELS
+            names = ", ".join(labels[:LABELS]) + (f" and {left} more" if left > 0 else "")
+            cells = [tag("td", tag("code", _cut(value))), tag("td", names)]
+            rows.append(tag("tr", head, cells, tag("td", who, class_="who")))
+        if len(rows) > ROWS:
+            break
+    heads = (tag("th", h, scope="col") for h in ("key", "value", "of", "chosen by"))
+    return tag("table", tag("thead", tag("tr", *heads)), tag("tbody", rows), class_="differ")
+
+
+def _runs_section(table: Table) -> Markup:
+    """Every run: the id to type, and how it ended."""
+    heads = (tag("th", h, scope="col") for h in ("run", "of", "seed", "state", "images", "folder"))
+    rows = [
+        tag(
+            "tr",
+            tag("th", tag("code", run.short_id), scope="row"),
+            tag("td", group.label),
+            tag("td", run.seed or "-"),
+            tag("td", _cut(run.state)),
+            tag("td", short(run.last("images") or 0)),
+            tag("td", tag("code", str(run.path))),
+        )
+        for group in table.groups
+        for run in group.runs
+    ]
+    return section("runs", "Runs", _wide_table("runs-title", [tag("tr", *heads)], rows[:ROWS]))

@@ -6,26 +6,27 @@ import base64
 import hashlib
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
-from genlab.report.markup import Markup, raw, tag
+from genlab.report.markup import Child, Markup, raw, tag
 
-__all__ = ["document", "section", "terms"]
+__all__ = ["document", "problems_section", "section", "terms"]
 
 
 def document(
     title: str,
     made_by: str,
     *body: object,
-    styles: Iterable[str] = ("page.css",),
+    stylesheets: Iterable[str] = ("page.css",),
     script: str = "page.js",
 ) -> str:
-    """A whole HTML file with our style and script inside; the foot says what wrote it, and when.
+    """A whole HTML file with its style and script inside; the foot names what wrote it, and when.
 
     The page forbids itself network, foreign scripts and any picture that is not part of it.
     """
     here = Path(__file__)
-    style = "".join(here.with_name(name).read_text(encoding="utf-8") for name in styles)
+    style = "".join(here.with_name(name).read_text(encoding="utf-8") for name in stylesheets)
     program = here.with_name(script).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -55,3 +56,11 @@ def terms(rows: Iterable[tuple[object, object]], class_: str = "made") -> Markup
     """(term, what it is) as a definition list."""
     cells = [tag("div", tag("dt", term), tag("dd", words)) for term, words in rows]
     return tag("dl", cells, class_=class_)
+
+
+def problems_section(problems: Iterable[Child]) -> Markup | None:
+    """What could not be read; None where all could."""
+    items = [tag("li", problem) for problem in islice(problems, 50)]
+    if not items:
+        return None
+    return section("problems", "Not readable", tag("ul", items, class_="problems"))

@@ -1,4 +1,4 @@
-"""Runs side by side as one table: what differs, what was measured, and who leads."""
+"""Runs side by side as one table: what differs, what was measured, and which value is best."""
 
 from __future__ import annotations
 
@@ -8,74 +8,97 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from genlab.core.errors import ConfigError
-from genlab.core.format import short
+from genlab.core.format import number, short
 from genlab.core.registry import suggest
-from genlab.report.columns import METRIC, Column, Spread, judged, split, trained, wanted
-from genlab.report.facts import Facts
-from genlab.report.groups import (
-    Group,
-    Keys,
-    differing,
-    grouped,
-    label,
-    short_key,
-    tell_apart,
-    union,
+from genlab.report.columns import (
+    LOSS_GROUPS,
+    Column,
+    Summary,
+    distinguish,
+    evaluated,
+    last_logged,
+    matches,
 )
+from genlab.report.groups import (
+    DifferingKeys,
+    SeedGroup,
+    all_keys,
+    differing_keys,
+    distinguishing_keys,
+    group_by_seed,
+    letters,
+    short_key,
+)
+from genlab.report.run_data import METRIC, RunData
 
-__all__ = ["Row", "Table", "tabulate"]
+__all__ = ["Row", "Table", "image_range", "tabulate"]
 
 
 @dataclass
 class Row:
-    """A group judged in one way; cells by column; best: the columns it leads."""
+    """A seed group evaluated in one way; cells by column; best: the columns it is the best of."""
 
     label: str
-    group: Group
-    subject: dict[str, str]
-    cells: dict[Column, Spread]
+    group: SeedGroup
+    settings: dict[str, str]
+    cells: dict[Column, Summary]
     best: set[Column] = field(default_factory=set)
+
+    def cell_text(self, column: Column) -> tuple[str, str]:
+        """A cell as people read it: (mean, what belongs to it in brackets)."""
+        cell = self.cells.get(column)
+        if cell is None:
+            return "-", ""
+        notes = []
+        if cell.values and cell.low < cell.high:
+            notes.append(f"{number(cell.low)} to {number(cell.high)}")
+        if cell.values and cell.not_finite:
+            notes.append(f"{cell.not_finite} of {cell.count} not finite")
+        if cell.count != len(self.group.runs):
+            notes.append(f"n={cell.count}")
+        return number(cell.mean) if cell.values else "not finite", ", ".join(notes)
 
 
 @dataclass
 class Table:
     """Rows, columns, the keys in which rows differ, and what a reader must know.
 
-    judged: keys of subjects that differ. apart: what sets a column apart from others of its name.
-    notes: sentences.
+    settings: keys of the evaluations' settings that differ. distinctions: how a column differs
+    from others of its name. notes: sentences.
     """
 
-    groups: list[Group]
-    keys: Keys
-    judged: list[str]
+    groups: list[SeedGroup]
+    keys: DifferingKeys
+    settings: list[str]
     rows: list[Row]
     columns: list[Column]
-    apart: dict[Column, str]
+    distinctions: dict[Column, str]
     notes: list[str]
 
     @property
-    def runs(self) -> list[Facts]:
+    def runs(self) -> list[RunData]:
         """Every run, group by group."""
-        return [f for g in self.groups for f in g.runs]
+        return [run for group in self.groups for run in group.runs]
 
     def title(self, column: Column) -> str:
-        """The name of a column, and what sets it apart."""
-        return f"{column.name} ({self.apart[column]})" if column in self.apart else column.name
+        """The name of a column, and how it differs from others of that name."""
+        distinction = self.distinctions.get(column)
+        return column.name if distinction is None else f"{column.name} ({distinction})"
 
     @cached_property
-    def telling(self) -> list[str]:
-        """Of the keys that differ those that tell every group from all others."""
+    def _distinguishing(self) -> list[str]:
+        """Of the keys that differ a few by which every group differs from all others."""
         readable = [g.values for g in self.groups if g.values]
-        members = [k for k in self.keys.shown if k in ("model.name", "data.name")]
-        return tell_apart(readable, self.keys.shown, members)
+        components = [k for k in self.keys.shown if k in ("model.name", "data.name")]
+        return distinguishing_keys(readable, self.keys.shown, components)
 
-    def words(self, group: Group) -> str:
-        """What sets a group apart from all others: flow_matching, lr 0.001."""
+    def description(self, group: SeedGroup) -> str:
+        """How a group differs from all others: flow_matching, lr 0.001."""
         if not group.values:
             return group.runs[0].short_id
-        lasts = [k.rpartition(".")[2] for k in self.telling]
+        lasts = [k.rpartition(".")[2] for k in self._distinguishing]
         parts = []
-        for key, last in zip(self.telling, lasts, strict=True):
+        for key, last in zip(self._distinguishing, lasts, strict=True):
             value = group.values.get(key)
             name = last if lasts.count(last) == 1 else key
             if value is not None:
@@ -83,26 +106,30 @@ class Table:
         return ", ".join(parts) or group.runs[0].title
 
 
-def tabulate(runs: Sequence[Facts], metric: Sequence[str] = (), sort: str = "") -> Table:
+def image_range(values: Sequence[float]) -> str:
+    """Counts as one, or from the least to the largest."""
+    ends = dict.fromkeys(short(v) for v in (min(values), max(values)))
+    return " to ".join(ends)
+
+
+def tabulate(runs: Sequence[RunData], metric: Sequence[str] = (), sort: str = "") -> Table:
     """Every number of some runs, beside what differs between them.
 
     metric: patterns of values or metrics (fid, kid*, heldout/*); without, all that evaluations
     found and the losses. sort: a value, a key or images; the best first where something is
     better, else the least; -sort turns it round. Raises ConfigError for a name no run has.
     """
-    groups = grouped(runs)
+    groups = group_by_seed(runs)
     rows = []
     for group in groups:
-        journal = trained(group, metric)
-        found = judged(group, metric) or {(): {}}
-        rows += [
-            Row("", group, dict(subject), cells | journal) for subject, cells in found.items()
-        ]
-    columns = _in_order(union(row.cells for row in rows))
+        journal = last_logged(group, metric)
+        found = evaluated(group, metric) or {(): {}}
+        rows += [Row("", group, dict(how), cells | journal) for how, cells in found.items()]
+    columns = _in_order(all_keys(row.cells for row in rows))
     _check(metric, columns, groups)
-    apart, sentences = split(columns)
-    table = Table(groups, differing(groups), _judged(rows), rows, columns, apart, sentences)
-    _mark(table)
+    keys, (distinctions, notes) = differing_keys(groups), distinguish(columns)
+    table = Table(groups, keys, _differing_settings(rows), rows, columns, distinctions, notes)
+    _mark_best(table)
     if sort:
         _sort(table, sort)
     _label(table)
@@ -110,13 +137,13 @@ def tabulate(runs: Sequence[Facts], metric: Sequence[str] = (), sort: str = "") 
     return table
 
 
-def _judged(rows: Sequence[Row]) -> list[str]:
-    """The keys of subjects that differ, without those that say what stands elsewhere."""
-    rows = [row for row in rows if row.subject]
+def _differing_settings(rows: Sequence[Row]) -> list[str]:
+    """The keys of settings that differ, without those that repeat another column."""
+    rows = [row for row in rows if row.settings]
     seen: set[tuple[str | None, ...]] = set()
     keys = []
-    for key in sorted(union(row.subject for row in rows), key=lambda k: k.count(".")):
-        values = tuple(row.subject.get(key) for row in rows)
+    for key in sorted(all_keys(row.settings for row in rows), key=lambda k: k.count(".")):
+        values = tuple(row.settings.get(key) for row in rows)
         config = tuple(row.group.values.get(key) for row in rows)
         ends = tuple({f"{v:.0f}" for v in row.group.images} for row in rows)
         finished = key == "checkpoint" and all({v} == e for v, e in zip(values, ends, strict=True))
@@ -130,7 +157,7 @@ def _label(table: Table) -> None:
     """A, B, ... in the order of the rows; A1, A2, ... where a group has several."""
     groups = list({id(row.group): row.group for row in table.rows}.values())
     for i, group in enumerate(groups):
-        group.label = label(i)
+        group.label = letters(i)
         own = [row for row in table.rows if row.group is group]
         for n, row in enumerate(own, 1):
             row.label = f"{group.label}{n}" if len(own) > 1 else group.label
@@ -143,24 +170,28 @@ def _in_order(columns: Sequence[Column]) -> list[Column]:
     return sorted(columns, key=lambda c: (c.metric == "journal", names.index(c.name)))
 
 
-def _check(metric: Sequence[str], columns: Sequence[Column], groups: Sequence[Group]) -> None:
+def _check(metric: Sequence[str], columns: Sequence[Column], groups: Sequence[SeedGroup]) -> None:
     """ConfigError for the patterns that nothing fits."""
-    missing = [p for p in metric if not any(wanted(c.name, c.metric, [p]) for c in columns)]
+    missing = [p for p in metric if not any(matches(c.name, c.metric, [p]) for c in columns)]
     if missing:
-        found = union(c for g in groups for c in (trained(g, ["*"]), *judged(g, ["*"]).values()))
-        there = list(dict.fromkeys(c.name for c in found))
-        hints = (suggest(p, there) or f"There are: {', '.join(there) or 'none'}." for p in missing)
+        found = all_keys(
+            cells
+            for group in groups
+            for cells in (last_logged(group, ["*"]), *evaluated(group, ["*"]).values())
+        )
+        names = list(dict.fromkeys(c.name for c in found))
+        hints = (suggest(p, names) or f"There are: {', '.join(names) or 'none'}." for p in missing)
         raise ConfigError(
             *(f"metric={p}: no run has it. {h}" for p, h in zip(missing, hints, strict=True))
         )
 
 
-def _mark(table: Table) -> None:
-    """Marks the best mean of each column that compares two groups or two ways of judging."""
+def _mark_best(table: Table) -> None:
+    """Marks the best mean of each column that compares two groups or two evaluations."""
     for column in table.columns:
         rows = [row for row in table.rows if column in row.cells]
         ranked = {id(row.group) if column.metric == "journal" else id(row) for row in rows}
-        whole = [row for row in rows if not row.cells[column].lost]
+        whole = [row for row in rows if not row.cells[column].not_finite]
         if column.better and len(ranked) > 1 and whole:
             pick = min if column.better == "low" else max
             best = pick(row.cells[column].mean for row in whole)
@@ -175,16 +206,17 @@ def _cautions(table: Table) -> list[str]:
     for column in dict.fromkeys(c for row in table.rows for c in row.best):
         if column.metric == "journal" and not column.name.startswith(METRIC):
             values = [row.group.values for row in table.rows if column in row.cells]
-            rooms = ("model.", "process.", "codec.", "data.")
-            keys = [k for k in (*table.keys.shown, *table.keys.following) if k.startswith(rooms)]
+            prefixes = tuple(f"{group}." for group in LOSS_GROUPS)
+            keys = [*table.keys.shown, *table.keys.following]
+            keys = [k for k in keys if k.startswith(prefixes)]
             if own := [k for k in keys if len({v.get(k) for v in values}) > 1]:
                 differ = f"{table.title(column)} ranks runs that differ in {', '.join(own)}"
                 notes.append(f"{differ}, which may change what it measures")
     for group in table.groups:
         low, high = min(group.images), max(group.images)
         if low < high:
-            reach = f"{short(low)} and {short(high)} images"
-            notes.append(f"the runs of {group.label} stand between {reach}")
+            between = f"{short(low)} and {short(high)} images"
+            notes.append(f"the runs of {group.label} stand between {between}")
     return notes
 
 
@@ -193,14 +225,14 @@ def _states(table: Table) -> list[str]:
     if len(table.runs) == 1:
         notes.append("one run: there is nothing to compare it with")
     elif len(table.groups) == 1:
-        notes.append(f"the {len(table.runs)} runs differ in nothing but seeds and places")
+        notes.append(f"the {len(table.runs)} runs differ in nothing but seeds and folders")
     for word in ("running", "failed", "interrupted"):
-        ids = [f.short_id for f in table.runs if f.state.startswith(word)]
+        ids = [run.short_id for run in table.runs if run.state.startswith(word)]
         if ids:
             notes.append(f"{word}: {_few(ids)}")
-    if bare := [f.short_id for f in table.runs if not f.config]:
+    if bare := [run.short_id for run in table.runs if not run.config]:
         notes.append(f"no config to read, so each stands alone: {_few(bare)}")
-    if problems := [p for f in table.runs for p in f.problems]:
+    if problems := [p for run in table.runs for p in run.problems]:
         notes.append(f"not readable: {_few(list(dict.fromkeys(problems)), 3)}")
     return notes
 
@@ -222,13 +254,16 @@ def _sort(table: Table, sort: str) -> None:
             return math.isnan(mean), _last(-mean if column.better == "high" else mean), ""
         if key == "images":
             return False, max(row.group.images), ""
-        text = row.subject.get(key) if key in table.judged else row.group.values.get(texts[key])
+        if key in table.settings:
+            text = row.settings.get(key)
+        else:
+            text = row.group.values.get(texts[key])
         return text is None, _last(_number(text)), text or ""
 
-    if column is None and key not in {*table.judged, *texts, "images"}:
-        there = [*dict.fromkeys(c.name for c in table.columns), *texts, *table.judged, "images"]
-        near = suggest(key, there) or f"There are: {', '.join(there)}."
-        raise ConfigError(f"sort={sort}: no column of that name. {near}")
+    if column is None and key not in {*table.settings, *texts, "images"}:
+        known = [*dict.fromkeys(c.name for c in table.columns), *texts, *table.settings, "images"]
+        hint = suggest(key, known) or f"There are: {', '.join(known)}."
+        raise ConfigError(f"sort={sort}: no column of that name. {hint}")
     if len(columns) > 1 and column is not None:
         table.notes.append(f"sorted by {table.title(column)}")
     if sort.startswith("-"):  # what has no value stays last

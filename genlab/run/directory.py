@@ -18,7 +18,7 @@ from typing import IO, Any
 from genlab.core.errors import ConfigError, Locked, Refused
 from genlab.run.files import disk, write_text
 
-__all__ = ["Run", "find_run", "runs"]
+__all__ = ["NAME", "Run", "find_run", "runs", "unknown_run"]
 
 NAME = re.compile(r"\d{8}-\d{6}-(?:\d+-)?[0-9a-f]{6}")
 """Directory names of runs: date, time, (number if two start in one second,) config hash."""
@@ -179,14 +179,19 @@ def find_run(ref: str, outputs: str | Path = "outputs") -> Run:
         return known[-1]
     hits = [r for r in known if r.id == ref] or [r for r in known if ref in r.title]
     if ref == "latest" or not hits:
-        from genlab.core.registry import suggest
-
-        hint = suggest(ref, [r.id for r in known]) or (
-            f"The newest is {known[-1].id!r}." if known else "There is none."
-        )
-        raise ConfigError(f"no run {ref!r} in {outputs}. {hint} (`genlab list runs` shows all)")
+        raise ConfigError(unknown_run(ref, known, outputs))
     if len({r.path for r in hits}) > 1 and not all(r.id == hits[0].id for r in hits):
         raise ConfigError(
             f"run={ref} could be {', '.join(r.title for r in hits[-3:])}; give more of the name"
         )
     return hits[-1]
+
+
+def unknown_run(ref: str, known: Sequence[Run], outputs: str | Path) -> str:
+    """The sentence about a name that no run of `outputs` has."""
+    from genlab.core.registry import suggest
+
+    hint = suggest(ref, [run.id for run in known]) or (
+        f"The newest is {known[-1].id!r}." if known else "There is none."
+    )
+    return f"no run {ref!r} in {outputs}. {hint} (`genlab list runs` shows all)"

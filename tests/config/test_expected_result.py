@@ -84,8 +84,8 @@ def page(run, *lines):
     """The section of the report, as text with its tags."""
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     text = write_report(run.path).read_text()
-    assert text.count('id="promise"') <= 1
-    return text.partition('id="promise"')[2].partition("</section>")[0]
+    assert text.count('id="expected"') <= 1
+    return text.partition('id="expected"')[2].partition("</section>")[0]
 
 
 def test_the_report_holds_it_against_what_was_measured(tiny):
@@ -96,7 +96,7 @@ def test_the_report_holds_it_against_what_was_measured(tiny):
         PROMISE["protocol"], PROMISE["source"]))):  # fmt: skip
         assert words in unescape(text), words
     text = page(run, {"images": 8, "heldout/loss": 3.27}, {"images": 16, "heldout/loss": None})
-    assert "3.27 after 8 images: as promised" in text
+    assert "3.27 after 8 images: as expected" in text
     assert "3.5 after 8 images: off by +0.15" in page(run, {"images": 8, "heldout/loss": 3.5})
 
 

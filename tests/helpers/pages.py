@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -30,7 +32,7 @@ FEATURES = {
     "features_digest": "7ff4a85c3a63",
     "resizer": "bilinear to 299",
 }
-PROMISE = {
+EXPECTED = {
     "metric": "fid",
     "value": 13.0,
     "tolerance": 1.5,
@@ -74,6 +76,20 @@ class Page(HTMLParser):
 
     def all(self, name: str) -> list[dict[str, str | None]]:
         return [a for n, a in self.elements if n == name]
+
+    def assert_harmless(self) -> None:
+        """Nothing is asked of the network, and no script runs but the one its policy names."""
+        for name, attributes in self.elements:
+            for key, value in attributes.items():
+                assert not key.startswith("on"), (name, key)
+                if key in ("src", "href", "srcset", "action", "data"):
+                    assert str(value).startswith("data:image/"), (name, key)
+        assert "url(" not in self.html and "@import" not in self.html
+        (script,) = re.findall(r"<script>(.*?)</script>", self.html, re.DOTALL)
+        assert len(self.all("script")) == 1
+        (policy,) = [str(a["content"]) for a in self.all("meta") if "http-equiv" in a]
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert policy.startswith("default-src 'none'") and f"'sha256-{digest}'" in policy
 
 
 def grid(level: int) -> Any:
@@ -122,7 +138,7 @@ def result(metrics: dict[str, Any], **subject: Any) -> dict[str, Any]:
             "metrics": metrics, "environment": {"genlab": "0.3.0", "code": "141dd3a"}}  # fmt: skip
 
 
-def judge(run: Path, name: str, content: Any) -> Path:
+def evaluate(run: Path, name: str, content: Any) -> Path:
     """Writes one evaluation; returns its folder."""
     folder = run / "eval" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,17 +146,17 @@ def judge(run: Path, name: str, content: Any) -> Path:
     return folder
 
 
-def promise(run: Path, **changes: Any) -> None:
-    """Adds a promise to the config."""
-    made = {k: v for k, v in {**PROMISE, **changes}.items() if v is not None}
-    text = f"{CONFIG}data: {{name: digits}}\npromise: {json.dumps(made)}\n"
+def expect(run: Path, **changes: Any) -> None:
+    """Adds an expected result to the config."""
+    expected = {k: v for k, v in {**EXPECTED, **changes}.items() if v is not None}
+    text = f"{CONFIG}data: {{name: digits}}\npromise: {json.dumps(expected)}\n"
     (run / "config.yaml").write_text(text)
 
 
 def everything(parent: Path) -> Path:
-    """A run with samples, metric curves, three evaluations, nearest pairs and a promise."""
+    """A run with samples, metric curves, three evaluations, nearest pairs, an expected result."""
     run = whole(parent)
-    promise(run)
+    expect(run)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for i, row in enumerate(rows[19::20], 1):
         kid = 0.02 / i
@@ -160,12 +176,12 @@ def everything(parent: Path) -> Path:
             "nearest": nearest,
         }
     )  # fmt: skip
-    folder = judge(run, "000000004000-a1b2c3", newest)
+    folder = evaluate(run, "000000004000-a1b2c3", newest)
     for i in range(5):
         pictures.save(grid(40 * i), folder / "nearest" / f"{i:02d}.png")
-    plain = result({"fid": metric({"fid": 21.5}, **FEATURES)}, guidance={"name": "none"})
-    judge(run, "000000004000-ffffff", plain | {"when": "2026-01-02T03:30:00+00:00"})
-    judge(run, "training", plain | {"when": "2026-01-02T03:10:00+00:00"})
+    unguided = result({"fid": metric({"fid": 21.5}, **FEATURES)}, guidance={"name": "none"})
+    evaluate(run, "000000004000-ffffff", unguided | {"when": "2026-01-02T03:30:00+00:00"})
+    evaluate(run, "training", unguided | {"when": "2026-01-02T03:10:00+00:00"})
     return run
 
 

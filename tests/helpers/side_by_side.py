@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from genlab.report.facts import read
+from genlab.report.run_data import read_run
 from genlab.report.table import Table, tabulate
 
 BASE = {
@@ -51,7 +51,7 @@ class Maker:
         return folder
 
 
-def judge(
+def evaluate(
     run: Path,
     values: dict[str, float | None],
     better: dict[str, str] | None = None,
@@ -75,15 +75,15 @@ def judge(
 
 
 def table(*folders: Path, **options: Any) -> Table:
-    return tabulate([read(f) for f in folders], **options)
+    return tabulate([read_run(f) for f in folders], **options)
 
 
 def cells(found: Table, name: str):
-    """label -> spread of the only column of a name."""
+    """label -> summary in the only column of a name."""
     (column,) = [c for c in found.columns if c.name == name]
     return {row.label: row.cells[column] for row in found.rows if column in row.cells}
 
 
-def leading(found: Table, name: str) -> list[str]:
-    """The rows that lead in some column of a name."""
+def best_rows(found: Table, name: str) -> list[str]:
+    """The rows that are the best of some column of a name."""
     return [row.label for row in found.rows if any(c.name == name for c in row.best)]

@@ -19,7 +19,7 @@ from genlab.core.errors import ConfigError
 from genlab.report import compare
 from genlab.report.columns import Column
 from genlab.run import pictures
-from tests.helpers.side_by_side import PROTOCOL, Maker, cells, judge, leading, table
+from tests.helpers.side_by_side import PROTOCOL, Maker, best_rows, cells, evaluate, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,8 +43,8 @@ def test_runs_that_differ_in_seed_and_places_are_one_group(make):
     assert [g.seeds for g in found.groups] == [["0", "1", "2"], ["0"]]
     assert [f.path for f in found.groups[0].runs] == [runs[1], runs[2], runs[0]]
     assert found.keys.shown == ["optimizer.lr"] and found.keys.following == []
-    assert set(found.keys.apart) == {"outputs", "every.log", "data.root", "promise.value"}
-    assert [found.words(g) for g in found.groups] == ["lr 0.001", "lr 0.002"]
+    assert set(found.keys.ignored) == {"outputs", "every.log", "data.root", "promise.value"}
+    assert [found.description(g) for g in found.groups] == ["lr 0.001", "lr 0.002"]
 
 
 def test_a_difference_far_down_a_list_is_one(make):
@@ -81,7 +81,7 @@ def test_keys_that_go_with_the_members_are_told_from_others(make):
 def test_mean_and_range_over_seeds(make):
     runs = [make(seed=s, losses=[9.0, v]) for s, v in enumerate((1.0, 2.0, 6.0))]
     for folder, fid in zip(runs, (10.0, 20.0, 60.0), strict=True):
-        judge(folder, {"fid": fid})
+        evaluate(folder, {"fid": fid})
     found = table(*runs)
     loss, fid = cells(found, "loss/net")["A"], cells(found, "fid")["A"]
     assert (loss.mean, loss.low, loss.high, loss.count) == (3.0, 1.0, 6.0, 3)
@@ -91,18 +91,18 @@ def test_mean_and_range_over_seeds(make):
 def test_a_number_that_was_not_finite_is_told_and_never_leads(make):
     runs = [make(seed=0), make(seed=1, losses=[1.0, None]), make(optimizer__lr=1)]
     for folder, fid in zip(runs, (1.0, None, 5.0), strict=True):
-        judge(folder, {"fid": fid})
+        evaluate(folder, {"fid": fid})
     found = table(*runs)
     fid, loss = cells(found, "fid")["A"], cells(found, "loss/net")["A"]
-    assert (fid.mean, fid.lost, fid.count) == (1.0, 1, 2)
-    assert (loss.values, loss.lost) == ((1.0,), 1), "the value before it does not stand in"
-    assert leading(found, "fid") == ["B"]
-    assert "1 (1 of 2 not finite)" in compare.text(found, 200)
+    assert (fid.mean, fid.not_finite, fid.count) == (1.0, 1, 2)
+    assert (loss.values, loss.not_finite) == ((1.0,), 1), "the value before it does not stand in"
+    assert best_rows(found, "fid") == ["B"]
+    assert "1 (1 of 2 not finite)" in compare.as_text(found, 200)
     values = [row["values"] for row in json.loads(compare.as_json(found))["rows"]]
     assert [v[0]["not_finite"] for v in values] == [1, 0]
     for folder in runs:
-        judge(folder, {"fid": float("nan")}, tag="b", when="2026-01-02")
-    assert leading(table(*runs), "fid") == []
+        evaluate(folder, {"fid": float("nan")}, tag="b", when="2026-01-02")
+    assert best_rows(table(*runs), "fid") == []
 
 
 def test_numbers_of_two_protocols_never_share_a_column(make):
@@ -117,7 +117,7 @@ def test_numbers_of_two_protocols_never_share_a_column(make):
     for i in range(12):
         runs.append(make(optimizer__lr=i))
         given[i + 0.5] = {k: draw.choice(v) for k, v in choices.items() if draw.random() < 0.8}
-        judge(runs[-1], {"fid": i + 0.5}, protocol=given[i + 0.5])
+        evaluate(runs[-1], {"fid": i + 0.5}, protocol=given[i + 0.5])
     found = table(*runs)
     place = {
         value: column
@@ -136,17 +136,17 @@ def test_numbers_of_two_protocols_never_share_a_column(make):
 
 def test_a_sentence_says_in_what_protocols_differ(make):
     few, many = make(), make(optimizer__lr=1)
-    judge(few, {"fid": 9.0, "fid_bias": 1.0}, protocol=PROTOCOL | {"reference_digest": "a"})
+    evaluate(few, {"fid": 9.0, "fid_bias": 1.0}, protocol=PROTOCOL | {"reference_digest": "a"})
     more = PROTOCOL | {"images": 10_000, "reference_digest": "a"}
-    judge(many, {"fid": 8.0, "fid_bias": 1.0}, protocol=more)
+    evaluate(many, {"fid": 8.0, "fid_bias": 1.0}, protocol=more)
     found = table(few, many)
     assert "fid and fid_bias are each in 2 columns: images 2000 and 10000" in found.notes
-    assert leading(found, "fid") == [], "nothing is ranked"
+    assert best_rows(found, "fid") == [], "nothing is ranked"
     assert {found.title(c) for c in found.columns if c.name == "fid"} == {
         "fid (images 2000)",
         "fid (images 10000)",
     }
-    judge(many, {"fid": 7.0}, tag="b", protocol=PROTOCOL | {"features": "big", "more": 1})
+    evaluate(many, {"fid": 7.0}, tag="b", protocol=PROTOCOL | {"features": "big", "more": 1})
     notes = " ".join(table(few, many).notes)
     assert "images 2000 and 10000" in notes and "features small and big" in notes
 
@@ -156,15 +156,15 @@ def test_a_sentence_says_in_what_protocols_differ(make):
 )
 def test_the_best_is_marked_by_its_direction(make, better, best):
     for lr, fid in ((1, 5.0), (2, -3.0), (3, 4.0)):
-        judge(make(optimizer__lr=lr), {"fid": fid}, better)
-    found = table(*compare.find([], str(make().parents[1])))
-    assert leading(found, "fid") == best
-    assert [line[:1] for line in compare.text(found, 500).splitlines() if " *" in line] == best
+        evaluate(make(optimizer__lr=lr), {"fid": fid}, better)
+    found = table(*compare.find_runs([], str(make().parents[1])))
+    assert best_rows(found, "fid") == best
+    assert [line[:1] for line in compare.as_text(found, 500).splitlines() if " *" in line] == best
 
 
 def test_one_number_alone_leads_nothing(make):
-    judge(only := make(), {"fid": 1.0})
-    assert leading(table(only, make(optimizer__lr=1)), "fid") == []
+    evaluate(only := make(), {"fid": 1.0})
+    assert best_rows(table(only, make(optimizer__lr=1)), "fid") == []
 
 
 def test_losses_are_ranked_where_they_mean_the_same(make):
@@ -175,30 +175,30 @@ def test_losses_are_ranked_where_they_mean_the_same(make):
 
     runs = [held(make(), 1.0), held(make(optimizer__lr=1), 0.5), held(make(model__ema=2), 0.7)]
     found = table(*runs, held(make(model__name="glow"), 0.1), held(make(data__size=32), 0.1))
-    assert leading(found, "heldout/loss") == ["B"]
+    assert best_rows(found, "heldout/loss") == ["B"]
     names = ["model gan, data.size none", "model glow, data.size none", "model gan, data.size 32"]
-    assert sorted(found.apart[c] for c in found.columns if c.name == "heldout/loss") == sorted(
-        names
-    )
+    assert sorted(
+        found.distinctions[c] for c in found.columns if c.name == "heldout/loss"
+    ) == sorted(names)
     assert any("differ in model.ema, which may change what it" in note for note in found.notes)
     aims = [held(make(model__predict=what), loss) for what, loss in (("eps", 0.1), ("x0", 0.2))]
-    assert leading(table(*aims), "heldout/loss") == [], "errors of two predictions"
+    assert best_rows(table(*aims), "heldout/loss") == [], "errors of two predictions"
     two = [held(make(optimizer__lr=lr), lr, ("d", "g")) for lr in (3, 4)]
-    assert leading(table(*two), "heldout/loss") == [], "a critic's loss has no order"
+    assert best_rows(table(*two), "heldout/loss") == [], "a critic's loss has no order"
 
 
 def test_a_run_has_a_row_for_each_way_it_was_judged(make):
     run = make()
-    judge(run, {"fid": 5.0}, sampler={"name": "heun", "steps": 18})
-    judge(run, {"fid": 4.0}, tag="b", sampler={"name": "heun", "steps": 18}, seed=1, batch=7)
-    judge(run, {"fid": 9.0}, tag="c", sampler={"name": "heun", "steps": 6})
-    judge(run, {"fid": 8.0}, tag="d", sampler={"name": "heun", "steps": 6}, when="2026-02-01")
-    judge(run, {"fid": 7.0}, tag="e", sampler={"name": "heun", "steps": 6}, checkpoint=100)
+    evaluate(run, {"fid": 5.0}, sampler={"name": "heun", "steps": 18})
+    evaluate(run, {"fid": 4.0}, tag="b", sampler={"name": "heun", "steps": 18}, seed=1, batch=7)
+    evaluate(run, {"fid": 9.0}, tag="c", sampler={"name": "heun", "steps": 6})
+    evaluate(run, {"fid": 8.0}, tag="d", sampler={"name": "heun", "steps": 6}, when="2026-02-01")
+    evaluate(run, {"fid": 7.0}, tag="e", sampler={"name": "heun", "steps": 6}, checkpoint=100)
     found = table(run)
-    assert found.judged == ["checkpoint", "sampler.steps"]
+    assert found.settings == ["checkpoint", "sampler.steps"]
     values = {label: cell.values for label, cell in cells(found, "fid").items()}
     assert values == {"A1": (5.0, 4.0), "A2": (8.0,), "A3": (7.0,)}, "seeds pool, newer counts"
-    assert leading(found, "fid") == ["A1"]
+    assert best_rows(found, "fid") == ["A1"]
     assert cells(found, "loss/net")["A3"].values == (1.0,)
 
 
@@ -206,17 +206,17 @@ def test_what_a_subject_repeats_is_shown_once(make):
     for steps in (6, 18):
         run = make(sampler__steps=steps)
         sampler = {"steps": steps, "temperature": steps / 6}
-        judge(run, {"fid": 1.0}, sampler=sampler, temperature=steps / 6, evaluations=2 * steps)
-    found = table(*compare.find([], str(run.parents[1])))
+        evaluate(run, {"fid": 1.0}, sampler=sampler, temperature=steps / 6, evaluations=2 * steps)
+    found = table(*compare.find_runs([], str(run.parents[1])))
     assert found.keys.shown == ["sampler.steps"]
-    assert found.judged == ["evaluations", "temperature"], "not also sampler.*"
+    assert found.settings == ["evaluations", "temperature"], "not also sampler.*"
 
 
 def test_metric_chooses_values(make):
     run = make(losses=[])
     line = {"images": 1, "loss/net": 1.0, "heldout/psnr": 20.0, "lr/net": 1e-3}
     (run / "metrics.jsonl").write_text(json.dumps(line))
-    judge(run, {"fid": 1.0, "fid_bias": 2.0})
+    evaluate(run, {"fid": 1.0, "fid_bias": 2.0})
 
     def names(*patterns):
         return [c.name for c in table(run, metric=patterns).columns]
@@ -224,7 +224,7 @@ def test_metric_chooses_values(make):
     assert names() == ["fid", "fid_bias", "loss/net"]
     assert names("heldout/*", "fid_bias") == ["fid_bias", "heldout/psnr"]
     assert names("fid") == ["fid", "fid_bias"], "a metric's name stands for all its values"
-    judge(run, {"other": 1.0}, tag="b", weights="raw")
+    evaluate(run, {"other": 1.0}, tag="b", weights="raw")
     assert len(table(run).rows) == 2
     assert len(table(run, metric=["fid_bias"]).rows) == 1, "a row has something to show"
     with pytest.raises(ConfigError, match=r"metric=psnr: .*'heldout/psnr'"):
@@ -237,8 +237,8 @@ def test_sort_puts_the_best_first_and_what_lacks_a_value_last(make):
     for lr, fid in ((10, 3.0), (2, None), (1, 1.0), (3, 2.0)):
         run = make(optimizer__lr=lr)
         if fid:
-            judge(run, {"fid": fid, "recall": fid}, {"fid": "low", "recall": "high"})
-    runs = compare.find([], str(run.parents[1]))
+            evaluate(run, {"fid": fid, "recall": fid}, {"fid": "low", "recall": "high"})
+    runs = compare.find_runs([], str(run.parents[1]))
 
     def order(sort):
         found = table(*runs, sort=sort)
@@ -260,22 +260,22 @@ def test_words_are_paths_ids_parts_and_folders(make, tmp_path):
     a, b, c = make(), make(model__name="glow"), make(model__name="glow", seed=1)
     out = str(tmp_path / "out")
     ids = {f.name.rpartition("-")[2]: f for f in (a, b, c)}
-    assert compare.find([], out) == [a, b, c]
-    assert compare.find(["latest"], out) == [c]
-    assert compare.find([str(b), str(b), *ids], out) == [b, a, c], "each once, as first named"
-    assert compare.find(["glow-"], out) == compare.find(["gl*digits/"], out) == [b, c]
-    assert compare.find([str(b.parent)], "nowhere") == [b, c]
-    assert compare.find([out], "nowhere") == [a, b, c]
+    assert compare.find_runs([], out) == [a, b, c]
+    assert compare.find_runs(["latest"], out) == [c]
+    assert compare.find_runs([str(b), str(b), *ids], out) == [b, a, c], "each once, as first named"
+    assert compare.find_runs(["glow-"], out) == compare.find_runs(["gl*digits/"], out) == [b, c]
+    assert compare.find_runs([str(b.parent)], "nowhere") == [b, c]
+    assert compare.find_runs([out], "nowhere") == [a, b, c]
     alone = tmp_path / "copied"
     a.rename(alone)
-    assert compare.find([str(alone)], out) == [alone]
+    assert compare.find_runs([str(alone)], out) == [alone]
     (alone / "config.yaml").unlink()
-    assert compare.find([str(alone)], out) == [alone], "a young run, named by its path"
+    assert compare.find_runs([str(alone)], out) == [alone], "a young run, named by its path"
     with pytest.raises(ConfigError) as e:
-        compare.find(["no_such", str(tmp_path / "out" / "gan-digits"), __file__], out)
+        compare.find_runs(["no_such", str(tmp_path / "out" / "gan-digits"), __file__], out)
     assert len(e.value.problems) == 3 and "is a file" in e.value.problems[2]
     with pytest.raises(ConfigError, match=r"no runs in .*genlab train"):
-        compare.find([], str(tmp_path / "nowhere"))
+        compare.find_runs([], str(tmp_path / "nowhere"))
 
 
 def test_a_sweep_is_the_runs_of_its_jobs(make, tmp_path):
@@ -293,10 +293,10 @@ def test_a_sweep_is_the_runs_of_its_jobs(make, tmp_path):
     sweep.mkdir(parents=True)
     task = ["seed=1,2", "optimizer.lr=1e-3"]
     (sweep / "multirun.yaml").write_text(json.dumps({"hydra": {"overrides": {"task": task}}}))
-    assert compare.find([str(sweep)], "nowhere") == [runs[1], runs[2]]
+    assert compare.find_runs([str(sweep)], "nowhere") == [runs[1], runs[2]]
     (sweep / "multirun.yaml").write_text("[")
-    with pytest.raises(ConfigError, match="does not tell the jobs"):
-        compare.find([str(sweep)], "nowhere")
+    with pytest.raises(ConfigError, match="does not name the jobs"):
+        compare.find_runs([str(sweep)], "nowhere")
 
 
 # --- what is printed -----------------------------------------------------------------------------
@@ -310,8 +310,8 @@ def run(capsys, *argv):
 
 
 def test_table_and_page(make, capsys):
-    judge(make(), {"fid": 1.5, "fid_bias": 1.0})
-    judge(last := make(optimizer__lr=0.01), {"fid": 2.5, "fid_bias": 1.0})
+    evaluate(make(), {"fid": 1.5, "fid_bias": 1.0})
+    evaluate(last := make(optimizer__lr=0.01), {"fid": 2.5, "fid_bias": 1.0})
     out = last.parents[1]
     code, text, err = run(capsys, f"outputs={out}")
     assert (code, err) == (0, "")
@@ -332,9 +332,9 @@ def test_table_and_page(make, capsys):
 
 def test_a_narrow_terminal_gets_blocks_that_lose_nothing(make):
     for i in range(6):
-        judge(make(**{f"data__key{i}": "x" * 20}), {f"value{i}": float(i)}, protocol={"n": i})
-    found = table(*compare.find([], str(make().parents[1])))
-    wide, narrow = compare.text(found, 10_000, True), compare.text(found, 80, True)
+        evaluate(make(**{f"data__key{i}": "x" * 20}), {f"value{i}": float(i)}, protocol={"n": i})
+    found = table(*compare.find_runs([], str(make().parents[1])))
+    wide, narrow = compare.as_text(found, 10_000, True), compare.as_text(found, 80, True)
     blocks = narrow.partition("* the best")[0]
     assert all(len(line) <= 80 for line in blocks.splitlines() if "columns:" not in line)
     assert {*wide.split()} == {*narrow.split()}
@@ -352,7 +352,7 @@ def test_one_run_and_a_running_one(make, capsys):
 def test_broken_and_hostile_runs_are_lines_not_errors(make, capsys):
     runs = [make(losses=[]), make(seed="\x1b[2J\n"), make(data__name="\x1b[31m")]
     (runs[0] / "metrics.jsonl").unlink()
-    judge(runs[1], {"fid": 1.0})
+    evaluate(runs[1], {"fid": 1.0})
     result = runs[1] / "eval" / "000000000200-a" / "result.json"
     for i, text in enumerate(("{", "[]", '{"format": 2}', '{"format": 1}', "[" * 10_000)):
         (result.parents[1] / str(i)).mkdir()
@@ -364,7 +364,7 @@ def test_broken_and_hostile_runs_are_lines_not_errors(make, capsys):
 
 
 def test_comparing_imports_no_torch(make):
-    judge(folder := make(), {"fid": 1.0})
+    evaluate(folder := make(), {"fid": 1.0})
     pictures.save(
         pictures.grid(np.zeros((4, 1, 8, 8), np.uint8)), folder / "samples/train/000000000100.png"
     )
@@ -382,7 +382,7 @@ def test_comparing_imports_no_torch(make):
 
 def test_a_column_says_whether_it_stands_for_itself():
     def leads(name, metric, better=""):
-        return Column(name, metric, (), better).leads
+        return Column(name, metric, (), better).is_primary
 
     assert (
         leads("fid", "fid", "low")

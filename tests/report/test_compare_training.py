@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.helpers.side_by_side import PROTOCOL, Maker, cells, judge, leading, table
+from tests.helpers.side_by_side import PROTOCOL, Maker, best_rows, cells, evaluate, table
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def measured(folder, fid, protocol=None):
     line = {"images": 300, "loss/net": 1.0, "metric/fid": fid}
     (folder / "metrics.jsonl").write_text(json.dumps(line))
     if protocol is not None:
-        judge(folder, {"fid": fid}, tag="training", protocol=protocol)
+        evaluate(folder, {"fid": fid}, tag="training", protocol=protocol)
         (folder / "eval/000000000200-training").rename(folder / "eval/training")
     return folder
 
@@ -39,7 +39,7 @@ def test_metrics_of_two_protocols_while_training_are_told_apart(make):
     found = table(small, other, metric=["metric/*"])
     values = [c.values for row in found.rows for c in row.cells.values()]
     assert sorted(values) == [(3.0,), (90.0,)]
-    assert leading(found, "metric/fid") == []
+    assert best_rows(found, "metric/fid") == []
     assert found.keys.shown == ["features.name"] and found.keys.following == ["eval.n"]
     assert not any("nothing but seeds" in note for note in found.notes)
     assert any("features small and inception" in note for note in found.notes)
@@ -55,7 +55,7 @@ def test_metrics_of_two_models_while_training_share_a_column_of_one_protocol(mak
     found = table(*runs, metric=["metric/*"])
     spreads = {label: cell.values for label, cell in cells(found, "metric/fid").items()}
     assert spreads == {"A": (9.0, 11.0), "B": (20.0,)}
-    assert leading(found, "metric/fid") == ["A"]
+    assert best_rows(found, "metric/fid") == ["A"]
     assert not any("may change what it measures" in note for note in found.notes)
 
 
@@ -74,4 +74,4 @@ def test_metrics_of_an_unknown_protocol_are_ranked_with_none(make):
     columns = {v: c for row in found.rows for c, cell in row.cells.items() for v in cell.values}
     assert columns[1.0] == columns[2.0], "as far as the config tells, they are of one"
     assert len({columns[v] for v in (9.0, 1.0, 3.0, 4.0)}) == 4
-    assert leading(found, "metric/fid") == []
+    assert best_rows(found, "metric/fid") == []

@@ -1,4 +1,4 @@
-"""Evaluations on the report: each number with its protocol, beside what was promised."""
+"""Evaluations on the report: each number with its protocol, beside what was expected."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.helpers.pages import (
     EVIL,
     FEATURES,
     Page,
+    evaluate,
     everything,
+    expect,
     grid,
-    judge,
     metric,
-    promise,
     result,
     rows,
     section,
@@ -36,9 +36,9 @@ def run(tmp_path: Path) -> Path:
 
 def test_each_evaluation_is_a_table_and_the_newest_stands_first(run: Path) -> None:
     old = result({"fid": metric({"fid": 21.5}, **FEATURES)}, checkpoint=2000)
-    judge(run, "zzz", old | {"when": "2026-01-02T03:00:00+00:00"})
+    evaluate(run, "zzz", old | {"when": "2026-01-02T03:00:00+00:00"})
     new = result({"fid": metric({"fid": 14.214}, **FEATURES)})
-    judge(run, "aaa", new)
+    evaluate(run, "aaa", new)
     first, second = rows(run)
     assert [r[1] for r in (first[2], second[2])] == ["14.21", "21.5"]
     text = section(run, "metrics")
@@ -55,7 +55,7 @@ def test_what_belongs_to_a_value_is_no_row_of_its_own(run: Path) -> None:
         "is": metric({"is": None, "is_std": 0.25}, **FEATURES),
         "cover_low": metric({"cover_low": 0.5}, **FEATURES),
     }
-    judge(run, "a", result(found))
+    evaluate(run, "a", result(found))
     (table,) = rows(run)
     assert table[0] == ["metric", "value", "took"]
     value = {row[0].split()[0]: row[1] for row in table[2:]}
@@ -78,7 +78,7 @@ def test_a_protocol_is_told_once_and_what_differs_beside_the_number(run: Path) -
         "mmd": metric({"mmd": 3.0}, **other, subsets=100),
         "swd": metric({"swd": 4.0}, **same),
     }
-    judge(run, "a", result(found))
+    evaluate(run, "a", result(found))
     (table,) = rows(run)
     shape = [row[0].split()[0] if len(row) > 1 else "with" for row in table[1:]]
     # a network of another digest is another protocol, even under the same name
@@ -96,13 +96,13 @@ def test_a_protocol_is_told_once_and_what_differs_beside_the_number(run: Path) -
 
 
 def test_promise_beside_its_metric_and_nowhere_else(run: Path) -> None:
-    promise(run)
+    expect(run)
     found = {"fid": metric({"fid": 11.0}, **FEATURES), "swd": metric({"swd": 13.0}, **FEATURES)}
-    judge(run, "a", result(found))
-    judge(run, "b", result({"swd": metric({"swd": 13.0}, **FEATURES)}))
+    evaluate(run, "a", result(found))
+    evaluate(run, "b", result({"swd": metric({"swd": 13.0}, **FEATURES)}))
     tables = sorted(rows(run), key=len)
     assert tables[0][0] == ["metric", "value", "took"]
-    assert tables[1][0] == ["metric", "value", "promised", "took"]
+    assert tables[1][0] == ["metric", "value", "expected", "took"]
     told = "13.0 ± 1.5 after 4,000 images off by -2, which is better"
     assert [row[2] for row in tables[1][2:]] == [told, ""]
 
@@ -139,7 +139,7 @@ def test_pairs_that_are_missing_or_broken_are_named(tmp_path: Path) -> None:
 def test_pairs_lead_to_no_other_folder(run: Path, name: str) -> None:
     pictures.save(grid(9), run / "eval" / "secret" / "00.png")
     pictures.save(grid(9), run / "eval" / "00.png")
-    judge(run, "a", result({name: metric({"x": 1.0}) | {"captions": ["stolen"]}}))
+    evaluate(run, "a", result({name: metric({"x": 1.0}) | {"captions": ["stolen"]}}))
     (found,) = results(run)
     assert found.pairs(name) == []
     Page(write_report(run))
@@ -168,8 +168,8 @@ LONG = 10**400
     ],
 )  # fmt: skip
 def test_a_broken_result_is_named_and_the_others_are_shown(run: Path, text: str) -> None:
-    judge(run, "good", result({"fid": metric({"fid": 14.21}, **FEATURES)}))
-    (judge(run, "broken", {}) / "result.json").write_text(text)
+    evaluate(run, "good", result({"fid": metric({"fid": 14.21}, **FEATURES)}))
+    (evaluate(run, "broken", {}) / "result.json").write_text(text)
     assert "broken/result.json: " in section(run, "problems")
     assert "14.21" in section(run, "metrics")
 
@@ -190,8 +190,8 @@ def test_a_broken_result_is_named_and_the_others_are_shown(run: Path, text: str)
 )
 @pytest.mark.parametrize("name", ["training", "x"])
 def test_a_foreign_result_is_only_text(run: Path, metrics: dict, subject: dict, name: str) -> None:
-    promise(run, metric=next(iter(next(iter(metrics.values()))["values"])) if metrics else None)
-    folder = judge(run, name, result(metrics, **subject) | {"when": EVIL})
+    expect(run, metric=next(iter(next(iter(metrics.values()))["values"])) if metrics else None)
+    folder = evaluate(run, name, result(metrics, **subject) | {"when": EVIL})
     for i in range(30):
         pictures.save(grid(i), folder / "nearest" / f"{i:02d}.png")
     page = Page(write_report(run))
@@ -205,7 +205,7 @@ def test_a_foreign_result_is_only_text(run: Path, metrics: dict, subject: dict, 
 def test_many_evaluations_make_no_endless_page(run: Path) -> None:
     for i in range(60):
         found = result({"fid": metric({"fid": float(i)}, **FEATURES)})
-        judge(run, f"{i:06d}", found | {"when": f"2026-01-02T04:00:{i:02d}+00:00"})
+        evaluate(run, f"{i:06d}", found | {"when": f"2026-01-02T04:00:{i:02d}+00:00"})
     tables = rows(run)
     assert [t[2][1] for t in tables] == [str(i) for i in range(59, 35, -1)]
     assert "36 older ones are in eval/" in section(run, "metrics")

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genlab.report.curves import LOOKS, Line, Series, look, overlay
+from genlab.report.curves import LINE_STYLES, Line, Series, line_style, overlay
 from genlab.report.overview import write_overview
 from genlab.report.scatter import Axis, Point, scatter
 from genlab.run import pictures
 from tests.helpers.pages import EVIL, Page
-from tests.helpers.side_by_side import Maker, judge, table
+from tests.helpers.side_by_side import Maker, evaluate, table
 
 
 def page_of(found, tmp_path: Path) -> Page:
@@ -40,7 +40,7 @@ def runs(make):
     """Two seeds of one config and one run of another, judged, with grids."""
     made = [make(seed=0), make(seed=1), make(optimizer__lr=0.01, losses=[3.0, 2.0, 2.5])]
     for i, folder in enumerate(made):
-        judge(folder, {"fid": 10.0 + i, "recall": 0.5}, {"fid": "low", "recall": "high"})
+        evaluate(folder, {"fid": 10.0 + i, "recall": 0.5}, {"fid": "low", "recall": "high"})
         grid(folder, 100, 0)
         grid(folder, 200, 50 * i)
     return made
@@ -88,7 +88,7 @@ def test_hostile_text_is_inert_everywhere(runs, tmp_path):
             file.write(json.dumps({"images": 300, f"loss/{EVIL}": 1.0}) + "\n")
         protocol = {EVIL: EVIL, "images": i}
         for tag in "bc":
-            judge(folder, {EVIL: 1.0}, {EVIL: EVIL}, tag=tag, protocol=protocol, x={EVIL: tag})
+            evaluate(folder, {EVIL: 1.0}, {EVIL: EVIL}, tag=tag, protocol=protocol, x={EVIL: tag})
         (folder / "eval" / EVIL.replace("/", "")).mkdir()
         (folder / "eval" / EVIL.replace("/", "") / "result.json").write_text("{")
     bad = [
@@ -115,7 +115,7 @@ def test_page_of_runs_with_next_to_nothing(make, tmp_path):
 def test_metrics_of_two_protocols_are_not_in_one_chart(make, tmp_path):
     made = [make(optimizer__lr=lr) for lr in (1, 2, 3)]
     for folder, images in zip(made, (2000, 10_000, 2000), strict=True):
-        judge(folder, {"fid": 4.0}, protocol={"images": images})
+        evaluate(folder, {"fid": 4.0}, protocol={"images": images})
         (folder / "eval" / "000000000200-a").rename(folder / "eval" / "training")
         rows = [{"images": i, "loss/net": 1.0, "metric/fid": 5.0} for i in (100, 200)]
         (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -145,7 +145,7 @@ def test_many_runs_make_no_large_page(make, tmp_path):
     made = []
     for i in range(200):
         made.append(make(optimizer__lr=i // 2, seed=i % 2, losses=range(300, 0, -1)))
-        judge(made[-1], {"fid": float(i)})
+        evaluate(made[-1], {"fid": float(i)})
         folder = made[-1] / "samples" / "train" / "000000000100.png"
         pictures.save(pictures.grid(noise), folder)
     found = table(*made)
@@ -169,7 +169,9 @@ def path_of(svg: str, label: str) -> list[tuple[float, float]]:
 def test_lines_stand_where_the_ticks_say(log):
     x = np.array([0.0, 500.0, 1000.0])
     values = {"A": np.array([1.0, 2.0, 4.0]), "B": np.array([3.0, 2.5, 100.0 if log else 2.0])}
-    lines = [Line(Series("loss/net", x, v), k, look(i)) for i, (k, v) in enumerate(values.items())]
+    lines = [
+        Line(Series("loss/net", x, v), k, line_style(i)) for i, (k, v) in enumerate(values.items())
+    ]
     svg = str(overlay("loss/net", lines))
     ticks = re.findall(r'y="([\d.]+)" class="value">([\d.]+)<', svg)
     (y1, v1), *_, (y2, v2) = [(float(y) - 4, float(v)) for y, v in ticks]
@@ -184,8 +186,8 @@ def test_lines_stand_where_the_ticks_say(log):
 def test_legend_tells_the_mean_of_seeds_and_gaps():
     x = np.arange(4.0)
     seeds = [np.array([1.0, np.nan, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 5.0])]
-    lines = [Line(Series("loss/net", x, v), "A", look(0)) for v in seeds]
-    lines.append(Line(Series("loss/net", x, np.full(4, np.nan)), "B", look(1)))
+    lines = [Line(Series("loss/net", x, v), "A", line_style(0)) for v in seeds]
+    lines.append(Line(Series("loss/net", x, np.full(4, np.nan)), "B", line_style(1)))
     svg = str(overlay("loss/net", lines))
     assert 'class="last" data-label="A">4<' in svg and "not finite 1 times" in svg
     assert svg.count('data-label="A"') == 1 + 3 and 'data-label="B"' not in svg
@@ -193,9 +195,9 @@ def test_legend_tells_the_mean_of_seeds_and_gaps():
 
 
 def test_looks_differ():
-    looks = [look(i) for i in range(LOOKS)]
-    assert len(set(looks)) == LOOKS == 24
-    for a, b in itertools.pairwise(looks):
+    styles = [line_style(i) for i in range(LINE_STYLES)]
+    assert len(set(styles)) == LINE_STYLES == 24
+    for a, b in itertools.pairwise(styles):
         assert not set(a.split()) & set(b.split()), "neighbours differ in colour and in dashes"
 
 
@@ -249,7 +251,7 @@ def test_colours_are_told_apart_by_everybody_on_both_papers(dark):
 def test_points_stand_where_the_ticks_of_every_axis_say():
     lows = {"steps": [1.0, 10.0, 100.0], "fid": [-3.0, 5.0, 2.0], "loss": [0.2, None, 0.3]}
     axes = [Axis(n, [v if v is None else (v, v, v) for v in vs]) for n, vs in lows.items()]
-    svg = str(scatter([Point(k, k, look(0)) for k in "ABC"], axes))
+    svg = str(scatter([Point(k, k, line_style(0)) for k in "ABC"], axes))
     left, right, foot, top = json.loads(re.search(r'data-box="(.*?)"', svg)[1])  # type: ignore[index]
     places = [json.loads(p.replace("&quot;", '"')) for p in re.findall(r'data-at="(.*?)"', svg)]
     for i, (name, values) in enumerate(lows.items()):
@@ -277,7 +279,7 @@ def test_first_pair_is_drawn_without_the_script(make, tmp_path):
     for lr, fid in ((1, 3.0), (2, 4.0), (3, None)):
         folder = make(optimizer__lr=lr)
         if fid:
-            judge(folder, {"fid": fid})
+            evaluate(folder, {"fid": fid})
     page = page_of(table(*sorted(folder.parent.iterdir())), tmp_path)
     chosen = [a for a in page.all("option") if "selected" in a]
     assert len(chosen) == 2 and "optimizer.lr fid" in page.text.replace("across ", "")

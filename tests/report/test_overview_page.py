@@ -10,7 +10,7 @@ import pytest
 from genlab.report.overview import write_overview
 from genlab.run import pictures
 from tests.helpers.browser import CHROMIUM, DESK, PHONE, Browser, asked_nothing, whole_and_legible
-from tests.helpers.side_by_side import Maker, judge, table
+from tests.helpers.side_by_side import Maker, evaluate, table
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -28,10 +28,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     noise = np.random.default_rng(0).integers(0, 256, (16, 1, 8, 8), dtype=np.uint8)
     for i in range(9):
         run = make(optimizer__lr=0.001 * (1 + i // 2), seed=i % 2, losses=[9 - i, 5, 1 + i, 2])
-        judge(run, {"fid": 10.0 + i, "recall": 0.1 * i}, {"fid": "low", "recall": "high"})
+        evaluate(run, {"fid": 10.0 + i, "recall": 0.1 * i}, {"fid": "low", "recall": "high"})
         if i < 6:  # some rows lack this column
             more = {"images": 10_000, "reference": "a reference with a long name"}
-            judge(run, {"fid": 9.0 + i}, tag="b", protocol=more, sampler={"steps": 5 + i})
+            evaluate(run, {"fid": 9.0 + i}, tag="b", protocol=more, sampler={"steps": 5 + i})
         pictures.save(pictures.grid(noise), run / "samples" / "train" / "000000000400.png")
     found = table(*sorted(run.parent.iterdir()), sort="fid")
     return write_overview(found, make.outputs / "compare.html").resolve().as_uri()

@@ -92,7 +92,7 @@ def test_everything_is_reached_by_tab_and_shows_it(browser: Browser, page: str) 
     for words in wanted:
         assert any(n.startswith(words) for n in names), (words, names)
     order = [browser.run(f"document.querySelector('{s}').getBoundingClientRect().top")
-             for s in ("#samples", "#learning", "#curves", "#metrics", "#promise", "#closest",
+             for s in ("#samples", "#learning", "#curves", "#metrics", "#expected", "#closest",
                        "#commands", "#config", "#environment")]  # fmt: skip
     assert order == sorted(order)
 
@@ -124,7 +124,7 @@ def test_keys_turn_the_grids_and_unfold_the_rest(browser: Browser, page: str) ->
         (0, True),
         (2, False),
     ):  # the newest evaluation is open, that of training not
-        fold = f"document.querySelectorAll('.judged')[{number}]"
+        fold = f"document.querySelectorAll('.evaluation')[{number}]"
         assert browser.run(f"{fold}.open") is was
         browser.run(f"{fold}.querySelector('summary').focus()")
         browser.press("Enter")

@@ -1,4 +1,4 @@
-"""What the files of a run directory say, read without trust in any of them."""
+"""The content of a run directory as a report shows it, read without trust in any of its files."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from numpy.typing import NDArray
 from genlab.run.directory import NAME, Run
 from genlab.run.results import Result, results
 
-__all__ = ["Facts", "Series", "is_number", "leaves", "plain", "read"]
+__all__ = ["METRIC", "RunData", "Series", "is_number", "leaves", "read_run", "value_text"]
 
-DEEP = 12  # levels of a config; yaml can be endless
-NAMES = 60  # curves
+METRIC = "metric/"
+"""Prefix of the journal's values that evaluations during training found."""
 
-_brief = reprlib.Repr()
-_brief.maxlevel, _brief.maxlist, _brief.maxdict, _brief.maxstring = 4, 24, 24, 200
-_brief.maxlong = _brief.maxother = 200
+DEPTH = 12  # levels of a config; yaml can be endless
+CURVES = 60
+
+_repr = reprlib.Repr()
+_repr.maxlevel, _repr.maxlist, _repr.maxdict, _repr.maxstring = 4, 24, 24, 200
+_repr.maxlong = _repr.maxother = 200
 
 
 class Series(NamedTuple):
-    """One named quantity: images [n] (increasing) and values [n], which may not be finite."""
+    """One logged quantity: images [n] (increasing) and values [n], which may not be finite."""
 
     name: str
     images: NDArray[np.float64]
@@ -39,8 +42,11 @@ class Series(NamedTuple):
 
 
 @dataclass
-class Facts:
-    """The content of a run directory; `problems` names in sentences what could not be read."""
+class RunData:
+    """A run directory; `problems` names in sentences what could not be read.
+
+    provenance: dotted key -> who chose its value. evaluations: the newest first.
+    """
 
     path: Path
     state: str
@@ -50,7 +56,7 @@ class Facts:
     overrides: list[str]
     journal: list[dict[str, Any]]
     problems: list[str] = field(default_factory=list)
-    judged: list[Result] = field(default_factory=list)  # newest first
+    evaluations: list[Result] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -58,13 +64,13 @@ class Facts:
         model, data = self._name("model"), self._name("data")
         return f"{model} on {data}" if model and data else self.path.resolve().parent.name
 
-    def _name(self, room: str) -> str:
-        node = self.config.get(room)
-        return plain(node["name"]) if isinstance(node, dict) and node.get("name") else ""
+    def _name(self, group: str) -> str:
+        node = self.config.get(group)
+        return value_text(node["name"]) if isinstance(node, dict) and node.get("name") else ""
 
     @property
     def has_id(self) -> bool:
-        """Whether the folder is named as the house does, so that its id finds it."""
+        """Whether the folder is named as genlab names runs, so that its id finds it."""
         return NAME.fullmatch(self.path.resolve().name) is not None
 
     @property
@@ -74,8 +80,13 @@ class Facts:
         return Run(path).id if self.has_id else path.name
 
     @property
-    def total(self) -> int | None:
-        """Images the run is to see."""
+    def seed(self) -> str:
+        """The seed as text, empty where none is known."""
+        return value_text(self.config["seed"]) if "seed" in self.config else ""
+
+    @property
+    def total_images(self) -> int | None:
+        """Length of the whole training in images."""
         node = self.config.get("schedule")
         value = node.get("images") if isinstance(node, dict) else None
         return int(value) if is_number(value) and 0 < value < 1e15 else None
@@ -83,15 +94,15 @@ class Facts:
     @property
     def checkpoint(self) -> int | None:
         """Images at the latest checkpoint."""
-        text = _text(self.path / "checkpoints" / "latest", []).strip()
+        text = _read_text(self.path / "checkpoints" / "latest", []).strip()
         return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
 
     @property
     def parameters(self) -> dict[str, int]:
-        """Trainable numbers per network, where the environment tells."""
+        """Trainable parameters per network, where the environment has them."""
         value = self.environment.get("parameters")
         table = value if isinstance(value, dict) else {"": value}
-        return {plain(k): int(v) for k, v in table.items() if is_number(v)}
+        return {value_text(k): int(v) for k, v in table.items() if is_number(v)}
 
     @cached_property
     def names(self) -> list[str]:
@@ -100,7 +111,7 @@ class Facts:
         seen = {
             k: None for row in self.journal for k, v in row.items() if v is None or _is_logged(v)
         }
-        return [k for k in seen if k not in clock][:NAMES]
+        return [k for k in seen if k not in clock][:CURVES]
 
     def series(self, name: str) -> Series:
         """The curve of a logged quantity."""
@@ -115,60 +126,70 @@ class Facts:
         found = (r[name] for r in reversed(self.journal) if is_number(r.get(name)))
         return next(found, None)
 
-    def who(self, key: str) -> str:
-        """Who chose a value: the file or the command line; of a nested value, its parent's."""
+    def chosen_by(self, key: str) -> str:
+        """The file or command line that set a key; of a nested key, what set its parent."""
         while key:
             if key in self.provenance:
-                return plain(self.provenance[key])
+                return value_text(self.provenance[key])
             key = key.rpartition(".")[0]
         return ""
 
 
-def read(path: Path) -> Facts:
+def read_run(path: Path) -> RunData:
     """Reads everything there is; what is missing is empty."""
     problems: list[str] = []
-    return Facts(
+    text = _read_text(path / "overrides.txt", problems)
+    return RunData(
         path=path,
         state=Run(path).status[:2000],
-        config=_mapping(path / "config.yaml", problems),
-        provenance=_mapping(path / "provenance.json", problems),
-        environment=_mapping(path / "environment.json", problems),
-        overrides=[o for o in _text(path / "overrides.txt", problems).splitlines() if o.strip()],
-        journal=_journal(path / "metrics.jsonl", problems),
+        config=_read_mapping(path / "config.yaml", problems),
+        provenance=_read_mapping(path / "provenance.json", problems),
+        environment=_read_mapping(path / "environment.json", problems),
+        overrides=[line for line in text.splitlines() if line.strip()],
+        journal=_read_journal(path / "metrics.jsonl", problems),
         problems=problems,
-        judged=results(path, problems)[::-1],
+        evaluations=results(path, problems)[::-1],
     )
 
 
-def leaves(node: Any, most: int) -> list[tuple[str, str]]:
-    """(dotted key, value as text) of a nested mapping, `most` of them."""
-    return list(islice(_leaves(node, "", 0), most))
+def leaves(node: object, most: int | None = None, lists: bool = False) -> list[tuple[str, str]]:
+    """(dotted key, value as text) of a nested mapping, at most `most` of them.
+
+    lists: every element under its position; else a list is one value, cut where it is long.
+    """
+    return list(islice(_leaves(node, lists, "", 0), most))
 
 
-def plain(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as a config would write it, cut where it is endless."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, dict) and 0 < len(value) < 20:
-        # as of a member with its keys, the sampler of a set of samples: heun, steps 18
+        # as of a component with its keys, the sampler of a set of samples: heun, steps 18
         named = isinstance(value.get("name"), str)
-        keys = [f"{k} {_brief.repr(v)}" for k, v in value.items() if not (named and k == "name")]
+        keys = [f"{k} {_repr.repr(v)}" for k, v in value.items() if not (named and k == "name")]
         return ", ".join([value["name"], *keys] if named else keys)[:2000]
     try:
-        return _brief.repr(value) if isinstance(value, (list, dict)) else str(value)[:2000]
+        return _repr.repr(value) if isinstance(value, (list, dict)) else str(value)[:2000]
     except ValueError:  # Python refuses to write out a number of thousands of digits
         return "a very long number"
 
 
-def _leaves(node: Any, key: str, depth: int) -> Iterator[tuple[str, str]]:
-    if isinstance(node, dict) and node and depth < DEEP:
-        for k, value in node.items():
-            yield from _leaves(value, f"{key}.{plain(k)}" if key else plain(k), depth + 1)
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value is a finite number."""
+    return _is_logged(value) and math.isfinite(_float(value))
+
+
+def _leaves(node: Any, lists: bool, key: str, depth: int) -> Iterator[tuple[str, str]]:
+    if node and depth < DEPTH and isinstance(node, (dict, list) if lists else dict):
+        for k, value in node.items() if isinstance(node, dict) else enumerate(node):
+            inner = f"{key}.{value_text(k)}" if key else value_text(k)
+            yield from _leaves(value, lists, inner, depth + 1)
     elif key:
-        yield key, plain(node)
+        yield key, value_text(node)
 
 
-def _text(path: Path, problems: list[str]) -> str:
+def _read_text(path: Path, problems: list[str]) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     except OSError as e:
@@ -176,23 +197,23 @@ def _text(path: Path, problems: list[str]) -> str:
         return ""
 
 
-def _mapping(path: Path, problems: list[str]) -> dict[str, Any]:
-    text = _text(path, problems)
+def _read_mapping(path: Path, problems: list[str]) -> dict[str, Any]:
+    text = _read_text(path, problems)
     try:
         value = json.loads(text or "{}") if path.suffix == ".json" else yaml.safe_load(text) or {}
     except (ValueError, yaml.YAMLError, RecursionError) as e:
         problems.append(f"{path.name}: {str(e).splitlines()[0] if str(e) else 'nested too deep'}")
         return {}
     if isinstance(value, dict):
-        return {plain(k): v for k, v in value.items()}
+        return {value_text(k): v for k, v in value.items()}
     problems.append(f"{path.name}: not a mapping")
     return {}
 
 
-def _journal(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+def _read_journal(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     """The lines that are objects with a number of images; a line cut off by a crash is not."""
     rows, broken, last = [], 0, False
-    for line in _text(path, problems).splitlines():
+    for line in _read_text(path, problems).splitlines():
         if not line.strip():
             continue
         try:
@@ -203,19 +224,12 @@ def _journal(path: Path, problems: list[str]) -> list[dict[str, Any]]:
         if last:
             rows.append(row)
         broken += not last
-    if broken and not (broken == 1 and not last):  # the one being written is no news
+    if broken and not (broken == 1 and not last):  # the last line may be half written
         problems.append(f"{path.name}: {broken} lines are not readable and were left out")
     return rows
 
 
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value is a finite number."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    return math.isfinite(_float(value))
-
-
-def _is_logged(value: Any) -> bool:
+def _is_logged(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -1,0 +1,172 @@
+"""The expected result of an experiment (its key `promise`) beside what was measured.
+
+The protocol of an expected result is free text. Whether a number of samples agrees is said only
+where that text names how many images and which features it was measured by; else only how far
+apart the two are. Losses and numbers of held-out data are not of samples: of them it always is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from genlab.core.format import count, number
+from genlab.report.markup import Markup, tag
+from genlab.report.page import section, terms
+from genlab.report.run_data import METRIC, RunData, is_number, value_text
+from genlab.run.results import Number, Result
+
+__all__ = ["ExpectedResult", "expected_result", "expected_result_section"]
+
+NEAR = 0.01  # of the expected number of images: a run ends with a whole batch
+
+
+@dataclass(frozen=True)
+class ExpectedResult:
+    """The expected result of a config, of which nothing need be of the right type."""
+
+    metric: str
+    value: Any
+    tolerance: Any
+    images: Any
+    notes: list[tuple[str, str]]  # protocol and source, where given
+
+    @property
+    def text(self) -> str:
+        """3.35 ± 0.1"""
+        return " ± ".join(value_text(v) for v in (self.value, self.tolerance) if v is not None)
+
+    def compare(
+        self, value: object, protocol: Mapping[str, Any] | None, better: str = ""
+    ) -> tuple[str, str]:
+        """("as expected", or how far off; "met", "off", or "" where the protocols differ).
+
+        protocol: how it was measured; None where that is not known. Both are "" where one of the
+        two is no number.
+        """
+        if not (is_number(value) and is_number(self.value) and is_number(self.tolerance)):
+            return "", ""
+        off = value - self.value
+        if not self.names(protocol):
+            other = "a protocol that is not known" if protocol is None else "another protocol"
+            return f"{off:+.4g} from the expected value, but measured by {other}", ""
+        if abs(off) <= self.tolerance:
+            return "as expected", "met"
+        is_better = {"low": off < 0, "high": off > 0}.get(better, False)
+        return f"off by {off:+.4g}{', which is better' if is_better else ''}", "off"
+
+    def names(self, protocol: Mapping[str, Any] | None) -> bool:
+        """Whether the text names the images (50000, 50,000 or 50k) and features of a protocol."""
+        if protocol is None:
+            return False
+        needed = [value_text(protocol[k]).lower() for k in ("images", "features") if k in protocol]
+        text = dict(self.notes).get("protocol", "")
+        text = re.sub(r"(?<=\d)[,_](?=\d{3})", "", text.lower())
+        text = re.sub(r"(?<![\d.])(\d+)k\b", r"\g<1>000", text)
+        return all(re.search(rf"(?<![\w.]){re.escape(word)}(?!\w)", text) for word in needed)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A value of the expected metric.
+
+    protocol: how it was measured, None where that is not known. notes: where it was found, and all
+    that is known of it.
+    """
+
+    value: float | None
+    protocol: Mapping[str, Any] | None
+    images: object
+    better: str
+    notes: list[tuple[str, str]]
+
+
+def expected_result(run: RunData) -> ExpectedResult | None:
+    """The expected result of a run's config; None without one."""
+    node = run.config.get("promise")
+    if not isinstance(node, dict) or not node:
+        return None
+    notes = [(k, value_text(node[k])) for k in ("protocol", "source") if node.get(k) is not None]
+    value, tolerance, images = (node.get(k) for k in ("value", "tolerance", "images"))
+    return ExpectedResult(value_text(node.get("metric")), value, tolerance, images, notes)
+
+
+def expected_result_section(run: RunData) -> Markup | None:
+    """What is expected and what was measured side by side; None where nothing is expected."""
+    expected = expected_result(run)
+    if expected is None:
+        return None
+    left = [(expected.metric, f"{expected.text}{_after(expected.images)}"), *expected.notes]
+    found = _best_match(run, expected)
+    if found is None:
+        right, lead = [("measured", "not measured yet")], None
+    else:
+        value = "not finite" if found.value is None else number(found.value)
+        comparison, _ = expected.compare(found.value, found.protocol, found.better)
+        words = f"{value}{_after(found.images)}{f': {comparison}' if comparison else ''}"
+        right = [("measured", words), *found.notes]
+        lead = "The expected protocol is free text: read both before you compare."
+    columns = [
+        tag("div", tag("h3", title), terms(rows, "stack"))
+        for title, rows in (("Expected", left), ("Measured", right))
+    ]
+    return section(
+        "expected",
+        "Expected result",
+        tag("p", lead, class_="lead") if lead else None,
+        tag("div", columns, class_="beside"),
+    )
+
+
+def _best_match(run: RunData, expected: ExpectedResult) -> _Measured | None:
+    """The newest value, an evaluation before the journal.
+
+    One at the expected number of images goes before all others, and then one by the expected
+    protocol. The journal lacks what was not finite: the value before it stands there.
+    """
+
+    def place(found: _Measured) -> tuple[bool, bool]:
+        near = False
+        if is_number(expected.images) and is_number(found.images):
+            near = abs(found.images - expected.images) <= NEAR * expected.images
+        return not near, not expected.names(found.protocol)
+
+    every = [*_from_evaluations(run, expected.metric), *_from_journal(run, expected.metric)]
+    return min(every, key=place, default=None)
+
+
+def _from_evaluations(run: RunData, metric: str) -> Iterator[_Measured]:
+    for result in run.evaluations:
+        for n in result.numbers:
+            if n.name == metric:
+                value = n.value if is_number(n.value) else None
+                notes = [("found in", f"evaluation {result.path.name}"), *_details(n, result)]
+                yield _Measured(value, n.protocol, result.images, n.better, notes)
+
+
+def _from_journal(run: RunData, metric: str) -> Iterator[_Measured]:
+    """Values of the journal, with the protocol that evaluations during training left."""
+    last = [r for r in run.evaluations if r.while_training]
+    name = metric.removeprefix(METRIC)
+    n, result = next(((n, r) for r in last for n in r.numbers if n.name == name), (None, None))
+    notes = [("found in", "journal"), *(_details(n, result) if n and result else ())]
+    for row in reversed(run.journal):
+        for key in dict.fromkeys((metric, METRIC + name)):
+            if is_number(row.get(key)):
+                of_samples = key.startswith(METRIC)
+                protocol = (n.protocol if n else None) if of_samples else {}
+                yield _Measured(row[key], protocol, row["images"], n.better if n else "", notes)
+
+
+def _details(n: Number, result: Result) -> Iterator[tuple[str, str]]:
+    for title, node in (("protocol", n.protocol), ("evaluated", result.subject)):
+        words = [f"{k.replace('_', ' ')} {value_text(v)}" for k, v in islice(node.items(), 40)]
+        if words:
+            yield title, "; ".join(words)
+
+
+def _after(images: object) -> str:
+    return f" after {count(images)} images" if is_number(images) else ""

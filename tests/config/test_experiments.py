@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from genlab.assemble.components import build
 from genlab.config import catalog, overrides
 from genlab.config import compose as cfg
 from genlab.core import registry
-from genlab.core.contract import Spec
+from genlab.core.contract import Dataset, Spec
 from genlab.network.dit import DiT
 from genlab.training.dry_run import fake
 from genlab.training.setup import make_trainer
@@ -36,7 +35,9 @@ def stored(node):
     if node.get("size"):
         shape = (shape[0], node["size"], node["size"])
     spec = Spec(shape, None if node.get("attribute", "") is None else classes)
-    return SimpleNamespace(spec=spec, count=10**6, names=None, flip=node.get("flip", False))
+    data = Dataset()
+    data.spec, data.count, data.flip = spec, 10**6, node.get("flip", False)
+    return data
 
 
 def of_images(experiment):

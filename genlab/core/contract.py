@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from genlab.core.ema import Shadow
+from genlab.core.ema import EMA
 
 
 @dataclass(frozen=True)
@@ -336,8 +336,8 @@ class Model(nn.Module):
     code_bits: float | None = None
 
     clock: Clock
-    weights: str | float = "raw"  # "ema" or a relative std while samples are drawn from Shadows
-    _found: tuple[tuple[Network, ...], tuple[Shadow, ...]] | None = None
+    weights: str | float = "raw"  # "ema" or a relative std while samples are drawn from averages
+    _found: tuple[tuple[Network, ...], tuple[EMA, ...]] | None = None
 
     def start(self, data: Iterator[Batch]) -> None:
         """Runs once, without gradients, before the first step of a run that starts from nothing.
@@ -361,31 +361,31 @@ class Model(nn.Module):
         yield Update(loss, log=log)
 
     def end_step(self, optim: Mapping[str, Optimizer]) -> None:
-        """Runs once, without gradients, when all players have stepped; refreshes every Shadow.
+        """Runs once, without gradients, when all players have stepped; moves every EMA.
 
         Networks normalize their weights first.
         """
         if self._found is None:
             # tuples, found once: walking all modules would cost more than the update
             networks = tuple(m for m in self.children() if isinstance(m, Network))
-            self._found = networks, tuple(m for m in self.modules() if isinstance(m, Shadow))
-        networks, shadows = self._found
+            self._found = networks, tuple(m for m in self.modules() if isinstance(m, EMA))
+        networks, averages = self._found
         for network in networks:
             network.normalize_weights()
-        for shadow in shadows:
-            shadow.update(self.clock.images, self.clock.drawn)
+        for average in averages:
+            average.update(self.clock.images, self.clock.drawn)
 
     def drawn_from(self, network: nn.Module) -> nn.Module:
-        """The network to draw samples with: unless weights == "raw" its Shadow, if it has one.
+        """The network to draw samples with: unless weights == "raw" its EMA, if it has one.
 
-        Raises RuntimeError for two Shadows of one network, of which none is a target of a loss.
+        Raises RuntimeError for two EMAs of one network, of which none is a target of a loss.
         """
         if self.weights == "raw":
             return network
-        mine = [m for m in self.modules() if isinstance(m, Shadow) and m.draws(network)]
+        mine = [m for m in self.modules() if isinstance(m, EMA) and m.tracks(network)]
         if len(mine) > 1:
             raise RuntimeError("two averages of one network: make one of them a target")
-        return mine[0].shown(self.weights) if mine else network
+        return mine[0].network_for(self.weights) if mine else network
 
 
 # --- capabilities: asked with isinstance, never flags ----------------------------------------

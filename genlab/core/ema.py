@@ -1,4 +1,4 @@
-"""Averaged copies of networks, and networks held still.
+"""Exponential moving averages of network weights, and weights that take no gradients.
 
 A step of n images that ends at t images moves an average by
 
@@ -56,7 +56,7 @@ from torch import Tensor, nn
 
 from genlab.core.schema import Average
 
-__all__ = ["Shadow", "average", "blend", "frozen", "gamma_of", "std_of"]
+__all__ = ["EMA", "blend", "frozen", "gamma_of", "make_ema", "std_of"]
 
 
 def std_of(gamma: float) -> float:
@@ -113,12 +113,12 @@ Decay = Callable[[int, int], float]
 """(images before the step, images of the step) -> beta."""
 
 
-def average(network: nn.Module, ema: Average) -> Shadow | None:
+def make_ema(network: nn.Module, ema: Average) -> EMA | None:
     """The average a model draws its samples from, as its key `ema` says; None for 0."""
-    return Shadow(network, ema) if ema else None
+    return EMA(network, ema) if ema else None
 
 
-class Shadow(nn.Module):
+class EMA(nn.Module):
     """Moving average of a network, kept as state of the model; see the formulas above.
 
     Buffers (running statistics) are copied, never averaged. A model may hold another one of the
@@ -136,8 +136,8 @@ class Shadow(nn.Module):
         super().__init__()
         self.target, self.stds = target, _stds(ema)
         self._decays = _decays(ema)
-        copies = [copy.deepcopy(network).requires_grad_(False).eval() for _ in self._decays]
-        self.copy, self.others = copies[0], nn.ModuleList(copies[1:])
+        averages = [copy.deepcopy(network).requires_grad_(False).eval() for _ in self._decays]
+        self.copy, self.others = averages[0], nn.ModuleList(averages[1:])
         # tuples hide modules from state_dict: they are not ours to save
         self._network = (network,)
         self._rebuilt: tuple[float, nn.Module] | None = None
@@ -146,15 +146,15 @@ class Shadow(nn.Module):
         self._copied: list[tuple[Tensor, Tensor]] = []
 
     @property
-    def copies(self) -> list[nn.Module]:
+    def averages(self) -> list[nn.Module]:
         """The averages, in the order of the config."""
         return [self.copy, *self.others]
 
-    def draws(self, network: nn.Module) -> bool:
+    def tracks(self, network: nn.Module) -> bool:
         """Whether samples of `network` are drawn from this average of it."""
         return self._network[0] is network and not self.target
 
-    def shown(self, weights: str | float) -> nn.Module:
+    def network_for(self, weights: str | float) -> nn.Module:
         """The average for "ema", or the one that was rebuilt for a relative std."""
         if isinstance(weights, str) or not self.stds:
             return self.copy
@@ -178,10 +178,10 @@ class Shadow(nn.Module):
         if self._moved is None:
             network = self._network[0]
             self._sources = list(network.parameters())
-            self._moved = [list(c.parameters()) for c in self.copies]
+            self._moved = [list(c.parameters()) for c in self.averages]
             self._copied = [
                 pair
-                for c in self.copies
+                for c in self.averages
                 for pair in zip(c.buffers(), network.buffers(), strict=True)
             ]
         for decay, moved in zip(self._decays, self._moved, strict=True):
@@ -189,11 +189,11 @@ class Shadow(nn.Module):
         for target, source in self._copied:
             target.copy_(source)
 
-    def train(self, mode: bool = True) -> Shadow:
+    def train(self, mode: bool = True) -> EMA:
         """Stays in evaluation mode."""
         return super().train(False)
 
-    def _apply(self, fn, recurse: bool = True) -> Shadow:  # noqa: ANN001 - torch's signature
+    def _apply(self, fn, recurse: bool = True) -> EMA:  # noqa: ANN001 - torch's signature
         self._moved = self._rebuilt = None  # moving a module may replace its tensors
         return super()._apply(fn, recurse)
 

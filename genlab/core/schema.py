@@ -36,7 +36,7 @@ Fraction = Annotated[float, "in [0, 1]"]
 Count = Annotated[int, ">= 1"]
 Natural = Annotated[int, ">= 0"]
 Spread = Annotated[float, "in (0, 0.288]"]  # relative standard deviation, see nn/posthoc.py
-Average = float | dict[str, Any]  # what `ema` may be, see nn/shadow.py
+Average = float | dict[str, Any]  # what `ema` may be, see core/ema.py
 Predict = Literal["eps", "x0", "v", "velocity", "score", "F"]  # see gaussian.py
 Weight = Literal["uniform", "x0", "eps", "velocity", "edm", "min_snr", "likelihood"]
 Density = Literal["uniform", "lognormal", "logit_normal", "u_shape"]  # see model/path.py

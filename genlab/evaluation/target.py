@@ -19,7 +19,7 @@ from genlab.assemble.components import Built
 from genlab.core import dist, registry
 from genlab.core.console import log
 from genlab.core.contract import Dataset, Generates, HasLikelihood, Reconstructs, Spec
-from genlab.core.ema import Shadow
+from genlab.core.ema import EMA
 from genlab.core.errors import ConfigError, DataError, DeviceError
 from genlab.core.metric import Pairs
 from genlab.evaluation.cache import digest
@@ -250,7 +250,7 @@ def told_of(
     checkpoint: int,
 ) -> dict[str, Any]:
     """What is judged, for the record: all that two numbers of one protocol may differ in."""
-    averaged = any(isinstance(m, Shadow) for m in built.model.modules())
+    averaged = any(isinstance(m, EMA) for m in built.model.modules())
     told: dict[str, Any] = {
         "run": run.title,
         "id": run.id,

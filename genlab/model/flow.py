@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.core.contract import Batch, Bijection, BoundSampler, Codec, Model, Noise, Spec
-from genlab.core.ema import average
+from genlab.core.ema import make_ema
 from genlab.core.registry import register
 from genlab.core.schema import Average
 
@@ -33,7 +33,7 @@ class NLL(Model):
     """
 
     def __init__(self, net: nn.Module, codec: Codec, spec: Spec, *, ema: Average) -> None:
-        """ema: of the weights, see nn/shadow.py; 0 for none."""
+        """ema: of the weights, see core/ema.py; 0 for none."""
         super().__init__()
         if not isinstance(net, Bijection):
             raise ValueError(
@@ -46,7 +46,7 @@ class NLL(Model):
                 "gives them none; use codec=dequantize"
             )
         self.net, self.codec, self.size = net, codec, math.prod(spec.shape)
-        self.ema = average(net, ema)
+        self.ema = make_ema(net, ema)
 
     @torch.no_grad()
     def start(self, data: Iterator[Batch]) -> None:

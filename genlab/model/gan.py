@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from genlab.core.contract import Batch, BoundSampler, Model, Noise, Update
-from genlab.core.ema import average, frozen
+from genlab.core.ema import frozen, make_ema
 from genlab.core.registry import register
 from genlab.core.schema import Average, NonNegative
 
@@ -38,11 +38,11 @@ class GAN(Model):
         r1: NonNegative,
         ema: Average,
     ) -> None:
-        """r1: weight of the penalty, 0: none; ema: average of G, see nn/shadow.py."""
+        """r1: weight of the penalty, 0: none; ema: average of G, see core/ema.py."""
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
         self.r1, self.double_backward = r1, r1 > 0
-        self.ema = average(generator, ema)
+        self.ema = make_ema(generator, ema)
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         """d and g."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.core.contract import Batch, BoundSampler, Model, Noise, Process, Spec
-from genlab.core.ema import average
+from genlab.core.ema import make_ema
 from genlab.core.gaussian_path import (
     loss_weight,
     target_coefficients,
@@ -95,7 +95,7 @@ class PathModel(Model):
         self.predict, self.weight = predict, weight
         self.density, self.location, self.scale = density, location, scale
         self.label_dropout = label_dropout
-        self.ema = average(net, ema)
+        self.ema = make_ema(net, ema)
 
     # --- training ------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.core.contract import Batch, BoundSampler, Model, Noise, Update
-from genlab.core.ema import average, frozen
+from genlab.core.ema import frozen, make_ema
 from genlab.core.registry import register
 from genlab.core.schema import Average, Count, NonNegative
 
@@ -50,7 +50,7 @@ class WGANGP(Model):
 
         n_critic: steps of D for one of G; g_batches: batch of a step of G, in batches of D;
         weight, center: see above; one_sided: only slopes above the center are penalized;
-        at: where they are measured; ema: average of G, see nn/shadow.py, 0 for none.
+        at: where they are measured; ema: average of G, see core/ema.py, 0 for none.
         """
         super().__init__()
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in discriminator.modules()):
@@ -62,7 +62,7 @@ class WGANGP(Model):
         self.generator, self.discriminator = generator, discriminator
         self.n_critic, self.g_batches = n_critic, g_batches
         self.weight, self.center, self.one_sided, self.at = weight, center, one_sided, at
-        self.ema = average(generator, ema)
+        self.ema = make_ema(generator, ema)
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         """d and g."""

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from genlab.core.ema import Shadow, blend
+from genlab.core.ema import EMA, blend
 from genlab.core.errors import CheckpointError, ConfigError
 from genlab.run.failpoint import point
 from genlab.run.files import disk, fsync_folder
@@ -111,11 +111,11 @@ class Averages:
         moments = [t for t in self.moments() if t < images and self._is_of(t, own)] + [images]
         shares: dict[tuple[str, str, int], float] = {}
         worst = 0.0
-        for path, shadow in powers.items():
-            parts = [(s, t) for s in shadow.stds for t in moments]
+        for path, average in powers.items():
+            parts = [(s, t) for s in average.stds for t in moments]
             found, residual = blend(std, images, parts)
             if residual > WORST:
-                raise CheckpointError(_too_far(std, residual, shadow.stds, len(moments)))
+                raise CheckpointError(_too_far(std, residual, average.stds, len(moments)))
             worst = max(worst, residual)
             shares |= {
                 (path, str(s), t): x for (s, t), x in zip(parts, found.tolist(), strict=True)
@@ -126,8 +126,8 @@ class Averages:
                 path, s, name = key.split("/")
                 part = tensor.double() * shares[path, s, t]
                 sums[path][name] = sums[path][name] + part if name in sums[path] else part
-        for path, shadow in powers.items():
-            shadow.rebuild(std, sums[path])
+        for path, average in powers.items():
+            average.rebuild(std, sums[path])
         return Rebuilt(std, float(f"{worst:.3g}"), tuple(moments))
 
     def _is_of(self, images: int, own: Mapping[str, Tensor]) -> bool:
@@ -147,9 +147,9 @@ class Averages:
         return True
 
 
-def _powers(model: nn.Module) -> dict[str, Shadow]:
+def _powers(model: nn.Module) -> dict[str, EMA]:
     """Path in the model -> power-function averages that samples are drawn from."""
-    found = {n: m for n, m in model.named_modules() if isinstance(m, Shadow)}
+    found = {n: m for n, m in model.named_modules() if isinstance(m, EMA)}
     return {n: m for n, m in found.items() if m.stds and not m.target}
 
 
@@ -157,8 +157,8 @@ def _averages(model: nn.Module) -> dict[str, Tensor]:
     """Name in a file -> parameter on the CPU."""
     return {
         f"{path}/{std}/{name}": p.detach().float().cpu().contiguous()
-        for path, shadow in _powers(model).items()
-        for std, network in zip(shadow.stds, shadow.copies, strict=True)
+        for path, average in _powers(model).items()
+        for std, network in zip(average.stds, average.averages, strict=True)
         for name, p in network.named_parameters()
     }
 

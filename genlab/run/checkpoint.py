@@ -1,7 +1,7 @@
 """Checkpoints: safetensors and JSON, written aside and renamed, with a manifest of hashes.
 
 checkpoints/000000102400/          named by the images drawn
-    model.safetensors              Model.state_dict(): networks, Shadows, codebooks, buffers
+    model.safetensors              Model.state_dict(): networks, their EMAs, codebooks, buffers
     optimizer.safetensors          player/parameter/moment
     state.json                     clock, loss scales, best value
     manifest.json                  format, version, whether it is the best so far, size and

@@ -16,7 +16,7 @@ from torch import nn
 from genlab import __version__
 from genlab.core import dist
 from genlab.core.contract import Dataset
-from genlab.core.ema import Shadow
+from genlab.core.ema import EMA
 from genlab.core.errors import CheckpointError
 from genlab.hardware.hardware import Hardware
 from genlab.run.files import write_text
@@ -93,7 +93,7 @@ def record(folder: Path, now: Mapping[str, Any], model: nn.Module) -> None:
     parameters = {
         role: sum(p.numel() for p in network.parameters())
         for role, network in model.named_children()
-        if not isinstance(network, Shadow)
+        if not isinstance(network, EMA)
     }
     write_text(
         folder / "environment.json", json.dumps({**now, "parameters": parameters}, indent=1)

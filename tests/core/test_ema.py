@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from genlab.core.contract import Model
-from genlab.core.ema import Shadow, average, blend, gamma_of, std_of
+from genlab.core.ema import EMA, blend, gamma_of, make_ema, std_of
 from genlab.core.schema import Average, coerce
 
 WIDTH = 64
@@ -26,24 +26,24 @@ def walk(steps: int, seed: int = 0) -> tuple[Floats, list[int]]:
     return weights, rng.integers(1, 9, steps).tolist()
 
 
-def tracked(weights: Floats, drawn: list[int], ema: Average) -> Shadow:
-    """A Shadow that followed weights[0], then one step to each of the others."""
-    *_, (_, shadow) = followed(weights, drawn, ema)
-    return shadow
+def tracked(weights: Floats, drawn: list[int], ema: Average) -> EMA:
+    """An EMA that followed weights[0], then one step to each of the others."""
+    *_, (_, average) = followed(weights, drawn, ema)
+    return average
 
 
-def followed(weights: Floats, drawn: list[int], ema: Average) -> Iterator[tuple[int, Shadow]]:
-    """The images so far and the Shadow after every step."""
+def followed(weights: Floats, drawn: list[int], ema: Average) -> Iterator[tuple[int, EMA]]:
+    """The images so far and the EMA after every step."""
     net = nn.Linear(WIDTH, 1, bias=False).double()
     rows = torch.from_numpy(weights)
     net.weight.data.copy_(rows[0])
-    shadow = Shadow(net, ema)
+    average = EMA(net, ema)
     images = 0
     for row, n in zip(rows[1:], drawn, strict=True):
         net.weight.data.copy_(row)
-        shadow.update(images, n)
+        average.update(images, n)
         images += n
-        yield images, shadow
+        yield images, average
 
 
 def values(network: nn.Module) -> Floats:
@@ -111,7 +111,7 @@ def test_several_averages_are_those_that_were_alone():
     weights, drawn = walk(20)
     both = tracked(weights, drawn, {"std": [0.05, 0.1]})
     assert both.stds == (0.05, 0.1)
-    for std, copy in zip(both.stds, both.copies, strict=True):
+    for std, copy in zip(both.stds, both.averages, strict=True):
         alone = tracked(weights, drawn, {"std": [std]})
         assert np.array_equal(values(copy), values(alone.copy))
 
@@ -119,11 +119,11 @@ def test_several_averages_are_those_that_were_alone():
 @pytest.mark.parametrize("ema", [30.0, {"decay": 0.9}, {"std": [0.05, 0.1]}])
 def test_buffers_are_copied(ema):
     net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    shadow = Shadow(net, ema)
+    average = EMA(net, ema)
     for images in (0, 8):
         net(torch.randn(8, 2))
-        shadow.update(images, 8)
-    for copy in shadow.copies:
+        average.update(images, 8)
+    for copy in average.averages:
         assert torch.equal(copy[1].running_mean, net[1].running_mean)
         assert copy[1].num_batches_tracked == 2
         assert not copy.training and not any(p.requires_grad for p in copy.parameters())
@@ -131,21 +131,21 @@ def test_buffers_are_copied(ema):
 
 def test_the_names_of_one_average_are_those_of_older_checkpoints():
     for ema in (50.0, {"decay": 0.9}, {"std": [0.1]}):
-        assert list(Shadow(nn.Linear(2, 1), ema).state_dict()) == ["copy.weight", "copy.bias"]
-    names = list(Shadow(nn.Linear(2, 1, bias=False), {"std": [0.1, 0.2]}).state_dict())
+        assert list(EMA(nn.Linear(2, 1), ema).state_dict()) == ["copy.weight", "copy.bias"]
+    names = list(EMA(nn.Linear(2, 1, bias=False), {"std": [0.1, 0.2]}).state_dict())
     assert names == ["copy.weight", "others.0.weight"]
-    assert average(nn.Linear(2, 1), 0) is None
+    assert make_ema(nn.Linear(2, 1), 0) is None
 
 
 # --- which one samples are drawn from ------------------------------------------------------------
 
 
 class Holder(Model):
-    def __init__(self, **shadows: Average) -> None:
+    def __init__(self, **averages: Average) -> None:
         super().__init__()
         self.net = nn.Linear(1, 1)
-        for name, ema in shadows.items():
-            self.add_module(name, Shadow(self.net, ema, target=name == "target"))
+        for name, ema in averages.items():
+            self.add_module(name, EMA(self.net, ema, target=name == "target"))
 
 
 def test_samples_are_drawn_from_the_average_that_is_no_target():
@@ -245,8 +245,8 @@ def test_an_average_of_any_length_is_that_which_was_tracked(std, most):
     total = sum(drawn)
     wanted = values(tracked(weights, drawn, {"std": [std]}).copy)
     history = [
-        (images, [values(c) for c in shadow.copies])
-        for images, shadow in followed(weights, drawn, {"std": [0.05, 0.1]})
+        (images, [values(c) for c in average.averages])
+        for images, average in followed(weights, drawn, {"std": [0.05, 0.1]})
     ]
     errors, residuals = [], []
     for moments in (4, 10, 30):

@@ -211,13 +211,13 @@ def test_weights_keep_their_length_in_training_and_the_average_is_of_them():
     )
     built = build(config)
     trainer = make_trainer(config, built, *built.data.load("train"))
-    net, shadow = built.model.net, built.model.ema
+    net, average = built.model.net, built.model.ema
     before = [p.detach().clone() for p in net.parameters()]
     seen = []
     for _ in range(4):
         trainer.one_step()
         torch.testing.assert_close(rows(net), torch.ones_like(rows(net)), atol=1e-5, rtol=0)
-        seen.append(rows(shadow.copy))
+        seen.append(rows(average.copy))
     assert any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
     # a mean of different directions is shorter than they are: nobody lengthened it
     assert (seen[-1] < 0.999).any()

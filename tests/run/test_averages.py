@@ -17,7 +17,7 @@ from torch import nn
 import genlab
 from genlab.cli.main import main
 from genlab.config.compose import compose
-from genlab.core.ema import Shadow
+from genlab.core.ema import EMA
 from genlab.core.errors import CheckpointError, ConfigError, DiskError, Stopped
 from genlab.run import failpoint
 from genlab.run.averages import Averages
@@ -139,7 +139,7 @@ def test_it_is_the_average_a_run_of_that_length_tracks(run, tmp_path, std, most)
     wanted = vector(
         genlab.load(trained(tmp_path, **{"model.ema": {"std": [std]}})).built.model.ema.copy
     )
-    short, long = map(vector, loaded.built.model.ema.copies)
+    short, long = map(vector, loaded.built.model.ema.averages)
     assert (made - wanted).norm() < most * (short - long).norm()
     assert most < 0.1 * float(
         min((made - short).norm(), (made - long).norm()) / (short - long).norm()
@@ -148,7 +148,7 @@ def test_it_is_the_average_a_run_of_that_length_tracks(run, tmp_path, std, most)
 
 def test_one_that_was_tracked_is_found_again(run):
     loaded = genlab.load(run)
-    for std, copy in zip((0.05, 0.1), loaded.built.model.ema.copies, strict=True):
+    for std, copy in zip((0.05, 0.1), loaded.built.model.ema.averages, strict=True):
         made = loaded.built.rebuilt(std)
         assert made.residual < 1e-6
         assert made.moments == tuple(range(48, 481, 48))
@@ -191,7 +191,7 @@ def test_a_damaged_file_is_left_out_and_said(run, tmp_path, capsys, damage):
 
 def test_those_of_another_model_are_left_out(run, tmp_path):
     said: list[str] = []
-    model = nn.ModuleDict({"ema": Shadow(nn.Linear(2, 2), {"std": [0.05, 0.1]})})
+    model = nn.ModuleDict({"ema": EMA(nn.Linear(2, 2), {"std": [0.05, 0.1]})})
     made = Averages(run, said.append).rebuild(model, 480, 0.09)
     assert made.moments == (480,) and len(said) == 9
     assert "another model" in said[0]
@@ -212,7 +212,7 @@ def test_what_cannot_be_made_is_refused(run, plain, tmp_path):
 
 
 def test_a_target_keeps_nothing_to_draw_from(tmp_path):
-    model = nn.ModuleDict({"target": Shadow(nn.Linear(2, 2), {"std": [0.1]}, target=True)})
+    model = nn.ModuleDict({"target": EMA(nn.Linear(2, 2), {"std": [0.1]}, target=True)})
     averages = Averages(tmp_path, pytest.fail)
     averages.save(8, model)
     assert averages.moments() == []

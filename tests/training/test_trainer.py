@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from genlab.core.contract import Batch, Model, Optimizer, Update
-from genlab.core.ema import Shadow, frozen
+from genlab.core.ema import EMA, frozen
 from genlab.core.errors import Diverged
 from genlab.schedule.cosine import Cosine
 from genlab.training.trainer import Trainer
@@ -17,10 +17,10 @@ class Source:
     """Batches of ones; `micro` of them side by side."""
 
     def __init__(self, micro=1, batch=4):
-        self.micro, self.batch, self.draws = micro, batch, 0
+        self.micro, self.batch, self.tracks = micro, batch, 0
 
     def open(self, start):
-        self.draws = 0
+        self.tracks = 0
         return [self._one() for _ in range(self.micro)]
 
     def whole(self):
@@ -31,7 +31,7 @@ class Source:
         draws = 0
         while True:
             draws += 1
-            self.draws = max(self.draws, draws)
+            self.tracks = max(self.tracks, draws)
             yield Batch(torch.ones(self.batch // self.micro, 1), None, None)
 
 
@@ -216,32 +216,32 @@ def test_learning_rate_follows_the_schedule():
     assert seen == pytest.approx(wanted)
 
 
-def test_shadow_is_the_average_of_its_formula():
+def test_an_ema_is_the_average_of_its_formula():
     net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     start = net[0].weight.detach().clone()
-    shadow = Shadow(net, {"halflife": 100.0, "ramp": 0.0})
+    average = EMA(net, {"halflife": 100.0, "ramp": 0.0})
     with torch.no_grad():
         net[0].weight += 1
         net[1].running_mean += 5
-    shadow.update(images=0, drawn=100)
-    torch.testing.assert_close(shadow.copy[0].weight, start + 0.5)
-    assert torch.equal(shadow.copy[1].running_mean, net[1].running_mean), "buffers are copied"
-    shadow.update(images=100, drawn=200)
-    torch.testing.assert_close(shadow.copy[0].weight, start + 1 - 0.5 * 0.25)
-    assert shadow.draws(net)
-    assert not shadow.train().training
-    assert not any(p.requires_grad for p in shadow.parameters())
-    assert "_network" not in str(shadow.state_dict().keys())
+    average.update(images=0, drawn=100)
+    torch.testing.assert_close(average.copy[0].weight, start + 0.5)
+    assert torch.equal(average.copy[1].running_mean, net[1].running_mean), "buffers are copied"
+    average.update(images=100, drawn=200)
+    torch.testing.assert_close(average.copy[0].weight, start + 1 - 0.5 * 0.25)
+    assert average.tracks(net)
+    assert not average.train().training
+    assert not any(p.requires_grad for p in average.parameters())
+    assert "_network" not in str(average.state_dict().keys())
 
 
-def test_a_young_shadow_forgets_its_start():
+def test_a_young_ema_forgets_its_start():
     net = nn.Linear(1, 1, bias=False)
-    shadow = Shadow(net, 1e6)
+    average = EMA(net, 1e6)
     with torch.no_grad():
         net.weight.fill_(7.0)
-    shadow.update(images=0, drawn=64)
+    average.update(images=0, drawn=64)
     # half-life 0.05 * 64 images: twenty half-lives have passed
-    torch.testing.assert_close(shadow.copy.weight, net.weight, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(average.copy.weight, net.weight, rtol=1e-4, atol=1e-4)
 
 
 def test_frozen_blocks_weights_and_lets_inputs_through():

@@ -119,7 +119,7 @@ class Built:
         x = self.codec.encode(u.to(self.hardware.device), noise)
         with self.viewed(weights), self.hardware.autocast():
             nats = self.model.log_prob(x, labels, noise).double()
-        if not self.model.mass:
+        if not self.model.discrete_likelihood:
             inside = self.codec.logdet(x)
             assert inside is not None
             nats += inside.double()

@@ -441,10 +441,11 @@ class Spreads(Protocol):
 class HasLikelihood(Protocol):
     """A model with an exact, estimated or bounded density.
 
-    mass: True where log_prob is of the stored bytes themselves, not a density of model space.
+    discrete_likelihood: True where log_prob is that of the stored bytes, not a density of model
+    space.
     """
 
-    mass: bool
+    discrete_likelihood: bool
 
     def log_prob(self, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """x [B, *S], y [B] or None, noise of an estimate -> [B] nats."""

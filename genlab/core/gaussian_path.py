@@ -22,6 +22,7 @@ __all__ = [
     "Path",
     "Step",
     "TruncatedPath",
+    "append_dims",
     "change_path",
     "loss_weight",
     "noise_levels",
@@ -40,6 +41,11 @@ network errs in eps is sigma times as large in x0. DDPM's path ends at 157. iDDP
 where only estimates that are clipped lead anywhere; it loses 3 of 1,000 levels. One that keeps its
 datum, a = 1, errs at sigma as x_t does, and is left whole.
 """
+
+
+def append_dims(values: Tensor, x: Tensor) -> Tensor:
+    """values [..., B] -> [..., B, 1, ...], to multiply x [B, *S]."""
+    return values.view(*values.shape, *[1] * (x.dim() - 1))
 
 
 class Path:
@@ -211,7 +217,7 @@ def change_path(denoise: Denoiser, own: Process, other: Process) -> Denoiser:
         a, b, _, _ = own.coefficients(there)
         a_other, b_other, _, _ = other.coefficients(t)
         scale = torch.hypot(a, b) / torch.hypot(a_other, b_other)  # finite at both ends
-        return denoise(x * _over(scale, x), there.to(t.dtype), y)
+        return denoise(x * append_dims(scale.to(x.dtype), x), there.to(t.dtype), y)
 
     return switched
 
@@ -315,8 +321,3 @@ def loss_weight(
         case "likelihood":
             on_datum = a * w / b**3
     return on_datum * beta.square()
-
-
-def _over(factor: Tensor, x: Tensor) -> Tensor:
-    """factor [B] -> [B, 1, ...] of the type of x [B, *S]."""
-    return factor.to(x.dtype).view(-1, *[1] * (x.dim() - 1))

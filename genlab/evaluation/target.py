@@ -104,7 +104,7 @@ def _likelihood(built: Built) -> tuple[str, str]:
     model, codec = built.model, built.codec
     if not isinstance(model, HasLikelihood):
         return "", ""
-    if not model.mass and codec.logdet(torch.zeros(1, *codec.spec.shape)) is None:
+    if not model.discrete_likelihood and codec.logdet(torch.zeros(1, *codec.spec.shape)) is None:
         return "", f"codec={codec.name} gives images no density; train with codec=dequantize"
     try:
         return model.likelihood(), ""
@@ -117,7 +117,7 @@ def _density(built: Built) -> str:
 
     A bound of the bytes themselves is not ranked with densities of dequantized ones.
     """
-    if built.model.mass:
+    if built.model.discrete_likelihood:
         return "bytes"
     codec = built.codec
     return codec.name + (f" {codec.bits} bits" if codec.bits else "")

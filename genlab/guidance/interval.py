@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from genlab.core.contract import BoundDenoiser, Process
+from genlab.core.gaussian_path import append_dims
 
 __all__ = ["Interval"]
 
@@ -47,8 +48,7 @@ class Interval:
             first, last = within.any().item(), within.all().item()
             if first == last:
                 return inside(x, t) if last else outside(x, t)
-            rows = within.view(-1, *[1] * (x.dim() - 1))
-            return torch.where(rows, inside(x, t), outside(x, t))
+            return torch.where(append_dims(within, x), inside(x, t), outside(x, t))
 
         return chosen
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.core.contract import Batch, BoundSampler, Codec, Noise, Process, Spec
-from genlab.core.gaussian_path import x0_coefficients
+from genlab.core.gaussian_path import append_dims, x0_coefficients
 from genlab.core.registry import register
 from genlab.core.schema import Average, Density, Fraction, Positive, Predict, Weight
 from genlab.model.path import PathBatch, PathModel
@@ -33,8 +33,8 @@ class DDPM(PathModel):
     ln variance = s ln large + (1 - s) ln small,  s = (1 + second half of the output) / 2
     L = L_simple + 0.001 L_vlb,  L_vlb = sum_i KL(q(x_(i-1) | x_i, x0) || p(x_(i-1) | x_i))
 
-    The bound teaches the variance alone: its gradient stops at the mean. Its last step is the mass
-    of the bytes, or the density where data have one.
+    The bound teaches the variance alone: its gradient stops at the mean. Its last step is the
+    probability of the bytes, or the density where data have one.
 
     Reference: Ho et al. 2020, arXiv 2006.11239, eq. 14; Nichol and Dhariwal 2021, arXiv
     2102.09672, eq. 15 and 16.
@@ -75,7 +75,7 @@ class DDPM(PathModel):
         self.codec = codec
         # a chain of bytes has a bound of its own; dequantized ones have the density of the flow
         bytes_alone = codec.logdet(torch.zeros(1, *spec.shape)) is None
-        self.mass = self.process.steps is not None and bytes_alone
+        self.discrete_likelihood = self.process.steps is not None and bytes_alone
         if variance == "learned" and density != "uniform":
             raise ValueError(
                 f"variance=learned sums its bound over all steps alike, and density={density} "
@@ -100,24 +100,23 @@ class DDPM(PathModel):
 
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """[] L_simple; with a learned variance L, and L_simple and L_vlb (bits a number) apart."""
-        asked = self.ask(batch)
-        simple = asked.error
+        on_path = self.forward(batch)
+        simple = on_path.error
         if self.back is None:
             return simple
-        bound = self.bits(asked).mean() * self.back.shape[1]
+        bound = self.bits(on_path).mean() * self.back.shape[1]
         return simple + BOUND * bound, {"simple": simple.detach(), "bound": bound.detach()}
 
-    def bits(self, asked: PathBatch) -> Tensor:
+    def bits(self, on_path: PathBatch) -> Tensor:
         """[B] term of L_vlb of the step back from t, in bits a number of x."""
-        i = (asked.t * self.back.shape[1]).round().long()
-        alpha, beta = x0_coefficients(self.predict, *asked.path, self.sd)
-        x0, eps = asked.x0, asked.eps
-        a, b, c, d, small, large, alpha, beta = self._over(
-            x0, *asked.path[:2], *self.back.index_select(1, i - 1), alpha, beta
-        )
-        x = a * x0 + b * eps
-        estimate = alpha * x + beta * asked.guess.detach()
-        log = small.lerp(large, self._share(asked.out))
+        i = (on_path.t * self.back.shape[1]).round().long()
+        x0, path = on_path.x0, on_path.coefficients
+        read = x0_coefficients(self.prediction, *path, self.sd)
+        factors = torch.stack([*path[:2], *self.back.index_select(1, i - 1), *read])
+        a, b, c, d, small, large, alpha, beta = append_dims(factors.to(x0.dtype), x0)
+        x = a * x0 + b * on_path.eps
+        estimate = alpha * x + beta * on_path.prediction.detach()
+        log = small.lerp(large, self._share(on_path.out))
         mean = c * estimate + d * x
         step = normal_kl(c * x0 + d * x, small, mean, log)
         if self.codec.logdet(x0) is None:
@@ -138,8 +137,8 @@ class DDPM(PathModel):
 
     def estimate(self, x: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, *S], t [B], y [B] or None -> x0 [B, *S] and s [B, *S] of a learned variance."""
-        out = self.answer(x, t, y)
-        return self.datum(x, t, out), self._share(out)
+        out = self.predict(x, t, y)
+        return self.to_x0(x, t, out), self._share(out)
 
     def transport(
         self, z: Tensor, y: Tensor | None, noise: Noise, sampler: BoundSampler
@@ -154,14 +153,18 @@ class DDPM(PathModel):
 
     def likelihood(self) -> str:
         """How log_prob is found: by the chain for bytes, else by the probability flow."""
-        if not self.mass:
+        if not self.discrete_likelihood:
             return super().likelihood()
         kind = "large" if self.back is None else "learned"
         return f"variational bound, {self.process.steps} steps, {kind} variance"
 
     def log_prob(self, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """x [B, *S], y [B] or None -> [B] nats: minus the bound, or the density of the flow."""
-        return -self.bound(x, y, noise).total if self.mass else super().log_prob(x, y, noise)
+        return (
+            -self.bound(x, y, noise).total
+            if self.discrete_likelihood
+            else super().log_prob(x, y, noise)
+        )
 
     @torch.no_grad()
     def bound(
@@ -177,12 +180,12 @@ class DDPM(PathModel):
         fixed = torch.cat([own.small[1:2], own.large[1:]]).log().to(x.device)
 
         def reverse(x: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-            out, i = self.answer(x, t, y), (t * len(times)).round().long() - 1
+            out, i = self.predict(x, t, y), (t * len(times)).round().long() - 1
             if self.back is None:
-                (log,) = self._over(x, fixed[i])
+                log = append_dims(fixed[i].to(x.dtype), x)
             else:
-                log = torch.lerp(*self._over(x, *self.back[2:, i]), self._share(out))
-            return self.datum(x, t, out).clamp(-1, 1), log
+                log = torch.lerp(*append_dims(self.back[2:, i].to(x.dtype), x), self._share(out))
+            return self.to_x0(x, t, out).clamp(-1, 1), log
 
         with precise(x.device):
             return variational_bound(

@@ -70,11 +70,12 @@ class EDM(PathModel):
 
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """[] mean weighted squared error; with `uncertainty` also that error as `error`."""
-        asked = self.ask(batch)
+        on_path = self.forward(batch)
         if self.uncertainty is None:
-            return asked.error
-        u = self.uncertainty(asked.path[1] / asked.path[0])
-        errors = asked.errors
+            return on_path.error
+        a, b, _, _ = on_path.coefficients
+        u = self.uncertainty(b / a)
+        errors = on_path.errors
         return (errors * (-u).exp() + u).mean(), {"error": errors.detach().mean()}
 
 

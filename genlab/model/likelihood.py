@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from genlab.core.contract import Denoiser, Noise, Process
 from genlab.core.ema import frozen
 from genlab.core.errors import DataError, DeviceError
+from genlab.core.gaussian_path import append_dims
 from genlab.core.signals import check_stop
 from genlab.nn.full_precision import precise
 
@@ -126,7 +127,7 @@ def _estimate(
     """x [B, *S] on the circle -> (x0 [B, *S], e' (d x0 / dx) e [B]), float64."""
     t = process.time(phi.tan())
     a, b, _, _ = process.coefficients(t)
-    scale = torch.hypot(a, b).to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+    scale = append_dims(torch.hypot(a, b).to(x.dtype), x)
     with torch.enable_grad():
         x = x.requires_grad_()
         x0 = denoise(x * scale, t, y)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from genlab.core.contract import Batch, BoundSampler, Model, Noise, Process, Spec
 from genlab.core.ema import make_ema
 from genlab.core.gaussian_path import (
+    append_dims,
     loss_weight,
     target_coefficients,
     usable_part,
@@ -27,28 +28,28 @@ FIRST = 1e-5
 
 
 class PathBatch(NamedTuple):
-    """What a batch asks of the network, and what it says."""
+    """A batch on the path, with the target of the regression and the output of the network."""
 
     t: Tensor  # [B]
-    path: tuple[Tensor, ...]  # a, b, da/dt, db/dt there, each [B] float64
+    coefficients: tuple[Tensor, ...]  # a, b, da/dt, db/dt there, each [B] float64
     x0: Tensor  # [B, *S] the data
     eps: Tensor  # [B, *S] the noise each is led to
     target: Tensor  # [B, *S] p x0 + q eps
     out: Tensor  # [B, ...] float32, of the network
-    guess: Tensor  # [B, *S] the prediction in it
+    prediction: Tensor  # [B, *S] of the target, in the output
     weight: Tensor | None  # [B] float32 of the squared errors, None where all are 1
 
     @property
     def error(self) -> Tensor:
         """[] mean weighted squared error, per number of x."""
         if self.weight is None:
-            return F.mse_loss(self.guess, self.target)
+            return F.mse_loss(self.prediction, self.target)
         return self.errors.mean()
 
     @property
     def errors(self) -> Tensor:
         """[B] of each datum."""
-        each = F.mse_loss(self.guess, self.target, reduction="none").flatten(1).mean(1)
+        each = F.mse_loss(self.prediction, self.target, reduction="none").flatten(1).mean(1)
         return each if self.weight is None else each * self.weight
 
 
@@ -92,7 +93,7 @@ class PathModel(Model):
             )
         self.net, self.spec, self.sd = net, spec, sd
         self.process = usable_part(process, predict)
-        self.predict, self.weight = predict, weight
+        self.prediction, self.weight = predict, weight
         self.density, self.location, self.scale = density, location, scale
         self.label_dropout = label_dropout
         self.ema = make_ema(net, ema)
@@ -128,25 +129,26 @@ class PathModel(Model):
 
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """[] mean weighted squared error of the prediction, per number of x."""
-        return self.ask(batch).error
+        return self.forward(batch).error
 
-    def ask(self, batch: Batch) -> PathBatch:
-        """One evaluation of the network at a time of each datum."""
+    def forward(self, batch: Batch) -> PathBatch:
+        """One evaluation of the network, each datum at a time of its own."""
         t = self.times(batch.noise)
         x0, eps = self.pair(batch)
-        y = self.dropped(batch)
+        y = self.drop_labels(batch)
         path = self.process.coefficients(t)
-        p, q = target_coefficients(self.predict, *path, self.sd)
-        a, b, p, q, c_in = self._over(x0, *path[:2], p, q, self.c_in(t))
+        p, q = target_coefficients(self.prediction, *path, self.sd)
+        factors = torch.stack([*path[:2], p, q, self.c_in(t)]).to(x0.dtype)
+        a, b, p, q, c_in = append_dims(factors, x0)
         x = torch.addcmul(c_in * a * x0, c_in * b, eps)
-        out = self.net(x, self._c_noise(t, x0), y).float()
+        out = self.net(x, self.process.c_noise(t).to(x0.dtype), y).float()
         target = torch.addcmul(p * x0, q, eps)
         weight = None
         if self.weight != "uniform":
-            weight = loss_weight(self.weight, self.predict, *path, self.sd).to(x0.dtype)
+            weight = loss_weight(self.weight, self.prediction, *path, self.sd).to(x0.dtype)
         return PathBatch(t, path, x0, eps, target, out, self.predicted(out), weight)
 
-    def dropped(self, batch: Batch) -> Tensor | None:
+    def drop_labels(self, batch: Batch) -> Tensor | None:
         """The labels [B], each hidden (-1) with probability `label_dropout`."""
         if batch.y is None:
             return None
@@ -157,24 +159,26 @@ class PathModel(Model):
         return self.process.c_in(t, self.sd)
 
     def predicted(self, out: Tensor) -> Tensor:
-        """The prediction [B, *S] in what the network gives."""
+        """The prediction [B, *S] in the output of the network."""
         return out
 
     # --- what was learned ----------------------------------------------------------------------
 
     def denoise(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x [B, *S], t [B], y [B] or None -> x0 [B, *S]."""
-        return self.datum(x, t, self.answer(x, t, y))
+        return self.to_x0(x, t, self.predict(x, t, y))
 
-    def answer(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """What the network that samples are drawn with says of x [B, *S] at t [B]."""
-        (c_in,) = self._over(x, self.c_in(t))
-        return self.drawn_from(self.net)(c_in * x, self._c_noise(t, x), y).to(x.dtype)
+    def predict(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """Output of the network that samples are drawn with, for x [B, *S] at t [B]."""
+        c_in = append_dims(self.c_in(t).to(x.dtype), x)
+        c_noise = self.process.c_noise(t).to(x.dtype)
+        return self.drawn_from(self.net)(c_in * x, c_noise, y).to(x.dtype)
 
-    def datum(self, x: Tensor, t: Tensor, out: Tensor) -> Tensor:
-        """x0 [B, *S] behind x [B, *S] at t [B] for what the network said of it."""
+    def to_x0(self, x: Tensor, t: Tensor, out: Tensor) -> Tensor:
+        """x [B, *S] at t [B] and the output of the network for it -> x0 [B, *S]."""
         path = self.process.coefficients(t)
-        alpha, beta = self._over(x, *x0_coefficients(self.predict, *path, self.sd))
+        factors = torch.stack(x0_coefficients(self.prediction, *path, self.sd)).to(x.dtype)
+        alpha, beta = append_dims(factors, x)
         return alpha * x + beta * self.predicted(out)
 
     def prior(self, noise: Noise) -> Tensor:
@@ -196,12 +200,3 @@ class PathModel(Model):
         """How log_prob is found; DeviceError where its solver is not installed."""
         ode_solver()
         return f"probability flow, one probe, tolerance {TOLERANCE:g}"
-
-    def _c_noise(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.process.c_noise(t).to(x.dtype)
-
-    @staticmethod
-    def _over(x: Tensor, *factors: Tensor) -> tuple[Tensor, ...]:
-        """Factors [B] float64 -> [B, 1, ...] of the type of x [B, *S]."""
-        shape = [len(factors), -1] + [1] * (x.dim() - 1)
-        return torch.stack(factors).to(x.dtype).view(shape).unbind()

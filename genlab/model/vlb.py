@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.special import erfcx
 
 from genlab.core.contract import Noise, Process
-from genlab.core.gaussian_path import posterior
+from genlab.core.gaussian_path import append_dims, posterior
 
 __all__ = ["Bound", "Links", "Reverse", "grey", "links", "normal_kl", "variational_bound"]
 
@@ -89,7 +89,7 @@ def variational_bound(
 
     def link(i: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """i [B] of 0 .. n - 1 -> mean of p, its log-variance, mean of q; [B, *S] float64."""
-        a, b, on_datum, on_here = (c[i].view(-1, *[1] * (x.dim() - 1)) for c in chain[:4])
+        a, b, on_datum, on_here = (append_dims(c[i], x) for c in chain[:4])
         x_i = a * x.double() + b * noise.normal(*x.shape[1:]).double()
         x0, log_variance = reverse(x_i.to(x.dtype), times[i], y)
         guess, log_variance = x0.double(), log_variance.double().expand_as(x)
@@ -109,7 +109,7 @@ def variational_bound(
         else:
             i = here + low
         mean, log_variance, true = link(i)
-        small = chain.small[i].log().view(-1, *[1] * (x.dim() - 1))
+        small = append_dims(chain.small[i].log(), x)
         kl = normal_kl(true, small, mean, log_variance)
         total += kl.flatten(1).sum(1) * (high - low)
     prior = (chain.a[-1] / chain.b[-1] * size).square().sum(1) / 2

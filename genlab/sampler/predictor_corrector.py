@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from genlab.core.contract import BoundDenoiser, Noise, Process
-from genlab.core.gaussian_path import NoiseLevel
+from genlab.core.gaussian_path import NoiseLevel, append_dims
 from genlab.core.registry import register
 from genlab.core.schema import Count, Grid, Natural, NonNegative, Positive
 from genlab.sampler.noise_levels import Gridded
@@ -91,5 +91,5 @@ class PredictorCorrector(Gridded):
         score = x0.mul(level.a).sub_(x).div_(level.b**2)
         z = noise.normal(*x.shape[1:]).to(x.dtype)
         sizes = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)
-        e = (sizes * self.snr).square().mul(2 * alpha).view(-1, *[1] * (x.dim() - 1))
+        e = append_dims((sizes * self.snr).square().mul(2 * alpha), x)
         return x + e * score + (2 * e).sqrt() * z

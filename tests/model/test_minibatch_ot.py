@@ -61,7 +61,7 @@ def test_the_loss_is_of_the_nearest_noise_which_is_the_same_noise():
     g = torch.Generator().manual_seed(0)
     x, noise = torch.randn(64, 2, generator=g), torch.randn(64, 2, generator=g)
     drawn = Batch(x, None, Given(torch.full((64,), 0.5), noise))
-    asked = model("flow_matching", process("linear"), coupling="ot").ask(drawn)
+    asked = model("flow_matching", process("linear"), coupling="ot").forward(drawn)
     assert torch.equal(asked.x0, x)
     assert torch.equal(asked.eps.sort(0).values, noise.sort(0).values)
     assert cost(x, asked.eps) < 0.7 * cost(x, noise)

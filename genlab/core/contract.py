@@ -325,13 +325,13 @@ class Model(nn.Module):
     one_step: whether it draws samples by itself, in one call of its network; one that denoises and
     leaves it True draws in one step or along its path, as the sampler says.
     label_dropout: share of the labels that it hides while training; None for one without the key.
-    mass: see `HasLikelihood`. codebook_size, code_bits: see `Reconstructs`.
+    discrete_likelihood: see `HasLikelihood`. codebook_size, code_bits: see `Reconstructs`.
     """
 
     double_backward: bool = False
     one_step: bool = True
     label_dropout: float | None = None
-    mass: bool = False
+    discrete_likelihood: bool = False
     codebook_size: int | None = None
     code_bits: float | None = None
 

@@ -46,15 +46,15 @@ def process(name: str, **keys: object) -> object:
     return made("process", name, keys)
 
 
-def model(name: str, path: object, shape: tuple[int, ...] = (2,), mass=False, **keys: object):
+def model(name: str, path: object, shape: tuple[int, ...] = (2,), bytes_=False, **keys: object):
     """A model on a path with its yaml's keys but for those given, over `Answer`.
 
-    mass: whether the data are bytes, which have no density.
+    bytes_: whether the data are bytes, which have no density.
     """
     yaml = OmegaConf.load(registry.configs_dir() / "model" / f"{name}.yaml")
     node = {**OmegaConf.to_container(yaml.model), "label_dropout": 0.0, "ema": 0.0, **keys}
     net = Answer(2 if node.get("variance") == "learned" else 1)
-    codec = SimpleNamespace(logdet=lambda x: x.new_zeros(len(x)) if not mass else None)
+    codec = SimpleNamespace(logdet=lambda x: x.new_zeros(len(x)) if not bytes_ else None)
     given = {"net": net, "process": path, "spec": Spec(shape), "codec": codec}
     return registry.build("model", node, **given)
 

@@ -52,7 +52,7 @@ def test_ddpm_is_the_simple_loss():
 @pytest.mark.parametrize("bytes_", [True, False], ids=["bytes", "density"])
 def test_iddpm_learns_the_variance_by_the_bound_alone(bytes_):
     """Nichol and Dhariwal, eq. 14 to 16: every term of the bound by torch.distributions."""
-    ours = model("ddpm", process("vp"), (1, 2, 2), mass=bytes_, variance="learned")
+    ours = model("ddpm", process("vp"), (1, 2, 2), bytes_=bytes_, variance="learned")
     u, x, eps = data(1, 2, 2)
     u[:8] = torch.linspace(0, 0.004, 8)  # the first steps, where the decoder and the clip are
     if bytes_:

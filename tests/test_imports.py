@@ -111,9 +111,13 @@ def test_what_speaks_to_people_knows_neither_ranks_nor_names(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["genlab.config.compose", "genlab.cli.show", "genlab.training.verb"]
+    "name",
+    [
+        *("genlab.config.compose", "genlab.cli.show", "genlab.training.verb"),
+        *("genlab.report.report", "genlab.report.compare", "genlab.report.overview"),
+    ],
 )
-def test_checking_a_config_imports_no_torch(name):
+def test_checking_a_config_and_reporting_import_no_torch(name):
     assert "torch" not in closure(name, set())
 
 

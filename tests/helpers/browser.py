@@ -30,7 +30,7 @@ KEYS = {"Tab": 9, "Enter": 13, " ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, 
 class Browser:
     """One page of a browser of its own, to be used in `with`.
 
-    folder: for its profile. events: what it told unasked since the page was opened, as (method,
+    folder: for its profile. events: what it reported since the page was opened, as (method,
     parameters).
     """
 
@@ -115,11 +115,11 @@ class Browser:
 
     def press(self, key: str) -> None:
         """One key down and up, by its DOM name."""
-        facts = {"key": key, "code": "Space" if key == " " else key}
-        facts["windowsVirtualKeyCode"] = KEYS[key]
+        event = {"key": key, "code": "Space" if key == " " else key}
+        event["windowsVirtualKeyCode"] = KEYS[key]
         text = {"Enter": "\r", " ": " "}.get(key)
-        self("Input.dispatchKeyEvent", type="keyDown", **facts, **({"text": text} if text else {}))
-        self("Input.dispatchKeyEvent", type="keyUp", **facts)
+        self("Input.dispatchKeyEvent", type="keyDown", **event, **({"text": text} if text else {}))
+        self("Input.dispatchKeyEvent", type="keyUp", **event)
 
 
 def _pipe() -> tuple[int, int]:
@@ -152,9 +152,9 @@ FAINT = """(() => {
     const c = getComputedStyle(e).backgroundColor;
     return rgb(c)[3] === 0 ? ground(e.parentElement) : c;
   };
-  const told = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  const hasText = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
   return [...document.querySelectorAll('body *')]
-    .filter((e) => told(e) && !e.closest('script') && e.checkVisibility())
+    .filter((e) => hasText(e) && !e.closest('script') && e.checkVisibility())
     .map((e) => {
       const style = getComputedStyle(e);
       const ink = light(e.closest('svg') ? style.fill : style.color);
@@ -166,7 +166,7 @@ FAINT = """(() => {
 """Text whose contrast is below what WCAG 2.2 (1.4.3, AA) asks of small text."""
 
 
-def whole_and_legible(
+def assert_legible(
     browser: Browser, page: str, size: tuple[int, int], scheme: str, scrolls: str
 ) -> None:
     """Opens a page and asserts that it fits, folded and unfolded, and can be read.
@@ -181,9 +181,9 @@ def whole_and_legible(
         assert browser.run(FAINT) == []
 
 
-def asked_nothing(browser: Browser, page: str) -> None:
-    """Asserts that the console stayed silent and that nothing but the page was asked for."""
-    told = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
-    assert [e for e in browser.events if e[0] in told] == []
+def assert_quiet(browser: Browser, page: str) -> None:
+    """Asserts an empty console, and that nothing but the page was asked for."""
+    logged = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
+    assert [e for e in browser.events if e[0] in logged] == []
     asked = [e[1]["request"]["url"] for e in browser.events if e[0] == "Network.requestWillBeSent"]
     assert asked[0] == page and all(url.startswith("data:image/") for url in asked[1:])

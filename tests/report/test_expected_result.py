@@ -1,14 +1,19 @@
-"""A promise beside what was measured: which number is held against it, and when by a verdict."""
+"""The expected result beside what was measured: which number, and when the two compare."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from genlab.report.report import write_report
 from tests.helpers.pages import (
+    EVIL,
+    EXPECTED,
     FEATURES,
+    Page,
     evaluate,
     expect,
     metric,
@@ -25,7 +30,33 @@ def run(tmp_path: Path) -> Path:
     return whole(tmp_path)
 
 
-def test_promise_takes_an_evaluation_at_the_promised_images_first(run: Path) -> None:
+def test_a_loss_of_the_journal_needs_no_named_protocol(run: Path) -> None:
+    expect(run, metric="heldout/loss", value=3.35, tolerance=0.1, protocol="over the test split")
+    assert "3.35 ± 0.1 after 4,000 images" in section(run, "expected")
+    assert "not measured yet" in section(run, "expected")
+    for value, words in ((3.27, "as expected"), (3.5, "off by +0.15")):
+        lines = [{"images": 8, "heldout/loss": value}, {"images": 16, "heldout/loss": None}]
+        write_journal(run, lines)
+        assert f"{value} after 8 images: {words}" in section(run, "expected")
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        dict.fromkeys(EXPECTED, EVIL),
+        {EVIL: 1},
+        {"metric": [EVIL], "value": {"a": EVIL}, "images": 10**400, "tolerance": 10**400},
+        [EVIL],
+        EVIL,
+        {"metric": "loss/g", "value": True, "tolerance": "0"},
+    ],
+)
+def test_a_foreign_expected_result_is_only_text(run: Path, node: Any) -> None:
+    (run / "config.yaml").write_text(json.dumps({"promise": node}))
+    Page(write_report(run)).assert_harmless()
+
+
+def test_an_evaluation_at_the_expected_images_comes_first(run: Path) -> None:
     expect(run)
     write_journal(run, [{"images": 4000, "metric/fid": 30.0}])
     off = "30 after 4,000 images: +17 from the expected value, but measured by a protocol that is"
@@ -44,14 +75,14 @@ def test_promise_takes_an_evaluation_at_the_promised_images_first(run: Path) -> 
         assert words in text  # both protocols, for a reader to compare
 
 
-def test_promise_takes_the_newest_where_none_is_at_its_images(run: Path) -> None:
+def test_the_newest_comes_first_where_none_is_at_the_expected_images(run: Path) -> None:
     expect(run, images=90_000)
     write_journal(run, [{"images": 40, "metric/fid": 30.0}])
     evaluate(run, "a", result({"fid": metric({"fid": None}, **FEATURES)}))
     assert "not finite after 4,000 images found in evaluation a" in section(run, "expected")
 
 
-def test_promise_of_the_journal_has_the_protocol_of_evaluations_while_training(run: Path) -> None:
+def test_a_value_of_the_journal_has_the_protocol_of_evaluations_during_training(run: Path) -> None:
     expect(run, images=80)
     write_journal(run, [{"images": 80, "metric/fid": 10.0}, {"images": 120, "metric/fid": 9.0}])
     evaluate(run, "training", result({"fid": metric({"fid": 9.0}, **FEATURES)}, checkpoint=120))
@@ -64,7 +95,7 @@ INCEPTION = "FID of {} samples by Inception features against the train split"
 
 
 @pytest.mark.parametrize(
-    ("text", "judged"),
+    ("text", "compares"),
     [
         (INCEPTION.format("50,000"), True),
         (INCEPTION.format("50000"), True),
@@ -77,8 +108,8 @@ INCEPTION = "FID of {} samples by Inception features against the train split"
         (None, False),
     ],
 )
-def test_a_verdict_on_samples_asks_that_the_promise_names_how(
-    run: Path, text: str | None, judged: bool
+def test_numbers_of_samples_compare_only_where_the_protocol_is_named(
+    run: Path, text: str | None, compares: bool
 ) -> None:
     expect(run, protocol=text)
     how = FEATURES | {"images": 50_000}
@@ -87,13 +118,13 @@ def test_a_verdict_on_samples_asks_that_the_promise_names_how(
     html = write_report(run).read_text()
     apart = "+0.5 from the expected value, but measured by another protocol"
     for words in (section(run, "expected"), table[2][2]):
-        assert ("as expected" in words) == judged
-        assert (apart in words) == (not judged)
-    assert ('class="met"' in html) == judged and 'class="off"' not in html
+        assert ("as expected" in words) == compares
+        assert (apart in words) == (not compares)
+    assert ('class="met"' in html) == compares and 'class="off"' not in html
 
 
-def test_two_thousand_samples_by_other_features_keep_no_promise(run: Path) -> None:
-    """Nor while training; and of two evaluations the one by the promised protocol counts."""
+def test_two_thousand_samples_by_other_features_do_not_compare(run: Path) -> None:
+    """Nor during training; and of two evaluations the one by the expected protocol counts."""
     expect(run, protocol=INCEPTION.format("50,000"))
     write_journal(run, [{"images": 4000, "metric/fid": 13.0}])
     other = FEATURES | {"features": "small"}
@@ -113,7 +144,7 @@ def test_two_thousand_samples_by_other_features_keep_no_promise(run: Path) -> No
     assert "+0 from the expected value, but measured by a protocol that is not known" in text
 
 
-def test_likelihoods_need_no_samples_to_keep_a_promise(run: Path) -> None:
+def test_likelihoods_compare_without_a_named_protocol(run: Path) -> None:
     expect(run, metric="bpd", protocol=None)
     evaluate(
         run, "a", result({"bpd": metric({"bpd": 13.5}, held_out=10_000, held_out_set="test")})

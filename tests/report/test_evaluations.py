@@ -1,15 +1,12 @@
-"""Evaluations on the report: each number with its protocol, beside what was expected."""
+"""Evaluations on the report: each number with its protocol, beside the expected result."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from genlab.report.curves import Series, chart
 from genlab.report.report import write_report
 from genlab.run import pictures
 from genlab.run.results import results
@@ -69,7 +66,7 @@ def test_what_belongs_to_a_value_is_no_row_of_its_own(run: Path) -> None:
     }
 
 
-def test_a_protocol_is_told_once_and_what_differs_beside_the_number(run: Path) -> None:
+def test_a_shared_protocol_stands_once_and_what_differs_beside_the_number(run: Path) -> None:
     other = FEATURES | {"features": "small", "features_digest": "0a0a0a0a0a0a"}
     same = FEATURES | {"features_digest": "ffffffffffff"}
     found = {
@@ -90,12 +87,12 @@ def test_a_protocol_is_told_once_and_what_differs_beside_the_number(run: Path) -
     text = section(run, "metrics")  # and every key is there, the digests too
     for protocol in (FEATURES, other, same):
         for key, value in protocol.items():
-            told = f"{value:,}" if isinstance(value, int) else value
-            assert f"{key} {told}" in text, key
+            written = f"{value:,}" if isinstance(value, int) else value
+            assert f"{key} {written}" in text, key
     assert "code 141dd3a" in text
 
 
-def test_promise_beside_its_metric_and_nowhere_else(run: Path) -> None:
+def test_expected_result_beside_its_metric_and_nowhere_else(run: Path) -> None:
     expect(run)
     found = {"fid": metric({"fid": 11.0}, **FEATURES), "swd": metric({"swd": 13.0}, **FEATURES)}
     evaluate(run, "a", result(found))
@@ -103,11 +100,8 @@ def test_promise_beside_its_metric_and_nowhere_else(run: Path) -> None:
     tables = sorted(rows(run), key=len)
     assert tables[0][0] == ["metric", "value", "took"]
     assert tables[1][0] == ["metric", "value", "expected", "took"]
-    told = "13.0 ± 1.5 after 4,000 images off by -2, which is better"
-    assert [row[2] for row in tables[1][2:]] == [told, ""]
-
-
-# --- memorisation --------------------------------------------------------------------------------
+    beside = "13.0 ± 1.5 after 4,000 images off by -2, which is better"
+    assert [row[2] for row in tables[1][2:]] == [beside, ""]
 
 
 def test_pairs_stand_beside_their_captions_and_the_numbers_in_a_sentence(tmp_path: Path) -> None:
@@ -145,24 +139,19 @@ def test_pairs_lead_to_no_other_folder(run: Path, name: str) -> None:
     Page(write_report(run))
 
 
-# --- what others wrote ---------------------------------------------------------------------------
-
 LONG = 10**400
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{", "[]", "null", "1", '"a"', "[" * 5000, "\x00", '{"format": 1}', '{"format": 2}',
-        json.dumps({**result({}), "format": [EVIL]}),
+        "", "[]", "[" * 5000, '{"format": 1}', '{"format": 2}',
         json.dumps(result({"fid": metric({"fid": LONG})})),
         json.dumps(result({"fid": metric({"fid": EVIL})})),
         json.dumps(result({"fid": metric({"fid": [1]})})),
-        json.dumps(result({"fid": 3})),
         json.dumps(result({"fid": {"values": [1], "better": {}, "protocol": {}}})),
         json.dumps(result({"fid": metric({"fid": 1.0}) | {"captions": 7}})),
         json.dumps(result({"fid": metric({"fid": 1.0}) | {"seconds": LONG}})),
-        json.dumps(result([EVIL])),
         json.dumps({**result({}), "subject": EVIL}),
         json.dumps(result({"fid": metric({"fid": 1.0}, x="y" * 5_000_000)})),
     ],
@@ -188,16 +177,13 @@ def test_a_broken_result_is_named_and_the_others_are_shown(run: Path, text: str)
         ({}, {"run": "\ud800"}),
     ],
 )
-@pytest.mark.parametrize("name", ["training", "x"])
-def test_a_foreign_result_is_only_text(run: Path, metrics: dict, subject: dict, name: str) -> None:
+def test_a_foreign_result_is_only_text(run: Path, metrics: dict, subject: dict) -> None:
     expect(run, metric=next(iter(next(iter(metrics.values()))["values"])) if metrics else None)
-    folder = evaluate(run, name, result(metrics, **subject) | {"when": EVIL})
+    folder = evaluate(run, "x", result(metrics, **subject) | {"when": EVIL})
     for i in range(30):
         pictures.save(grid(i), folder / "nearest" / f"{i:02d}.png")
     page = Page(write_report(run))
-    assert len(page.all("script")) == 1
-    assert all(str(a["src"]).startswith("data:image/png;base64,") for a in page.all("img"))
-    assert not any(k.startswith("on") for _, a in page.elements for k in a)
+    page.assert_harmless()
     assert len(page.html) < 400_000
     assert "Metrics" in page.text
 
@@ -209,38 +195,3 @@ def test_many_evaluations_make_no_endless_page(run: Path) -> None:
     tables = rows(run)
     assert [t[2][1] for t in tables] == [str(i) for i in range(59, 35, -1)]
     assert "36 older ones are in eval/" in section(run, "metrics")
-
-
-# --- curves of metrics ---------------------------------------------------------------------------
-
-
-def test_metrics_of_the_journal_are_charts_in_front(tmp_path: Path) -> None:
-    html = write_report(everything(tmp_path)).read_text()
-    inside = html.partition('<section id="curves"')[2].partition("</section>")[0]
-    front, _, folded = inside.partition("<details>")
-    captions = [re.findall(r"<figcaption><b>(.*?)</b>", part) for part in (front, folded)]
-    assert captions[0] == ["loss/g", "loss/d", "metric/fid", "metric/kid", "images_per_second"]
-    assert captions[1] == ["lr/g", "metric/fid_bias"]  # the bounds of kid are its band
-    assert front.count('class="band"') == 1 and "band" not in folded
-
-
-def test_band_lies_between_its_bounds() -> None:
-    images = np.array([0.0, 5000.0, 10_000.0])
-    values = [2.0, 3.0, 2.5], [1.0, 2.0, np.nan], [3.0, 3.5, 3.0]
-    main, low, high = (Series("m", images, np.array(v)) for v in values)
-    svg = str(chart(main, band=(low, high)))
-    place = {
-        float(text): float(y) - 4
-        for y, text in re.findall(r'<text x="[\d.]+" y="([\d.]+)" class="value">(.*?)<', svg)
-    }
-    unit = (place[3.0] - place[2.0]) / 1.0
-    found = re.search(r'd="M([^"]*)" class="band"', svg)
-    assert found is not None
-    path = [tuple(map(float, p.split())) for p in found[1].split("L")]
-    expected = [1.0, 2.0, 3.0, 3.5, 3.0]  # the lower bound onwards, the upper one back
-    assert [y for _, y in path] == pytest.approx(
-        [place[2.0] + (v - 2) * unit for v in expected], abs=0.2
-    )
-    across = [x for x, _ in path]
-    assert across == [across[0], across[1], across[2], across[1], across[0]]
-    assert across[0] < across[1] < across[2]

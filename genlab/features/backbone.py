@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from genlab.core.metric import Features
-from genlab.nn.full_precision import precise
-from genlab.nn.preprocess import Prepare
+from genlab.nn.full_precision import full_precision
+from genlab.nn.preprocess import Preprocess
 from genlab.nn.pretrained_weights import digest
 
 __all__ = ["Backbone"]
@@ -26,19 +26,19 @@ class Backbone(Features):
         self,
         net: nn.Module,
         width: int,
-        prepare: Prepare,
+        preprocess: Preprocess,
         device: torch.device | None,
         note: str = "",
     ) -> None:
-        self.digest = digest(net, f"{prepare.words}; {note}")
-        self.resizer = prepare.resizer
+        self.digest = digest(net, f"{preprocess.words}; {note}")
+        self.resizer = preprocess.resizer
         self.outputs = {"pool": width}
-        self.prepare = prepare
+        self.preprocess = preprocess
         self.device = device or torch.device("cpu")
         self.net = net.eval().to(self.device)
 
     @torch.inference_mode()
     def __call__(self, u: Tensor) -> Mapping[str, Tensor]:
         """u uint8 [n, C, H, W] -> pool [n, width] float32."""
-        with precise(self.device):
-            return {"pool": self.net(self.prepare(u.to(self.device)))}
+        with full_precision(self.device):
+            return {"pool": self.net(self.preprocess(u.to(self.device)))}

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from genlab.core.contract import Spec
 from genlab.core.registry import register
 from genlab.features.backbone import Backbone
-from genlab.nn.backbones import VGG16, AlexNet, Torso
-from genlab.nn.preprocess import IMAGENET, Prepare, check_images
-from genlab.nn.pretrained_weights import given
+from genlab.nn.backbones import VGG16, AlexNet, ConvBackbone
+from genlab.nn.preprocess import IMAGENET, Preprocess, check_images
+from genlab.nn.pretrained_weights import weights_path
 
 __all__ = ["AlexNetFeatures", "VGG16Features"]
 
@@ -34,7 +34,7 @@ class VGG16Features(Backbone):
         self, spec: Spec, device: torch.device | None = None, *, file: str | None
     ) -> None:
         net = _loaded(VGG16(), spec, "vgg16", file)
-        super().__init__(net, VGG16.widths[-1], Prepare(SIZE, *IMAGENET), device)
+        super().__init__(net, VGG16.widths[-1], Preprocess(SIZE, *IMAGENET), device)
 
 
 @register("alexnet")
@@ -52,19 +52,19 @@ class AlexNetFeatures(Backbone):
         self, spec: Spec, device: torch.device | None = None, *, file: str | None
     ) -> None:
         net = _loaded(AlexNet(), spec, "alexnet", file)
-        super().__init__(net, AlexNet.widths[-1], Prepare(SIZE, *IMAGENET), device)
+        super().__init__(net, AlexNet.widths[-1], Preprocess(SIZE, *IMAGENET), device)
 
 
-def _loaded(torso: Torso, spec: Spec, features: str, file: str | None) -> nn.Module:
+def _loaded(torso: ConvBackbone, spec: Spec, features: str, file: str | None) -> nn.Module:
     check_images(spec, features)
-    torso.load(given(file, "features.file", f"the weights of {torso.name}", torso.file))
+    torso.load(weights_path(file, "features.file", f"the weights of {torso.name}", torso.file))
     return _Last(torso)
 
 
 class _Last(nn.Module):
     """x [n, 3, H, W] -> the mean over pixels of the last map [n, width]."""
 
-    def __init__(self, torso: Torso) -> None:
+    def __init__(self, torso: ConvBackbone) -> None:
         super().__init__()
         self.torso = torso
 

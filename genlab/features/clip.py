@@ -9,8 +9,8 @@ import torch
 from genlab.core.contract import Spec
 from genlab.core.registry import register
 from genlab.features.backbone import Backbone
-from genlab.nn.preprocess import Prepare, check_images
-from genlab.nn.pretrained_weights import another, given, read_weights, renamed
+from genlab.nn.preprocess import Preprocess, check_images
+from genlab.nn.pretrained_weights import read_weights, renamed, weights_path, wrong_weights
 from genlab.nn.vit import ViT
 
 __all__ = ["CLIP"]
@@ -82,11 +82,11 @@ class CLIP(Backbone):
         activation: Literal["quick_gelu", "gelu"],
     ) -> None:
         check_images(spec, "clip")
-        path = given(file, "features.file", "weights of CLIP", PLACES)
+        path = weights_path(file, "features.file", "weights of CLIP", PLACES)
         wanted = "CLIP with a ViT-B or ViT-L for images"
         tensors = renamed(read_weights(path), OPENAI | TRANSFORMERS)
         net = ViT.of(tensors, path, wanted, gelu=activation, eps=1e-5)
         if net.projection is None:
-            raise another(path, tensors, wanted, "it has no projection")
+            raise wrong_weights(path, tensors, wanted, "it has no projection")
         size = net.side * net.grid
-        super().__init__(net, net.out, Prepare(size, MEAN, STD), device, activation)
+        super().__init__(net, net.out, Preprocess(size, MEAN, STD), device, activation)

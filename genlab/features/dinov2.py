@@ -7,8 +7,8 @@ import torch
 from genlab.core.contract import Spec
 from genlab.core.registry import register
 from genlab.features.backbone import Backbone
-from genlab.nn.preprocess import IMAGENET, Prepare, check_images
-from genlab.nn.pretrained_weights import another, given, read_weights, renamed
+from genlab.nn.preprocess import IMAGENET, Preprocess, check_images
+from genlab.nn.pretrained_weights import read_weights, renamed, weights_path, wrong_weights
 from genlab.nn.vit import ViT
 
 __all__ = ["DINOv2"]
@@ -72,12 +72,14 @@ class DINOv2(Backbone):
         self, spec: Spec, device: torch.device | None = None, *, file: str | None
     ) -> None:
         check_images(spec, "dinov2")
-        path = given(file, "features.file", "weights of DINOv2", PLACES)
+        path = weights_path(file, "features.file", "weights of DINOv2", PLACES)
         wanted = "DINOv2 ViT-S/14, B/14 or L/14"
         tensors = renamed(read_weights(path), OFFICIAL | TRANSFORMERS)
         net = ViT.of(tensors, path, wanted, gelu="gelu", eps=1e-6)
         if not net.scaled or SIZE % net.side:
-            raise another(path, tensors, wanted, "it has no scales of layers or other patches")
-        super().__init__(net, net.out, Prepare(SIZE, *IMAGENET), device, "DINOv2")
+            raise wrong_weights(
+                path, tensors, wanted, "it has no scales of layers or other patches"
+            )
+        super().__init__(net, net.out, Preprocess(SIZE, *IMAGENET), device, "DINOv2")
         plain = net.registers is None
         net.regrid(SIZE // net.side, offset=0.1 if plain else 0.0, antialias=not plain)

@@ -15,9 +15,9 @@ from genlab.core.contract import Spec
 from genlab.core.errors import DataError, DeviceError
 from genlab.core.metric import Features
 from genlab.core.registry import register
-from genlab.nn.full_precision import precise
+from genlab.nn.full_precision import full_precision
 from genlab.nn.inception_v3 import Inception
-from genlab.nn.preprocess import check_images, coloured
+from genlab.nn.preprocess import check_images, to_rgb
 from genlab.nn.pretrained_weights import read_weights
 
 __all__ = ["InceptionFeatures", "resize"]
@@ -66,8 +66,8 @@ class InceptionFeatures(Features):
     def __call__(self, u: Tensor) -> Mapping[str, Tensor]:
         """u uint8 [n, 1 or 3, H, W] -> pool [n, 2048], logits [n, 1008] where there are any."""
         x = (resize(u.to(self.device).float(), SIDE) - 128) / 128
-        x = coloured(x).contiguous(memory_format=torch.channels_last)
-        with precise(self.device):
+        x = to_rgb(x).contiguous(memory_format=torch.channels_last)
+        with full_precision(self.device):
             return self.net(x)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genlab.core.contract import Spec
 from genlab.core.metric import Features
 from genlab.core.registry import register
-from genlab.nn.full_precision import precise
+from genlab.nn.full_precision import full_precision
 from genlab.nn.pretrained_weights import digest, fit, read_weights
 
 __all__ = ["Classifier", "Small", "canvas"]
@@ -56,7 +56,7 @@ class Small(Features):
     @torch.inference_mode()
     def __call__(self, u: Tensor) -> Mapping[str, Tensor]:
         """u uint8 [n, 1, H, W] -> pool [n, 128], logits [n, 10], float32."""
-        with precise(self.device):
+        with full_precision(self.device):
             pool = self.net.pool(canvas(u.to(self.device)))
             return {"pool": pool, "logits": self.net.head(pool)}
 

@@ -7,7 +7,7 @@ import torch
 from genlab.core.errors import DataError
 from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.registry import register
-from genlab.nn.quantize import spread
+from genlab.nn.quantize import codebook_usage
 
 __all__ = ["Codebook"]
 
@@ -31,5 +31,5 @@ class Codebook(Metric):
         if size is None:
             raise DataError("codebook needs a model that chooses from a codebook")
         count = torch.bincount(inputs.pairs().codes.flatten(), minlength=size)
-        usage, perplexity = spread(count)
+        usage, perplexity = codebook_usage(count)
         return MetricResult({"codebook": float(usage), "codebook_perplexity": float(perplexity)})

@@ -11,10 +11,10 @@ from genlab.core.metric import Metric, MetricInputs, MetricResult
 from genlab.core.registry import register
 from genlab.metric.pairwise import check_size, each
 from genlab.nn.backbones import VGG16, AlexNet
-from genlab.nn.full_precision import precise
+from genlab.nn.full_precision import full_precision
 from genlab.nn.perceptual import Perceptual
-from genlab.nn.preprocess import coloured
-from genlab.nn.pretrained_weights import digest, given
+from genlab.nn.preprocess import to_rgb
+from genlab.nn.pretrained_weights import digest, weights_path
 
 __all__ = ["LPIPS"]
 
@@ -47,8 +47,10 @@ class LPIPS(Metric):
         self.name = f"lpips with net={net}"
         self.network = Perceptual(torso)
         self.network.load(
-            given(backbone, "metric.lpips.backbone", f"weights of {torso.name}", torso.file),
-            given(heads, "metric.lpips.heads", "the heads of LPIPS", HEADS.format(net=net)),
+            weights_path(
+                backbone, "metric.lpips.backbone", f"weights of {torso.name}", torso.file
+            ),
+            weights_path(heads, "metric.lpips.heads", "the heads of LPIPS", HEADS.format(net=net)),
         )
         self.network.eval()
         self.digest = digest(self.network, self.name)
@@ -65,7 +67,7 @@ class LPIPS(Metric):
         network = self.network.to(inputs.device)
 
         def score(a: Tensor, b: Tensor) -> Tensor:
-            with precise(inputs.device):
-                return network(*(coloured(u.float()) / 127.5 - 1 for u in (a, b)))
+            with full_precision(inputs.device):
+                return network(*(to_rgb(u.float()) / 127.5 - 1 for u in (a, b)))
 
         return MetricResult({"lpips": float(each(inputs, score).mean())})

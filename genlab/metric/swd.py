@@ -13,7 +13,7 @@ from genlab.core.random import hash64
 from genlab.core.registry import register
 from genlab.core.schema import Count
 from genlab.metric.vectors import blocks, check
-from genlab.nn.full_precision import precise
+from genlab.nn.full_precision import full_precision
 
 __all__ = ["SWD", "sliced_wasserstein", "wasserstein"]
 
@@ -61,7 +61,7 @@ class SWD(Metric):
 def sliced_wasserstein(x: Tensor, y: Tensor, directions: Tensor) -> float:
     """x [n, *S], y [m, *S] -> root of the mean of W2^2 along directions [P, prod(S)]."""
     total = 0.0
-    with precise(directions.device):
+    with full_precision(directions.device):
         for some in directions.split(TOGETHER):
             total += float(wasserstein(_along(x, some), _along(y, some)).sum())
     return math.sqrt(total / len(directions))

@@ -14,7 +14,7 @@ from genlab.core.registry import register
 from genlab.core.schema import Average, Density, Fraction, Positive, Predict, Weight
 from genlab.model.path import PathBatch, PathModel
 from genlab.model.vlb import Bound, grey, links, normal_kl, variational_bound
-from genlab.nn.full_precision import precise
+from genlab.nn.full_precision import full_precision
 
 __all__ = ["DDPM"]
 
@@ -187,7 +187,7 @@ class DDPM(PathModel):
                 log = torch.lerp(*append_dims(self.back[2:, i].to(x.dtype), x), self._share(out))
             return self.to_x0(x, t, out).clamp(-1, 1), log
 
-        with precise(x.device):
+        with full_precision(x.device):
             return variational_bound(
                 reverse, self.process, x, y, noise, times=times, evaluations=evaluations
             )

@@ -14,7 +14,7 @@ from genlab.core.ema import frozen
 from genlab.core.errors import DataError, DeviceError
 from genlab.core.gaussian_path import append_dims
 from genlab.core.signals import check_stop
-from genlab.nn.full_precision import precise
+from genlab.nn.full_precision import full_precision
 
 __all__ = ["TOLERANCE", "log_density", "ode_solver"]
 
@@ -67,7 +67,7 @@ def log_density(
     ends = process.sigma(torch.tensor([quiet, 1.0], dtype=torch.float64)).atan().to(x.device)
     held = () if net is None else (net,)
     # inference tensors take no part in autograd, copies made outside of inference mode do
-    with torch.inference_mode(False), torch.no_grad(), precise(x.device), frozen(*held):
+    with torch.inference_mode(False), torch.no_grad(), full_precision(x.device), frozen(*held):
         x = x.clone()
         y = None if y is None else y.clone()
         signs = (noise.uniform(*x.shape[1:]).clone().to(x.dtype) < 0.5).to(x.dtype) * 2 - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genlab.nn.full_precision import precise
+from genlab.nn.full_precision import full_precision
 
 __all__ = ["nearest"]
 
@@ -20,7 +20,7 @@ def nearest(x: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
     # |x - z|^2 differs from -2 <x, z> by what no pairing changes
-    with precise(x.device):  # rounded to bf16 the products would pair others
+    with full_precision(x.device):  # rounded to bf16 the products would pair others
         cost = -(x.flatten(1).float() @ noise.flatten(1).float().T)
     if y is not None:
         cost = cost.masked_fill(y[:, None] != y, torch.inf)

@@ -20,7 +20,7 @@ from genlab.nn.kv_cache import KVCache
 from genlab.nn.norm import LayerNorm
 from genlab.nn.position import LearnedPositions, sincos
 from genlab.nn.rotary import Rotary
-from genlab.nn.token_sampling import choose, narrow
+from genlab.nn.token_sampling import filter_logits, sample_token
 from genlab.nn.transformer import MLP, Block
 
 __all__ = ["GPT"]
@@ -294,7 +294,7 @@ class GPT(Network):
         text, new = [prompt], prompt
         for _ in range(n):
             logits = self(new, adapt(mask), cache)[:, -1]
-            new = choose(narrow(logits, temperature, top_k, top_p), noise)[:, None]
+            new = sample_token(filter_logits(logits, temperature, top_k, top_p), noise)[:, None]
             text.append(new)
             mask = cache.mask(1)
         return torch.cat(text, 1)

@@ -14,7 +14,7 @@ from genlab.core import dist
 from genlab.core.contract import Network, Noise, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count, Fraction, Natural, NonNegative
-from genlab.nn.quantize import Quantized, kmeans, nearest, spread, straight_through, sums
+from genlab.nn.quantize import Quantized, codebook_usage, kmeans, nearest, straight_through, sums
 
 __all__ = ["VectorQuantizer"]
 
@@ -100,7 +100,7 @@ class VectorQuantizer(Network):
     def _facts(self, indices: Tensor, gap: Tensor) -> dict[str, Tensor]:
         flat = indices.flatten()
         hits = self.count.new_zeros(self.size).index_add_(0, flat, self.count.new_ones(flat.shape))
-        usage, perplexity = spread(hits)
+        usage, perplexity = codebook_usage(hits)
         facts = {
             "perplexity": perplexity,
             "usage": usage,

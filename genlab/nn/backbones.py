@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from genlab.nn.pretrained_weights import fit, read_weights
 
-__all__ = ["VGG16", "AlexNet", "Torso"]
+__all__ = ["VGG16", "AlexNet", "ConvBackbone"]
 
 
-class Torso(nn.Module):
+class ConvBackbone(nn.Module):
     """Layers in a row; the maps behind some of them are what is looked at.
 
     The state dict has the names of torchvision, features.<number>.weight and .bias, so that a
@@ -51,7 +51,7 @@ class Torso(nn.Module):
         return maps
 
 
-class VGG16(Torso):
+class VGG16(ConvBackbone):
     """13 convolutions of 3 x 3 in five blocks; tapped at the last of each block.
 
     Reference: Simonyan and Zisserman 2014, arXiv 1409.1556, configuration D.
@@ -74,7 +74,7 @@ class VGG16(Torso):
         super().__init__(layers)
 
 
-class AlexNet(Torso):
+class AlexNet(ConvBackbone):
     """Five convolutions, the variant of one GPU; tapped behind each.
 
     Reference: Krizhevsky 2014, arXiv 1404.5997.

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["precise"]
+__all__ = ["full_precision"]
 
 
 @contextmanager
-def precise(device: torch.device) -> Iterator[None]:
+def full_precision(device: torch.device) -> Iterator[None]:
     """No autocast, and on a GPU no TF32, whose products have 10 bits."""
     with torch.autocast(device.type, enabled=False):
         if device.type != "cuda":

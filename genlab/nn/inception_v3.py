@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genlab.nn.pretrained_weights import another
+from genlab.nn.pretrained_weights import wrong_weights
 
 __all__ = ["Inception", "fold", "names"]
 
@@ -92,14 +92,14 @@ class Inception(nn.Module):
         kernels = [tuple(t.shape) for t in weights.values() if t.ndim == 4]
         if len(kernels) != len(convs):
             why = f"it has {len(kernels)} convolutions, not {len(convs)}"
-            raise another(path, weights, WANTED, why)
+            raise wrong_weights(path, weights, WANTED, why)
         if kernels != [tuple(c.weight.shape) for c in convs]:
-            raise another(path, weights, WANTED, "its convolutions are of other sizes")
+            raise wrong_weights(path, weights, WANTED, "its convolutions are of other sizes")
         try:
             given = list(fold(weights))
             scores = None if self.classifier is None else _scores(weights, self.classifier)
         except ValueError as e:
-            raise another(path, weights, WANTED, str(e)) from e
+            raise wrong_weights(path, weights, WANTED, str(e)) from e
         with torch.no_grad():
             for conv, (weight, bias) in zip(convs, given, strict=True):
                 conv.weight.copy_(weight)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from genlab.nn.backbones import Torso
+from genlab.nn.backbones import ConvBackbone
 from genlab.nn.pretrained_weights import fit, read_weights
 
 __all__ = ["Perceptual"]
@@ -29,7 +29,7 @@ class Perceptual(nn.Module):
     Reference: Zhang, Isola, Efros, Shechtman, Wang 2018, arXiv 1801.03924, eq. 1.
     """
 
-    def __init__(self, torso: Torso) -> None:
+    def __init__(self, torso: ConvBackbone) -> None:
         super().__init__()
         self.torso = torso
         self.heads = _Heads(torso.widths)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genlab.core.contract import Spec
 
-__all__ = ["IMAGENET", "Prepare", "check_images", "coloured"]
+__all__ = ["IMAGENET", "Preprocess", "check_images", "to_rgb"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of its colours, of which most networks make their input."""
@@ -24,12 +24,12 @@ def check_images(spec: Spec, features: str) -> None:
         )
 
 
-def coloured(x: Tensor) -> Tensor:
+def to_rgb(x: Tensor) -> Tensor:
     """x [n, C, H, W] with C one or three -> [n, 3, H, W]; one channel is repeated."""
     return x.expand(-1, 3, -1, -1)
 
 
-class Prepare:
+class Preprocess:
     """Colour, size, mean and deviation.
 
     (bicubic(u) / 255 - mean) / std
@@ -53,4 +53,4 @@ class Prepare:
             if x.shape[2:] != side:
                 x = F.interpolate(x, side, mode="bicubic", antialias=True).clamp(0, 255).round()
         mean, std = (x.new_tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
-        return (coloured(x) / 255 - mean) / std
+        return (to_rgb(x) / 255 - mean) / std

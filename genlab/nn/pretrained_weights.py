@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from genlab.core.errors import DataError, Refused
 
-__all__ = ["another", "digest", "fit", "given", "read_weights", "renamed"]
+__all__ = ["digest", "fit", "read_weights", "renamed", "weights_path", "wrong_weights"]
 
 PICKLED = (".pth", ".pt", ".bin")  # of torch.save, read without running what is in them
 
 
-def given(file: str | None, key: str, what: str, where: str) -> Path:
+def weights_path(file: str | None, key: str, what: str, where: str) -> Path:
     """The path a key names; DataError that says what is wanted and where it is found for null."""
     if file is None:
         raise DataError(f"{key} is null: it takes the path of {what} ({where})")
@@ -113,17 +113,17 @@ def fit(net: nn.Module, tensors: Mapping[str, Tensor], path: Path, wanted: str) 
         if name in counters:
             continue
         if name not in tensors:
-            raise another(path, tensors, wanted, f"it has no {name}")
+            raise wrong_weights(path, tensors, wanted, f"it has no {name}")
         if name not in own:
-            raise another(path, tensors, wanted, f"{name} is one too many")
+            raise wrong_weights(path, tensors, wanted, f"{name} is one too many")
         if tensors[name].shape != own[name].shape:
             sizes = " and not ".join(_size(t) for t in (tensors[name], own[name]))
-            raise another(path, tensors, wanted, f"{name} is {sizes}")
+            raise wrong_weights(path, tensors, wanted, f"{name} is {sizes}")
     net.load_state_dict({n: t for n, t in tensors.items() if n in own}, strict=False)
     net.requires_grad_(False)
 
 
-def another(path: Path, tensors: Mapping[str, Tensor], wanted: str, why: str) -> DataError:
+def wrong_weights(path: Path, tensors: Mapping[str, Tensor], wanted: str, why: str) -> DataError:
     """The error for a file of another network."""
     return DataError(
         f"{path} is a file of another network: it looks like {_look(tensors)}, "

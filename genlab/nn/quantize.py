@@ -12,9 +12,17 @@ import torch
 from torch import Tensor
 
 from genlab.core.contract import Noise
-from genlab.nn.full_precision import precise
+from genlab.nn.full_precision import full_precision
 
-__all__ = ["Quantized", "Quantizer", "kmeans", "nearest", "spread", "straight_through", "sums"]
+__all__ = [
+    "Quantized",
+    "Quantizer",
+    "codebook_usage",
+    "kmeans",
+    "nearest",
+    "straight_through",
+    "sums",
+]
 
 CPU_BLOCK = 2**18  # scores held at once: 1 MiB, which stays in the cache of a core; times the
 # square of the threads, since each block makes all of them meet several times
@@ -74,7 +82,7 @@ def nearest(z: Tensor, codes: Tensor) -> Tensor:
     does not grow with T K, and nothing is copied to the host.
     """
     device = z.device.type
-    with precise(z.device):  # TF32 would hide the distance of neighbouring codes
+    with full_precision(z.device):  # TF32 would hide the distance of neighbouring codes
         z, codes = z.float(), codes.float()
         (t, d), k = z.shape, len(codes)
         # The argmax of torch reads one number at a time on a CPU, amax a vector register: so the
@@ -120,7 +128,7 @@ def _largest(scores: Tensor, columns: int, out: Tensor) -> None:
     torch.add(column, inside.argmax(1), alpha=columns, out=out)
 
 
-def spread(count: Tensor) -> tuple[Tensor, Tensor]:
+def codebook_usage(count: Tensor) -> tuple[Tensor, Tensor]:
     """How often each of K codes was chosen [K] -> (share of codes chosen at all, perplexity) [].
 
     The perplexity is exp of the entropy in nats, from 1 to K.

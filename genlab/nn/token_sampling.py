@@ -6,12 +6,12 @@ from torch import Tensor
 
 from genlab.core.contract import Noise
 
-__all__ = ["choose", "narrow"]
+__all__ = ["filter_logits", "sample_token"]
 
 WHOLE = 2**32
 
 
-def narrow(
+def filter_logits(
     logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
     """Logits [B, K] -> float32 [B, K] of the tokens that may be drawn, -inf for the others.
@@ -42,7 +42,7 @@ def narrow(
     return logits
 
 
-def choose(logits: Tensor, noise: Noise) -> Tensor:
+def sample_token(logits: Tensor, noise: Noise) -> Tensor:
     """Logits [B, K] -> int64 [B], a draw from their softmax for each row.
 
     The first token up to which the probabilities add up to more than u, one uniform number a row.

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.nn.attention import SelfAttention
-from genlab.nn.pretrained_weights import another, fit
+from genlab.nn.pretrained_weights import fit, wrong_weights
 
 __all__ = ["GELUS", "ViT"]
 
@@ -99,11 +99,13 @@ class ViT(nn.Module):
         own = _gathered(tensors)
         for name in ("position", "patch.weight", "blocks.0.up.weight"):
             if name not in own:
-                raise another(path, tensors, wanted, f"it has no {name}")
+                raise wrong_weights(path, tensors, wanted, f"it has no {name}")
         (tokens, width), patch = own["position"].shape, own["patch.weight"].shape[-1]
         grid = math.isqrt(tokens - 1)
         if width % HEAD or width > WIDEST or grid**2 != tokens - 1:
-            raise another(path, tensors, wanted, f"it has {tokens} tokens of {width} numbers")
+            raise wrong_weights(
+                path, tensors, wanted, f"it has {tokens} tokens of {width} numbers"
+            )
         blocks = {name.split(".")[1] for name in own if name.startswith("blocks.")}
         net = cls(
             width=width,

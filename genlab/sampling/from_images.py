@@ -19,7 +19,7 @@ from PIL import Image
 
 from genlab.core import registry
 from genlab.core.errors import ConfigError, DataError
-from genlab.nn.quantize import spread
+from genlab.nn.quantize import codebook_usage
 from genlab.nn.similarity import psnr
 from genlab.run import pictures
 from genlab.run.files import write_text
@@ -125,7 +125,7 @@ def _record(loaded: Loaded, codes: NDArray[Any], quality: NDArray[np.float32]) -
         record["bits_per_number"] = round(bits / float(np.prod(loaded.built.spec.shape)), 4)
     if (size := model.codebook_size) is not None:
         count = torch.bincount(torch.from_numpy(codes).flatten(), minlength=size)
-        usage, perplexity = spread(count)
+        usage, perplexity = codebook_usage(count)
         record["usage"] = round(float(usage), 4)
         record["perplexity"] = round(float(perplexity), 2)
     return record

@@ -15,7 +15,7 @@ from genlab.features.classifiers import AlexNetFeatures, VGG16Features
 from genlab.features.clip import CLIP
 from genlab.features.dinov2 import DINOv2
 from genlab.nn.backbones import VGG16, AlexNet
-from genlab.nn.preprocess import IMAGENET, Prepare
+from genlab.nn.preprocess import IMAGENET, Preprocess
 from genlab.nn.pretrained_weights import digest, fit, read_weights, renamed
 from genlab.nn.vit import ViT
 from tests.helpers.feature_files import WEIGHTS, random_torso, saved
@@ -122,8 +122,8 @@ def test_a_filled_network_is_not_trained(tmp_path):
 )
 def test_resizing_is_that_of_pillow_to_rounding(h, w, size):
     u = images(2, 3, h, w)
-    prepare = Prepare(size, (0, 0, 0), (1, 1, 1))
-    found = prepare(u) * 255
+    preprocess = Preprocess(size, (0, 0, 0), (1, 1, 1))
+    found = preprocess(u) * 255
     assert torch.equal(found, found.round())
     for x, y in zip(u, found, strict=True):
         picture = Image.fromarray(x.permute(1, 2, 0).numpy())
@@ -135,11 +135,11 @@ def test_resizing_is_that_of_pillow_to_rounding(h, w, size):
 
 def test_colours_are_normalized_and_grey_is_repeated():
     mean, std = IMAGENET
-    prepare = Prepare(20, mean, std)
+    preprocess = Preprocess(20, mean, std)
     u = images(2, 1)
     wanted = torch.stack([(u[:, 0] / 255 - m) / s for m, s in zip(mean, std, strict=True)], 1)
-    torch.testing.assert_close(prepare(u), wanted)
-    torch.testing.assert_close(prepare(u.expand(-1, 3, -1, -1)), wanted)
+    torch.testing.assert_close(preprocess(u), wanted)
+    torch.testing.assert_close(preprocess(u.expand(-1, 3, -1, -1)), wanted)
 
 
 # --- VGG16 and AlexNet ---------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_torso_features_are_the_mean_of_the_last_map(tmp_path, name):
     member = features(GREY, torch.device("cpu"), file=file)
     assert member.outputs == {"pool": width}
     u = images(2, 1)
-    x = member.prepare(u)
+    x = member.preprocess(u)
     for layer in net.features[: net.taps[-1] + 1]:
         x = layer(x)
     pool = member(u)["pool"]
@@ -365,7 +365,7 @@ def test_dinov2_is_its_equations(tmp_path, registers):
     member = DINOv2(COLOUR, file=saved(weights, tmp_path / "w.pth"))
     assert member.outputs == {"pool": 128}
     u = images(2)
-    x = member.prepare(u).double()
+    x = member.preprocess(u).double()
     wanted = torch.stack([dino_by_hand(double(weights), i, registers) for i in x])
     torch.testing.assert_close(member(u)["pool"].double(), wanted, rtol=1e-3, atol=1e-4)
 
@@ -378,7 +378,7 @@ def test_clip_is_its_equations(tmp_path, activation):
     assert member.outputs == {"pool": 48}
     assert "48 x 48" in member.resizer
     u = images(2, 1)
-    x = member.prepare(u).double()
+    x = member.preprocess(u).double()
     gelu = {
         "gelu": lambda y: y * (1 + torch.erf(y / 2**0.5)) / 2,
         "quick_gelu": lambda y: y / (1 + torch.exp(-1.702 * y)),
@@ -554,7 +554,7 @@ def test_dinov2_is_that_of_transformers(tmp_path, registers, side):
     member = DINOv2(COLOUR, file=str(tmp_path / "model.safetensors"))
     u = images(3)
     with torch.no_grad():
-        wanted = theirs(pixel_values=member.prepare(u)).last_hidden_state[:, 0]
+        wanted = theirs(pixel_values=member.preprocess(u)).last_hidden_state[:, 0]
     torch.testing.assert_close(member(u)["pool"], wanted, rtol=1e-4, atol=1e-4)
     assert wanted.std(0).mean() > 0.01
 
@@ -578,6 +578,6 @@ def test_clip_is_that_of_transformers(tmp_path, activation):
     member = CLIP(COLOUR, file=str(tmp_path / "model.safetensors"), activation=activation)
     u = images(3)
     with torch.no_grad():
-        wanted = theirs(pixel_values=member.prepare(u)).image_embeds
+        wanted = theirs(pixel_values=member.preprocess(u)).image_embeds
     torch.testing.assert_close(member(u)["pool"], wanted, rtol=1e-4, atol=1e-4)
     assert wanted.std(0).mean() > 0.01

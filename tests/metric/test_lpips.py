@@ -7,7 +7,7 @@ from torch import nn
 from genlab.core.errors import DataError
 from genlab.core.metric import Pairs
 from genlab.metric.lpips import LPIPS
-from genlab.nn.backbones import VGG16, AlexNet, Torso
+from genlab.nn.backbones import VGG16, AlexNet, ConvBackbone
 from genlab.nn.perceptual import Perceptual
 from tests.helpers.feature_files import WEIGHTS, random_heads, random_torso, saved
 from tests.helpers.given_inputs import Given
@@ -16,7 +16,7 @@ REAL = {"alex": "alexnet_features.pth", "vgg": "vgg16_features_fp16.pth"}
 needs_weights = pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs the weights")
 
 
-class Tiny(Torso):
+class Tiny(ConvBackbone):
     """Two taps: the pixels themselves doubled, and a sum over channels beside zeros."""
 
     name, file, taps, widths, least = "Tiny", "", (1, 3), (3, 2), 1

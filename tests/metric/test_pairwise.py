@@ -11,7 +11,7 @@ from genlab.core.metric import Pairs
 from genlab.metric.codebook import Codebook
 from genlab.metric.psnr import PSNR
 from genlab.metric.ssim import SSIM
-from genlab.nn.quantize import spread
+from genlab.nn.quantize import codebook_usage
 from genlab.nn.similarity import psnr, ssim
 from tests.helpers.given_inputs import Given
 
@@ -100,7 +100,8 @@ def test_parts_of_the_pairs_do_not_matter(metric, monkeypatch):
 
 
 def test_use_of_a_codebook_by_hand():
-    assert [float(v) for v in spread(torch.tensor([5, 0, 5, 0]))] == pytest.approx([0.5, 2])
+    usage, perplexity = codebook_usage(torch.tensor([5, 0, 5, 0]))
+    assert (usage.item(), perplexity.item()) == pytest.approx((0.5, 2))
     codes = torch.tensor([[[0, 1], [1, 1]], [[1, 1], [1, 6]]])  # 1, 6 and 1 times of eight
     a, b = images(2)
     given = pairs(a, b, codes)

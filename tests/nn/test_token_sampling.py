@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from genlab.core.random import SampleNoise
-from genlab.nn.token_sampling import choose, narrow
+from genlab.nn.token_sampling import filter_logits, sample_token
 
 
 def probabilities(**keys):
     """Of five tokens with p = 0.4, 0.3, 0.15, 0.1, 0.05 after narrowing."""
     p = torch.tensor([[0.15, 0.4, 0.05, 0.3, 0.1]])
-    return narrow(p.log(), **keys).softmax(1)[0, [1, 3, 0, 4, 2]].tolist()
+    return filter_logits(p.log(), **keys).softmax(1)[0, [1, 3, 0, 4, 2]].tolist()
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_temperature_then_top_k_then_top_p(keys, wanted):
 )
 def test_a_sampler_that_cannot_draw_is_refused(keys):
     with pytest.raises(ValueError, match="not"):
-        narrow(torch.zeros(1, 3), **keys)
+        filter_logits(torch.zeros(1, 3), **keys)
 
 
 class Fixed:
@@ -58,7 +58,7 @@ def test_a_draw_is_where_the_probabilities_pass_the_uniform_number():
     logits = 3 * torch.randn(len(u), 97, generator=g)
     logits[torch.rand(logits.shape, generator=g) < 0.5] = -math.inf
     logits[:, [0, -1]] = -math.inf
-    drawn = choose(logits, Fixed(u))
+    drawn = sample_token(logits, Fixed(u))
     p = logits.double().softmax(1)
     for row, token, number in zip(p.tolist(), drawn.tolist(), u.tolist(), strict=True):
         assert row[token] > 0
@@ -68,7 +68,8 @@ def test_a_draw_is_where_the_probabilities_pass_the_uniform_number():
 
 def test_tokens_are_drawn_as_often_as_they_are_likely():
     p, n = torch.tensor([0.5, 0.0, 0.3, 0.2]), 20_000
-    drawn = choose(p.log().expand(n, -1), SampleNoise(0, range(n), "cpu")).bincount(minlength=4)
+    noise = SampleNoise(0, range(n), "cpu")
+    drawn = sample_token(p.log().expand(n, -1), noise).bincount(minlength=4)
     assert drawn[1] == 0
     expected = (n * p)[[0, 2, 3]]
     chi2 = ((drawn[[0, 2, 3]] - expected) ** 2 / expected).sum()

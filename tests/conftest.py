@@ -36,7 +36,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines that go to stderr from here on, each said for the first time."""
     lines: list[str] = []
     monkeypatch.setattr(console, "_SAID", set())
-    monkeypatch.setattr(console, "say", lines.append)
+    monkeypatch.setattr(console, "log", lines.append)
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from genlab.kernel import math, sdpa
-from genlab.kernel.dispatch import log_once
+from genlab.kernel.backend import Arguments, log_once
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.tiles import BLOCK as TILE
 from genlab.kernel.tiles import classify
@@ -38,16 +39,7 @@ class Step(NamedTuple):
 
 
 @torch.compiler.disable
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: MaskSpec,
-    scale: float,
-    dropout: float,
-    seed: Tensor | None,
-    lse: bool,
-) -> tuple[Tensor, Tensor | None]:
+def attend(q: Tensor, k: Tensor, v: Tensor, args: Arguments) -> tuple[Tensor, Tensor | None]:
     """As `math.attend`, without dropout and without second derivatives, which raise.
 
     Beside its results it holds one number for every pair of a block of queries and the keys they
@@ -57,15 +49,15 @@ def attend(
     Where torch's own kernel for this is absent, which is private, blocks go through the public
     function and are computed once more on the way back.
     """
-    assert not dropout, "the dispatcher gives dropout to another backend"
+    assert not args.dropout, "the dispatcher gives dropout to another backend"
     if not (hasattr(torch.ops.aten, FORWARD) and hasattr(torch.ops.aten, BACKWARD)):
         log_once(
             "attention: this torch has no CPU kernel that returns its sums, so long sequences "
             "are computed twice when training"
         )
-        return _checkpointed(q, k, v, mask, scale, lse)
-    out, sums = Chunked.apply(q, k, v, mask, scale, lse)
-    return out, sums if lse else None
+        return _checkpointed(q, k, v, args)
+    out, sums = Chunked.apply(q, k, v, args)
+    return out, sums if args.lse else None
 
 
 class Chunked(torch.autograd.Function):
@@ -81,9 +73,10 @@ class Chunked(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec, scale: float, lse: bool
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, args: Arguments
     ) -> tuple[Tensor, Tensor]:
-        """-> (out [B, Hq, Sq, D], sums [B, Hq, Sq]); lse: the sums are asked for."""
+        """-> (out [B, Hq, Sq, D], sums [B, Hq, Sq], which are right where they are asked for)."""
+        mask = args.mask
         kernel = getattr(torch.ops.aten, FORWARD)
         b, heads, queries, width = q.shape
         wide = torch.promote_types(q.dtype, torch.float32)
@@ -94,14 +87,14 @@ class Chunked(torch.autograd.Function):
             bias, allowed = _added(part(mask, step), q.dtype)
             here = (q[:, :, step.rows], *_shared(k, v, step.keys, heads))
             causal = step.kind == "causal"
-            mixed, found = kernel(*here, 0.0, causal, attn_mask=bias, scale=scale)
+            mixed, found = kernel(*here, 0.0, causal, attn_mask=bias, scale=args.scale)
             out[:, :, step.rows] = mixed
-            if lse and allowed is not None:  # the kernel gives 0 where a query sees nothing
+            if args.lse and allowed is not None:  # the kernel gives 0 where a query sees nothing
                 found = found.masked_fill(~allowed.any(3), -torch.inf)
             sums[:, :, step.rows] = found
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(q, k, v, out, sums)
-        ctx.mask, ctx.scale = mask, scale
+        ctx.mask, ctx.scale = mask, args.scale
         return out, sums
 
     # Not once_differentiable: that lets a second derivative be silently zero where dO has no
@@ -134,7 +127,7 @@ class Chunked(torch.autograd.Function):
             dq[:, :, rows] = found[0][..., :width]
             for total, d in ((dk, found[1]), (dv, found[2])):
                 total[:, :, step.keys] += d[..., :width].unflatten(1, (k.shape[1], -1)).sum(2)
-        return dq, dk.to(k.dtype), dv.to(v.dtype), None, None, None
+        return dq, dk.to(k.dtype), dv.to(v.dtype), None
 
 
 def steps(mask: MaskSpec) -> list[Step]:
@@ -209,15 +202,17 @@ def _shared(k: Tensor, v: Tensor, keys: slice, heads: int) -> tuple[Tensor, Tens
 
 
 def _checkpointed(
-    q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec, scale: float, lse: bool
+    q: Tensor, k: Tensor, v: Tensor, args: Arguments
 ) -> tuple[Tensor, Tensor | None]:
     """As `attend`, by public functions alone."""
-    one = math.attend if lse else sdpa.attend
+    one = math.attend if args.lse else sdpa.attend
     outs, sums = [], []
-    for step in steps(mask):
+    for step in steps(args.mask):
         here = (q[:, :, step.rows], k[:, :, step.keys], v[:, :, step.keys])
-        common = (part(mask, step), scale, 0.0, None, lse)
-        out, found = checkpoint(one, *here, *common, use_reentrant=False, preserve_rng_state=False)
+        part_args = replace(args, mask=part(args.mask, step))
+        out, found = checkpoint(
+            one, *here, part_args, use_reentrant=False, preserve_rng_state=False
+        )
         outs.append(out)
         sums.append(found)
-    return torch.cat(outs, 2), torch.cat(sums, 2) if lse else None
+    return torch.cat(outs, 2), torch.cat(sums, 2) if args.lse else None

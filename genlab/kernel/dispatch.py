@@ -1,34 +1,57 @@
-"""The one attention function: checks what it is given and chooses who computes it."""
+"""The one attention function: checks what it is given and chooses the backend."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from importlib.util import find_spec
+from math import inf, sqrt
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from genlab.core import console, dist
 from genlab.core.errors import DeviceError
+from genlab.kernel import chunked, math, sdpa
+from genlab.kernel.backend import Arguments, Attend, Backend, BackendName, interpreted, log_once
 from genlab.kernel.mask import MaskSpec
 
-__all__ = ["BACKENDS", "Backend", "attention", "available", "log_once"]
+__all__ = ["BACKENDS", "CHOICES", "attention", "available"]
 
-Backend = Literal["auto", "triton", "flex", "sdpa", "plain"]
-BACKENDS = ("auto", "triton", "flex", "sdpa", "plain")
+CHOICES = ("auto", "triton", "flex", "sdpa", "plain")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-WIDEST = {torch.float32: 128, torch.bfloat16: 256, torch.float16: 256}
-"""Numbers of a head up to which the Triton kernel has tiles that a GPU's registers hold."""
-SHORT = 256  # tokens up to which the products written out are quicker in bf16 on a CPU
-LONG = 2048  # keys beyond which blocks of queries pay under a mask on a CPU
+SHORT = 256  # tokens up to which kernel.math is quicker in bf16 on a CPU
+LONG = 2048  # keys beyond which chunks of queries pay under a mask on a CPU
 
 TRITON = find_spec("triton") is not None
 
-Attend = Callable[..., tuple[Tensor, Tensor | None]]
+
+# functions, and not importlib: torch.compile can follow an import statement
+def _triton() -> Attend:
+    from genlab.kernel.triton.operator import attend
+
+    return attend
+
+
+def _flex() -> Attend:
+    from genlab.kernel.flex import attend
+
+    return attend
+
+
+BACKENDS: Mapping[str, Backend] = {
+    "triton": Backend(
+        _triton,
+        float64=False,
+        # more has no tiles that a GPU's registers hold
+        widest={torch.float32: 128, torch.bfloat16: 256, torch.float16: 256},
+    ),
+    "flex": Backend(_flex, float64=False, dropout=False, cpu_backward=False),
+    "sdpa": Backend(lambda: sdpa.attend, dropout=False, lse=False),
+    "chunked": Backend(lambda: chunked.attend, dropout=False),
+    "plain": Backend(lambda: math.attend),
+}
+"""Those that can be asked for by name, and "chunked", which stands in for sdpa on a CPU."""
 
 
 @overload
@@ -41,7 +64,7 @@ def attention(
     scale: float | None = None,
     dropout: float = 0.0,
     lse: Literal[False] = False,
-    backend: Backend = "auto",
+    backend: BackendName = "auto",
     double_backward: bool = False,
 ) -> Tensor: ...
 @overload
@@ -54,7 +77,7 @@ def attention(
     scale: float | None = None,
     dropout: float = 0.0,
     lse: Literal[True],
-    backend: Backend = "auto",
+    backend: BackendName = "auto",
     double_backward: bool = False,
 ) -> tuple[Tensor, Tensor]: ...
 def attention(
@@ -66,7 +89,7 @@ def attention(
     scale: float | None = None,
     dropout: float = 0.0,
     lse: bool = False,
-    backend: Backend = "auto",
+    backend: BackendName = "auto",
     double_backward: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """softmax(scale q k^T + bias) v over the keys a mask allows.
@@ -93,20 +116,19 @@ def attention(
     if mask is None:
         mask = MaskSpec.bidirectional(q.shape[-2], k.shape[-2])
     _check(q, k, v, mask, dropout, backend)
-    name = _chosen(q, k, v, mask, dropout, lse, backend, double_backward)
     seed = None
     if dropout:
         seed = torch.randint(2**62, (1,), dtype=torch.int64, device=q.device)
-    attend = _backend(name)
-    scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale
-    out, sums = attend(q, k, v, mask, scale, dropout, seed, lse)
+    args = Arguments(mask, 1 / sqrt(q.shape[3]) if scale is None else scale, dropout, seed, lse)
+    name = _choose(q, k, v, args, backend, double_backward)
+    out, sums = BACKENDS[name].load()(q, k, v, args)
     if lse:
         assert sums is not None
         return out, sums
     return out
 
 
-def available(backend: Backend, device: torch.device) -> str:
+def available(backend: BackendName, device: torch.device) -> str:
     """The backend that runs on a device when this one is asked for: its name, never "auto".
 
     Raises DeviceError where it is not there.
@@ -130,101 +152,84 @@ def available(backend: Backend, device: torch.device) -> str:
     return backend
 
 
-def check_backward(backend: str, device: torch.device) -> None:
+def check_backward(name: str, device: torch.device) -> None:
     """Raises DeviceError where a backend has no backward pass."""
-    if backend == "flex" and device.type == "cpu":
+    if name in BACKENDS and device.type == "cpu" and not BACKENDS[name].cpu_backward:
         raise DeviceError(
-            "hardware.attention=flex cannot train on a CPU: torch's FlexAttention has no "
+            f"hardware.attention={name} cannot train on a CPU: torch's FlexAttention has no "
             "backward pass there; use hardware.attention=auto"
         )
 
 
-def check_width(width: int, dtype: torch.dtype, asked: str) -> None:
-    """Says that heads are too wide for Triton; DeviceError where it was asked for by name."""
+def check_width(name: str, width: int, dtype: torch.dtype, backend: BackendName) -> bool:
+    """Whether a backend has tiles for heads of this width; one line on stderr where it has not.
+
+    Raises DeviceError where it has not and was asked for by name.
+    """
+    widest = BACKENDS[name].widest.get(dtype, inf)
+    if width <= widest:
+        return True
     heads = f"heads of {width} numbers in {dtype}"
-    if asked == "triton":
+    if backend == name:
         raise DeviceError(
-            f"hardware.attention=triton has no tiles for {heads}, {WIDEST[dtype]} are the "
+            f"hardware.attention={name} has no tiles for {heads}, {widest} are the "
             "most; use more heads or hardware.attention=sdpa"
         )
-    log_once(f"attention: Triton has no tiles for {heads}, so sdpa is used")
+    log_once(f"attention: {name} has no tiles for {heads}, so sdpa is used")
+    return False
 
 
 def warn_no_dropout(name: str) -> None:
-    """Says that weights are dropped by the products written out."""
-    log_once(f"attention: {name} has no dropout here, so the products are written out")
+    """One line on stderr: another backend drops the weights."""
+    log_once(f"attention: {name} has no dropout here, so plain is used")
 
 
-def interpreted() -> bool:
-    """True when Triton kernels run as Python, on any device: TRITON_INTERPRET=1."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def log_once(line: str) -> None:
-    """A line on stderr, the first time; on rank 0 alone, and not while torch.compile traces."""
-    if not torch.compiler.is_compiling() and dist.rank() == 0:
-        console.log_once(line)
-
-
-def _chosen(
+def _choose(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    mask: MaskSpec,
-    dropout: float,
-    lse: bool,
-    backend: Backend,
+    args: Arguments,
+    backend: BackendName,
     double_backward: bool,
 ) -> str:
-    """The module of genlab.kernel that computes this."""
+    """The name in BACKENDS of what computes this.
+
+    Raises DeviceError where a backend asked for by name cannot.
+    """
+    auto, mask = backend == "auto", args.mask
     if double_backward or _transformed():
         if backend not in ("auto", "plain"):
             log_once(
-                f"attention: {backend} has no second and no forward-mode derivatives, so where "
-                "they are taken the products are written out"
+                f"attention: {backend} has no second and no forward-mode derivatives, so plain is "
+                "used where they are taken"
             )
         return "plain"
-    if q.dtype == torch.float64 and backend in ("triton", "flex"):
+    if not auto and q.dtype == torch.float64 and not BACKENDS[backend].float64:
         raise DeviceError(
             f"hardware.attention={backend} computes float32, bfloat16 and float16, not float64; "
             "use hardware.attention=plain"
         )
     name = available(backend, q.device)
     cpu = q.device.type == "cpu"
-    if backend == "auto":
+    if auto:
         if q.dtype == torch.float64 or q.device.type not in ("cpu", "cuda"):
             name = "plain"
         elif cpu and q.dtype == torch.bfloat16 and mask.kind == "full" and q.shape[2] <= SHORT:
             name = "plain"  # the backward pass of torch's kernel takes 2 to 7 times as long there
-    if name == "triton" and q.shape[3] > WIDEST[q.dtype]:
-        check_width(q.shape[3], q.dtype, backend)
+    if not check_width(name, q.shape[3], q.dtype, backend):
         name = "sdpa"
     if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)):
         check_backward(name, q.device)
-    if name in ("sdpa", "flex") and dropout:
-        if backend != "auto":
+    if args.dropout and not BACKENDS[name].dropout:
+        if not auto:
             warn_no_dropout(name)
         return "plain"
-    square = mask.kind == "causal" and mask.queries == mask.keys  # what torch knows by name
-    written = not (square or mask.kind == "full") or mask.slopes is not None
-    if name == "sdpa" and cpu and (written or lse):
-        return "chunked" if k.shape[2] > LONG else "plain" if lse else "sdpa"
-    return "plain" if name == "sdpa" and lse else name
-
-
-def _backend(name: str) -> Attend:
-    """The function of a module of genlab.kernel, in words that torch.compile can follow."""
-    if name == "triton":
-        from genlab.kernel.triton.operator import attend
-    elif name == "flex":
-        from genlab.kernel.flex import attend
-    elif name == "chunked":
-        from genlab.kernel.chunked import attend
-    elif name == "sdpa":
-        from genlab.kernel.sdpa import attend
-    else:
-        from genlab.kernel.math import attend
-    return attend
+    if name == "sdpa" and cpu and k.shape[2] > LONG:
+        square = mask.kind == "causal" and mask.queries == mask.keys
+        by_flag = (square or mask.kind == "full") and mask.slopes is None  # no mask in memory
+        if args.lse or not by_flag:
+            return "chunked"
+    return name if BACKENDS[name].lse or not args.lse else "plain"
 
 
 def _transformed() -> bool:
@@ -241,8 +246,8 @@ def _transformed() -> bool:
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, mask: MaskSpec, dropout: float, backend: str) -> None:
-    if backend not in BACKENDS:
-        raise ValueError(f"attention is computed by {', '.join(BACKENDS)}, not by {backend!r}")
+    if backend not in CHOICES:
+        raise ValueError(f"attention is computed by {', '.join(CHOICES)}, not by {backend!r}")
     if not isinstance(mask, MaskSpec):
         raise ValueError(f"a mask is a MaskSpec, not a {type(mask).__name__}")
     for name, t in (("q", q), ("k", k), ("v", v)):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
+from genlab.kernel.backend import Arguments
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.tiles import BLOCK, tiles
 
@@ -21,18 +22,10 @@ NARROWEST = 16  # head that its kernels have tiles for
 Mod = Callable[..., Tensor]
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: MaskSpec,
-    scale: float,
-    dropout: float,
-    seed: Tensor | None,
-    lse: bool,
-) -> tuple[Tensor, Tensor | None]:
+def attend(q: Tensor, k: Tensor, v: Tensor, args: Arguments) -> tuple[Tensor, Tensor | None]:
     """As `math.attend`, without dropout; on a CPU without gradients and with every score held."""
-    assert not dropout, "the dispatcher gives dropout to another backend"
+    assert not args.dropout, "the dispatcher gives dropout to another backend"
+    mask = args.mask
     width = q.shape[3]
     if width < NARROWEST:
         q, k, v = (F.pad(t, (0, NARROWEST - width)) for t in (q, k, v))
@@ -45,9 +38,9 @@ def attend(
         v,
         score_mod=_sloped(mask, q.device),
         block_mask=None if mask.kind == "full" else block_mask(mask, q.device),
-        scale=scale,
+        scale=args.scale,
         enable_gqa=q.shape[1] != k.shape[1],
-        return_aux=AuxRequest(lse=lse),
+        return_aux=AuxRequest(lse=args.lse),
     )
     return out[..., :width], aux.lse
 

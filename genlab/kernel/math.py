@@ -1,4 +1,4 @@
-"""Attention written out: what every other backend is held against.
+"""Attention by matrix products and a softmax: the reference of every other backend.
 
 Works for every type and device, at any order of differentiation, in memory of Sq x Sk.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genlab.kernel.mask import MaskSpec
+from genlab.kernel.backend import Arguments
 
 __all__ = ["attend", "dropout_mask", "philox"]
 
@@ -17,16 +17,7 @@ INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 WORD = 0xFFFFFFFF
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: MaskSpec,
-    scale: float,
-    dropout: float,
-    seed: Tensor | None,
-    lse: bool,
-) -> tuple[Tensor, Tensor | None]:
+def attend(q: Tensor, k: Tensor, v: Tensor, args: Arguments) -> tuple[Tensor, Tensor | None]:
     """q [B, Hq, Sq, D], k, v [B, Hkv, Sk, D] -> (out [B, Hq, Sq, D], sums [B, Hq, Sq] or None).
 
     out = softmax(s) v,  sums = log sum exp s (float32, float64 for it),
@@ -35,9 +26,10 @@ def attend(
     A query that sees no key gets 0, and the sum -inf. Products are taken in the type of q; sums
     and softmax in float32 at least, inside.
     """
+    mask = args.mask
     b, heads, queries, width = q.shape
     groups = heads // k.shape[1]
-    rows = (q * scale).reshape(b, k.shape[1], groups * queries, width)
+    rows = (q * args.scale).reshape(b, k.shape[1], groups * queries, width)
     s = (rows @ k.mT).view(b, heads, queries, k.shape[2])
     if (bias := mask.bias(q.device)) is not None:
         s = s + bias.to(s.dtype)
@@ -48,7 +40,7 @@ def attend(
         # an empty row is a softmax over everything, set to 0 afterwards: no NaN on the way back
         s = s.masked_fill(~(allowed | empty), float("-inf"))
     sums = None
-    if lse:
+    if args.lse:
         wide = torch.float64 if s.dtype == torch.float64 else torch.float32
         sums = torch.logsumexp(s.to(wide), 3)
         if empty is not None:
@@ -56,10 +48,10 @@ def attend(
     p = torch.softmax(s, 3)
     if empty is not None:
         p = p.masked_fill(empty, 0.0)
-    if dropout:
-        assert seed is not None
-        stay = dropout_mask(seed, p.shape, dropout, q.device)
-        p = (p * stay) / (1 - dropout)
+    if args.dropout:
+        assert args.seed is not None
+        stay = dropout_mask(args.seed, p.shape, args.dropout, q.device)
+        p = (p * stay) / (1 - args.dropout)
     mixed = p.to(v.dtype).reshape(b, k.shape[1], groups * queries, -1) @ v
     return mixed.view(b, heads, queries, width), sums
 

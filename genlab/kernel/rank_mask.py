@@ -1,4 +1,4 @@
-"""A mask as ranks: what decides about a pair of tokens, and what a backend is told of it."""
+"""A mask as ranks: which pairs of tokens see each other, and the tensors a backend reads."""
 
 from __future__ import annotations
 

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from genlab.core.errors import DeviceError
+from genlab.kernel.backend import BackendName, log_once
 from genlab.kernel.dispatch import (
+    BACKENDS,
     SHORT,
-    WIDEST,
-    Backend,
     attention,
     available,
     check_width,
-    log_once,
     warn_no_dropout,
 )
 from genlab.kernel.mask import MaskSpec
@@ -28,13 +27,13 @@ TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.05, torch.float16: 0.02}
 
 
 def resolve_backend(
-    asked: Backend,
+    requested: BackendName,
     device: torch.device,
     dtype: torch.dtype,
     double_backward: bool,
     widths: Sequence[int],
     dropout: bool = False,
-) -> tuple[Backend, str]:
+) -> tuple[BackendName, str]:
     """(backend of a model's layers, what that computes with, in words), of hardware.attention.
 
     double_backward: the model takes second derivatives. widths: of its heads. dropout: of its
@@ -43,15 +42,16 @@ def resolve_backend(
 
     Raises DeviceError where "triton" itself was asked for, and for a backend that is not there.
     """
-    name, fallen = available(asked, device), False
+    name = available(requested, device)
     if double_backward:
         log_once(
-            "attention: this model takes second derivatives, which no fused kernel has, so the "
-            "products are written out"
+            "attention: this model takes second derivatives, which no fused kernel has, so plain "
+            "is used"
         )
         return "plain", "plain"
+    backend, widest = requested, BACKENDS[name].widest.get(dtype)
     if name == "triton" and device.type == "cuda" and (reason := failure(device, dtype, widths)):
-        if asked == "triton":
+        if requested == "triton":
             raise DeviceError(
                 f"hardware.attention=triton does not work on this machine: {reason}; use "
                 "hardware.attention=auto"
@@ -59,20 +59,17 @@ def resolve_backend(
         log_once(
             f"attention: Triton does not work here, so torch's own kernels are used: {reason}"
         )
-        fallen, name = True, "sdpa"
+        backend, name = "sdpa", "sdpa"
     words = name
-    if name == "triton":
-        for width in (w for w in widths if w > WIDEST[dtype]):
-            check_width(width, dtype, asked)
-            other = "plain" if dropout else "sdpa"
-            words = f"triton, {other} for heads of more than {WIDEST[dtype]}"
-    elif dropout and name != "plain":
-        if asked != "auto":
+    if dropout and not BACKENDS[name].dropout:
+        if requested != "auto":
             warn_no_dropout(name)
         words = f"{name}, plain while weights are dropped"
-    if asked == "auto" and device.type == "cpu" and dtype == torch.bfloat16:
+    elif not all([check_width(name, width, dtype, requested) for width in widths]):
+        words = f"{name}, {'plain' if dropout else 'sdpa'} for heads of more than {widest}"
+    if requested == "auto" and device.type == "cpu" and dtype == torch.bfloat16:
         words += f", plain up to {SHORT} tokens"
-    return "sdpa" if fallen else asked, words
+    return backend, words
 
 
 def failure(device: torch.device, dtype: torch.dtype, widths: Sequence[int]) -> str:
@@ -83,11 +80,12 @@ def failure(device: torch.device, dtype: torch.dtype, widths: Sequence[int]) -> 
     Widths it has no tiles for are left out.
     """
     masks = MaskSpec.bidirectional(160), MaskSpec.prefix(50, 160)
-    tried = [(w, m) for w in widths if w <= WIDEST[dtype] for m in masks]
+    widest = BACKENDS["triton"].widest[dtype]
+    cases = [(w, m) for w in widths if w <= widest for m in masks]
     here = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     try:
         with here, torch.inference_mode(False), torch.enable_grad():
-            return next(filter(None, (_wrong(device, dtype, *case) for case in tried)), "")
+            return next(filter(None, (_wrong(device, dtype, *case) for case in cases)), "")
     except Exception as e:  # compilers and drivers raise anything
         first = next(iter(str(e).strip().splitlines()), "")
         return f"{type(e).__name__}: {first}" if first else type(e).__name__
@@ -106,7 +104,7 @@ def _wrong(device: torch.device, dtype: torch.dtype, width: int, mask: MaskSpec)
 
 
 def _tried(
-    backend: Backend, device: torch.device, dtype: torch.dtype, width: int, mask: MaskSpec
+    backend: BackendName, device: torch.device, dtype: torch.dtype, width: int, mask: MaskSpec
 ) -> list[Tensor]:
     """[result, dq, dk, dv] of one small attention; `kernel.math` takes the same in float32."""
     generator = torch.Generator().manual_seed(0)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.kernel.dispatch import Backend, attention
+from genlab.kernel.backend import BackendName
+from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
 from genlab.nn.norm import GroupNorm, RMSNorm
 from genlab.nn.rotary import Rotary, rotate
@@ -25,7 +26,7 @@ class AttentionLayer(nn.Module):
     """
 
     head_width: int = 64
-    backend: Backend = "auto"
+    backend: BackendName = "auto"
     double_backward: bool = False
 
     def attend(

@@ -99,24 +99,27 @@ def _serve(pipe, name, kind, length, width, heads, dtype, threads):
     """Builds the inputs, then answers every (pass, warm) with (seconds, bytes above them)."""
     import torch
 
+    from genlab.kernel.backend import Arguments
+
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
     attend = import_module(f"genlab.kernel.{name}").attend
-    mask, scale = cases.mask(kind, length), 1 / math.sqrt(width)
+    scale = 1 / math.sqrt(width)
+    args = Arguments(cases.mask(kind, length), scale)
     draw = [torch.randn(1, heads, length, width, dtype=kinds[dtype]) for _ in range(4)]
     d_out = draw.pop()
     small = [torch.randn(1, 1, 1, width, dtype=kinds[dtype], requires_grad=True) for _ in range(3)]
-    attend(*small, cases.mask("full", 1), scale, 0.0, None, False)[0].sum().backward()
+    attend(*small, Arguments(cases.mask("full", 1), scale))[0].sum().backward()
     start = _now()
 
     def forward():
         with torch.no_grad():
-            attend(*draw, mask, scale, 0.0, None, False)
+            attend(*draw, args)
 
     def both():
         leaves = [t.detach().requires_grad_() for t in draw]
-        out, _ = attend(*leaves, mask, scale, 0.0, None, False)
+        out, _ = attend(*leaves, args)
         torch.autograd.grad(out, leaves, d_out)
 
     often = {}

@@ -1,6 +1,7 @@
 """hardware.attention: from the key to the layer, what is tried out, said and recorded."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from genlab.assemble.components import build
 from genlab.core.contract import Model
 from genlab.core.errors import DeviceError
 from genlab.hardware.hardware import Hardware
-from genlab.kernel import dispatch, self_test
+from genlab.kernel import dispatch, math, self_test
 from genlab.nn.attention import AttentionLayer
 from genlab.run.environment import changes, environment
 from tests.helpers.runs import started
@@ -182,14 +183,10 @@ def pretended(monkeypatch):
     """pretended(f): the Triton kernel computes f of the right result."""
 
     def put(f):
-        real, plain = dispatch._backend, dispatch._backend("plain")
-
-        def backend(name):
-            if name != "triton":
-                return real(name)
-            return lambda *given: (f(plain(*given)[0]), None)
-
-        monkeypatch.setattr(dispatch, "_backend", backend)
+        pretended = replace(
+            dispatch.BACKENDS["triton"], load=lambda: lambda *a: (f(math.attend(*a)[0]), None)
+        )
+        monkeypatch.setitem(dispatch.BACKENDS, "triton", pretended)
         monkeypatch.setattr(dispatch, "TRITON", True)
         monkeypatch.setenv("TRITON_INTERPRET", "1")
 

@@ -5,6 +5,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from genlab.core.contract import Spec
+from genlab.kernel.backend import Arguments
 from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.triton import operator
@@ -124,7 +125,7 @@ def test_forward_mode_is_never_zero():
     q, k, v = (t.detach() for t in inputs(MaskSpec.causal(9)))
     mask = MaskSpec.causal(9)
     _, lost = torch.func.jvp(
-        lambda t: operator.attend(t, k, v, mask, 0.25, 0.0, None, False)[0], (q,), (q,)
+        lambda t: operator.attend(t, k, v, Arguments(mask, 0.25))[0], (q,), (q,)
     )
     assert lost.abs().max() == 0  # once this fails, the detour can go
     _, tangent = torch.func.jvp(lambda t: attend(t, k, v, mask), (q,), (q,))

@@ -151,11 +151,11 @@ def test_results_over_two_halves_of_the_keys_merge_by_the_sums():
 
 
 def computed_by(monkeypatch, *given, **keys):
-    """The module that attention(...) on these would call."""
-    found = []
-    real = dispatch._backend
-    monkeypatch.setattr(dispatch, "_backend", lambda name: (found.append(name), real("plain"))[1])
-    attention(*given, **keys)
+    """The backend that attention(...) on these chooses."""
+    found, choose = [], dispatch._choose
+    with monkeypatch.context() as patch:
+        patch.setattr(dispatch, "_choose", lambda *a: (found.append(choose(*a)), "plain")[1])
+        attention(*given, **keys)
     return found[0]
 
 
@@ -187,9 +187,9 @@ def test_a_fallback_is_said_once(said):
         attention(q, k, v, backend="sdpa", dropout=0.5)
         attention(q, k, v, backend="flex", double_backward=True)
     assert said == [
-        "attention: sdpa has no dropout here, so the products are written out",
-        "attention: flex has no second and no forward-mode derivatives, so where they are taken "
-        "the products are written out",
+        "attention: sdpa has no dropout here, so plain is used",
+        "attention: flex has no second and no forward-mode derivatives, so plain is used where "
+        "they are taken",
     ]
     attention(q, k, v, dropout=0.5, double_backward=True)
     assert len(said) == 2, "auto chooses; it does not fall back"
@@ -248,7 +248,7 @@ def test_backends_that_are_not_there(monkeypatch):
         with pytest.raises(DeviceError, match="not float64; use hardware"):
             attention(Q.double(), Q.double(), Q.double(), backend=backend)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    for dtype, most in dispatch.WIDEST.items():
+    for dtype, most in dispatch.BACKENDS["triton"].widest.items():
         wide = torch.randn(1, 1, 2, most + 1, dtype=dtype)
         with pytest.raises(
             DeviceError, match=f"no tiles for heads of {most + 1}.* use more heads"

@@ -6,7 +6,7 @@ from torch import nn
 
 from genlab.assemble.components import build
 from genlab.core.contract import Spec
-from genlab.kernel.dispatch import TRITON, WIDEST, attention
+from genlab.kernel.dispatch import BACKENDS, TRITON, attention
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.self_test import failure
 from genlab.network.dit import DiT
@@ -160,7 +160,7 @@ def test_triton_twice_is_the_same_to_the_bit():
 @triton
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 def test_trying_it_out_finds_nothing(dtype):
-    widths = [24, 64, WIDEST[dtype]]
+    widths = [24, 64, BACKENDS["triton"].widest[dtype]]
     assert failure(torch.device("cuda"), dtype, widths) == ""
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from genlab.kernel import chunked, dispatch, math
+from genlab.kernel.backend import Arguments
 from genlab.kernel.mask import MaskSpec
 from genlab.nn.attention import attention
 from tests.helpers.attended import BATCH, HEADS, MASKS, drawn
@@ -38,7 +39,7 @@ def both_ways(mask, shared, dtype, lse, compute=chunked.attend):
     d_sums = torch.randn(seen.shape).where(seen, 0.0)
     mine = [t.detach().requires_grad_() for t in (q, k, v)]
     theirs = [t.double().requires_grad_() for t in (q, k, v)]
-    out, sums = compute(*mine, mask, SCALE, 0.0, None, lse)
+    out, sums = compute(*mine, Arguments(mask, SCALE, lse=lse))
     assert (sums is not None) == lse
     assert out.dtype == dtype
     found = []
@@ -89,7 +90,7 @@ def test_a_gradient_of_the_sums_alone(form):
     )
     found = []
     for compute in (
-        lambda: chunked.attend(q, k, v, mask, SCALE, 0.0, None, True),
+        lambda: chunked.attend(q, k, v, Arguments(mask, SCALE, lse=True)),
         lambda: by_hand(q, k, v, mask, SCALE),
     ):
         _, sums = compute()
@@ -106,21 +107,21 @@ def test_strided_inputs_and_expanded_gradients(form):
     found = []
     for compute in (chunked.attend, math.attend):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        out, _ = compute(q, k, v, mask, SCALE, 0.0, None, False)
+        out, _ = compute(q, k, v, Arguments(mask, SCALE))
         found += [out, *torch.autograd.grad(out.sum(), qkv)]
     torch.testing.assert_close(found[:2], found[2:])
 
 
 def test_the_heads_of_a_token_lie_together():
     q, k, v, _ = drawn(MASKS["window"], HEADS, 8, torch.float32)
-    out, _ = chunked.attend(q, k, v, MASKS["window"], SCALE, 0.0, None, False)
+    out, _ = chunked.attend(q, k, v, Arguments(MASKS["window"], SCALE))
     assert out.transpose(1, 2).is_contiguous()
 
 
 def test_a_second_derivative_raises(form):
     mask = MASKS["padding in front"]
     q, k, v, _ = (t.requires_grad_() for t in drawn(mask, 2, 8, torch.float32))
-    out, _ = chunked.attend(q, k, v, mask, SCALE, 0.0, None, False)
+    out, _ = chunked.attend(q, k, v, Arguments(mask, SCALE))
     # the gradient given has no graph, where once_differentiable would give a constant
     (first,) = torch.autograd.grad(out.sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="not implemented"):
@@ -188,6 +189,6 @@ def test_without_the_private_kernel_it_says_so_once(said, monkeypatch):
     monkeypatch.setattr(chunked, "FORWARD", "no_such_operator")
     q, k, v, _ = drawn(MASKS["window"], 2, 8, torch.float32)
     for _ in range(2):
-        chunked.attend(q, k, v, MASKS["window"], SCALE, 0.0, None, False)
+        chunked.attend(q, k, v, Arguments(MASKS["window"], SCALE))
     assert len(said) == 1
     assert "computed twice" in said[0]

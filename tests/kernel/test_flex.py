@@ -8,6 +8,7 @@ from torch.nn.attention.flex_attention import create_block_mask
 
 from genlab.core.errors import DeviceError
 from genlab.kernel import flex
+from genlab.kernel.backend import Arguments
 from genlab.kernel.mask import MaskSpec
 from genlab.nn.attention import attention
 from tests.helpers.attended import MASKS, drawn
@@ -29,7 +30,7 @@ def several(monkeypatch):
 def test_results(mask):
     for shared, lse in ((4, False), (2, True)):
         q, k, v, _ = drawn(mask, shared, 8, torch.float32)
-        out, sums = flex.attend(q, k, v, mask, SCALE, 0.0, None, lse)
+        out, sums = flex.attend(q, k, v, Arguments(mask, SCALE, lse=lse))
         assert (sums is not None) == lse
         theirs = by_hand(q, k, v, mask, SCALE)
         torch.testing.assert_close(out.double(), theirs[0], rtol=1e-5, atol=1e-5)
@@ -93,7 +94,7 @@ def test_masks_of_one_kind_share_a_graph():
         mask = MaskSpec.permuted(torch.randperm(37))
         q, k, v, _ = drawn(mask, 2, 16, torch.float32)
         with torch._dynamo.config.patch(error_on_recompile=True):
-            out, _ = flex.attend(q, k, v, mask, SCALE, 0.0, None, False)
+            out, _ = flex.attend(q, k, v, Arguments(mask, SCALE))
         theirs, _ = by_hand(q, k, v, mask, SCALE)
         torch.testing.assert_close(out.double(), theirs, rtol=1e-5, atol=1e-5)
 

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab.kernel.dispatch import interpreted
-from genlab.kernel.mask import MaskSpec
+from genlab.kernel.backend import Arguments, interpreted
 from genlab.kernel.tiles import BLOCK, tiles
 
 __all__ = ["attend", "result_like"]
@@ -24,18 +23,9 @@ MASKS = {"full": 0, "causal": 1, "ranks": 2}
 LISTED = 64 if interpreted() else BLOCK  # smaller, so that small tests have several
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: MaskSpec,
-    scale: float,
-    dropout: float,
-    seed: Tensor | None,
-    lse: bool,
-) -> tuple[Tensor, Tensor | None]:
+def attend(q: Tensor, k: Tensor, v: Tensor, args: Arguments) -> tuple[Tensor, Tensor | None]:
     """As `math.attend`, in memory of the lengths alone."""
-    sides = lists = None
+    mask, sides, lists = args.mask, None, None
     if mask.kind == "ranks":
         sides, lists = mask.sides(q.device), tiles(mask, q.device, LISTED)
     slopes = None if mask.slopes is None else mask.steepness(q.device)
@@ -49,16 +39,16 @@ def attend(
         lists and lists.k,
         lists and lists.q,
         slopes,
-        seed,
+        args.seed,
         MASKS[mask.kind],
         LISTED,
         mask.segment_q is not None,
         left,
         right,
-        scale,
-        dropout,
+        args.scale,
+        args.dropout,
     )
-    return out, sums if lse else None
+    return out, sums if args.lse else None
 
 
 @torch.library.custom_op("genlab::attention", mutates_args=())

@@ -21,7 +21,7 @@ import torch
 import triton
 
 from genlab.core.console import log_once
-from genlab.kernel.dispatch import interpreted
+from genlab.kernel.backend import interpreted
 
 __all__ = ["CONFIGS", "FEATURES", "INTERPRETED", "Config", "Key", "best", "candidates"]
 

@@ -27,7 +27,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def bf16_unit() -> str:
     """What multiplies bf16 on this CPU: "AMX", "AVX-512 bf16" or nothing ("").
 
-    Both pay for networks of convolutions; docs/results.md has the measurements.
+    Both pay for networks of convolutions; docs/speed.md has the measurements.
     """
     for name, words in (("_is_amx_tile_supported", "AMX"), (AVX512, "AVX-512 bf16")):
         supported = getattr(torch.cpu, name, None)

@@ -24,7 +24,7 @@ def prepare(experiment, precision, channels_last, words):
     config, _ = compose(asked)
     built = build(config)
     built.hardware.start()
-    return built, make_trainer(config, built, *built.data.load("train"))
+    return built, make_trainer(config, built, built.data.load("train"))
 
 
 def main():

@@ -18,6 +18,7 @@ import torch
 
 from genlab.assemble.components import build
 from genlab.config.compose import compose
+from genlab.core.contract import Split
 from genlab.core.signals import Signals
 from genlab.run.journal import Journal
 from genlab.training.setup import make_trainer
@@ -33,8 +34,7 @@ def setup(batch):
     config, _ = compose(words)
     built = build(config)
     built.hardware.start()
-    data, _ = built.data.load("train")
-    return config, built, data
+    return config, built, built.data.load("train").x
 
 
 def bare(batch, steps):
@@ -70,7 +70,7 @@ def bare(batch, steps):
 def genlab(batch, steps, folder):
     """The same through the trainer, with everything a run has on."""
     config, built, data = setup(batch)
-    trainer = make_trainer(config, built, data, None)
+    trainer = make_trainer(config, built, Split(data))
     journal, due = Journal(folder), LOG * batch
 
     def run():

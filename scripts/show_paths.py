@@ -167,7 +167,7 @@ def main():
     words.add_argument("--picture", default="paths.png")
     asked = words.parse_args()
     data = component("data", "toy", kind=asked.data, count=asked.points)
-    points = data.load("train")[0].double()
+    points = data.load("train").x.double()
     g = torch.Generator().manual_seed(0)
     z = torch.randn(asked.curves, 2, dtype=torch.float64, generator=g)
     square = (torch.rand(asked.curves, 2, dtype=torch.float64, generator=g) * 2 - 1) * math.sqrt(3)

@@ -39,14 +39,14 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     data = FashionMNIST(args.data, size=None, flip=False, download=False)
-    net = train(*data.load("train"), args.epochs)
+    net = train(*data.load("train")[:2], args.epochs)
     weights = {
         n: t.half().contiguous()
         for n, t in net.state_dict().items()
         if not n.endswith("num_batches_tracked")
     }
     net.load_state_dict({n: t.float() for n, t in weights.items()}, strict=False)
-    right = accuracy(net, *data.load("test"))
+    right = accuracy(net, *data.load("test")[:2])
     metadata = {
         "accuracy": f"{right:.4f}",
         "accuracy_of": "test split of FashionMNIST, 10,000 images, these float16 weights",

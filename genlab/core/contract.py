@@ -189,7 +189,7 @@ class Codec:
         return type(self).__name__.lower()
 
     def encode(self, u: Tensor, noise: Noise | None) -> Tensor:
-        """u [B, C, H, W] uint8 (or [B, *S] float points) -> x [B, *S]."""
+        """u [B, C, H, W] uint8 (or [B, *S] float points or int64 tokens) -> x [B, *S]."""
         raise NotImplementedError
 
     def logdet(self, x: Tensor) -> Tensor | None:
@@ -197,8 +197,16 @@ class Codec:
         raise NotImplementedError
 
     def decode(self, x: Tensor) -> Tensor:
-        """x [B, *S] -> uint8 [B, C, H, W], or float points as they were stored."""
+        """x [B, *S] -> uint8 [B, C, H, W], or points or tokens as they were stored."""
         raise NotImplementedError
+
+
+class Split(NamedTuple):
+    """The data of one split; row i of each tensor belongs to the same datum."""
+
+    x: Tensor  # [N, *S] as stored: uint8 images, float32 points or int64 tokens
+    y: Tensor | None = None  # [N] int64 labels
+    z: Tensor | None = None  # [N, *Z] float32 noise that each datum is paired with
 
 
 class Dataset:
@@ -216,8 +224,8 @@ class Dataset:
     flip: bool = False
     notes: Mapping[str, Any] = {}
 
-    def load(self, split: str) -> tuple[Tensor, Tensor | None]:
-        """split "train" or "test" -> (uint8 [N, C, H, W] or float32 [N, 2], int64 [N] or None)."""
+    def load(self, split: str) -> Split:
+        """split: "train" or "test"; ValueError for others."""
         raise NotImplementedError
 
 
@@ -285,10 +293,10 @@ class Schedule:
 class Batch(NamedTuple):
     """One micro-batch on the device of the model; the noise of its whole is at the same call."""
 
-    x: Tensor  # [B, *S] float32, model space (after Codec.encode)
+    x: Tensor  # [B, *S] model space (after Codec.encode): float32, or int64 tokens
     y: Tensor | None  # [B] int64 labels; None when unconditional, networks take -1 as no label
     noise: Noise  # all randomness a loss may use
-    z: Tensor | None = None  # [B, *Z] paired noise; only coupling data fill it
+    z: Tensor | None = None  # [B, *Z] float32 noise that stored data are paired with
     whole: Callable[[], tuple[Batch, slice]] | None = None  # global batch, our rows; None: is this
 
 

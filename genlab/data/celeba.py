@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from genlab.core.contract import Dataset, Spec
+from genlab.core.contract import Dataset, Spec, Split
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.registry import register, suggest
 from genlab.data.decoded import Decoded, last_tenth
@@ -93,11 +92,11 @@ class CelebA(Dataset):
         """What happened when the images were decoded, for the record of a run."""
         return self._images.notes
 
-    def load(self, split: str) -> tuple[Tensor, Tensor | None]:
-        """split "train" or "test" -> (uint8 [N, 3, size, size], int64 [N] or None)."""
+    def load(self, split: str) -> Split:
+        """split "train" or "test" -> uint8 [N, 3, size, size] and labels."""
         u, names = self._images.load(split)
         if not self._attributes:
-            return u, None
+            return Split(u)
         if self._labels is None:
             self._labels = self._read_labels()
         if lacking := next((n for n in names if _file(n) not in self._labels), None):
@@ -105,7 +104,7 @@ class CelebA(Dataset):
                 f"{self._list(ATTRIBUTES)} has no row for {_file(lacking)}; get the official list "
                 "or set data.attribute=null"
             )
-        return u, torch.tensor([self._labels[_file(n)] for n in names])
+        return Split(u, torch.tensor([self._labels[_file(n)] for n in names]))
 
     # --- files -----------------------------------------------------------------------------------
 

@@ -11,10 +11,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from genlab.core.console import log, progress
-from genlab.core.contract import Dataset, Spec
+from genlab.core.contract import Dataset, Spec, Split
 from genlab.core.errors import DataError
 from genlab.core.registry import register
 from genlab.data import cifar_files as files
@@ -103,8 +102,8 @@ class CIFAR10(Dataset):
         )
         self.notes: dict[str, Any] = {"read": self.path.name}
 
-    def load(self, split: str) -> tuple[Tensor, Tensor]:
-        """split "train" or "test" -> (uint8 [N, 3, size, size], int64 [N])."""
+    def load(self, split: str) -> Split:
+        """split "train" or "test" -> uint8 [N, 3, size, size] and labels."""
         if split not in self.contents:
             raise ValueError(f'split must be "train" or "test", not {split!r}')
         cached = self._cache.find()
@@ -112,7 +111,7 @@ class CIFAR10(Dataset):
             cached = self._cache.make(60_000 * self.side**2 * 3, self._write)
         y = np.frombuffer(base64.b64decode(cached.notes["labels"]), np.uint8).astype(np.int64)
         part = slice(None, self.count) if split == "train" else slice(self.count, None)
-        return planes(cached.images[part]), torch.from_numpy(y[part])
+        return Split(planes(cached.images[part]), torch.from_numpy(y[part]))
 
     def _write(self, file: BinaryIO) -> tuple[tuple[int, ...], dict[str, Any]]:
         """All images, train first, once they are known to be the official ones."""

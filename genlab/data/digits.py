@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from genlab.core.contract import Dataset, Spec
+from genlab.core.contract import Dataset, Spec, Split
 from genlab.core.errors import DataError
 from genlab.core.registry import register
 from genlab.data.resize import check_size, resize
@@ -47,8 +46,8 @@ class Digits(Dataset):
         self.names = [str(k) for k in range(10)]
         self.path = _stored()
 
-    def load(self, split: str) -> tuple[Tensor, Tensor]:
-        """split "train" or "test" -> (uint8 [N, 1, size, size], int64 [N])."""
+    def load(self, split: str) -> Split:
+        """split "train" or "test" -> uint8 [N, 1, size, size] and labels."""
         if split not in ("train", "test"):
             raise ValueError(f'split must be "train" or "test", not {split!r}')
         values, y = _read(self.path)
@@ -58,7 +57,7 @@ class Digits(Dataset):
             rank[of_digit] = np.arange(len(of_digit))
         chosen = (rank % 6 == 4) == (split == "test")
         u = np.rint(values[chosen] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-        return resize(torch.from_numpy(u), self.size), torch.from_numpy(y[chosen])
+        return Split(resize(torch.from_numpy(u), self.size), torch.from_numpy(y[chosen]))
 
 
 def _stored() -> Path:

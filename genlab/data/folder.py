@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Dataset, Spec
+from genlab.core.contract import Dataset, Spec, Split
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.registry import register
 from genlab.data.array import Rows
@@ -103,17 +103,17 @@ class Folder(Dataset):
         held = len(self._rows.names) - self._train
         return {"told": [f"folder: the last {held:,} of {len(self._rows.names):,} are held out"]}
 
-    def load(self, split: str) -> tuple[Tensor, Tensor | None]:
-        """split "train" or "test" -> (uint8 [N, C, H, W], int64 [N] or None)."""
+    def load(self, split: str) -> Split:
+        """split "train" or "test" -> uint8 [N, C, H, W], and labels if there are some."""
         if self._rows is not None:
             if split not in ("train", "test"):
                 raise ValueError(f'split must be "train" or "test", not {split!r}')
             train, n = split == "train", self._train
-            return planes(self._rows.array[:n] if train else self._rows.array[n:]), None
+            return Split(planes(self._rows.array[:n] if train else self._rows.array[n:]))
         u, names = self._images.load(split)
         if self.names is None:
-            return u, None
-        return u, torch.tensor([self._class[self._classes[n]] for n in names])
+            return Split(u)
+        return Split(u, torch.tensor([self._class[self._classes[n]] for n in names]))
 
     @staticmethod
     def each(

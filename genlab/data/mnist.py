@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from genlab.core.contract import Dataset, Spec
+from genlab.core.contract import Dataset, Spec, Split
 from genlab.core.errors import DataError
 from genlab.core.registry import register
 from genlab.data.fetch import fetch, mirrors
@@ -86,8 +85,8 @@ class MNIST(Dataset):
             raise ValueError(f"size must be null for images that are not square ({h} x {w})")
         self.spec = Spec((1, size or h, size or w), len(self.labels))
 
-    def load(self, split: str) -> tuple[Tensor, Tensor]:
-        """split "train" or "test" -> (uint8 [N, 1, H, W], int64 [N]).
+    def load(self, split: str) -> Split:
+        """split "train" or "test" -> uint8 [N, 1, H, W] and labels.
 
         Raises DataError for files that are damaged inside, and for labels without a name.
         """
@@ -102,7 +101,7 @@ class MNIST(Dataset):
                 f"{labels} has the label {highest}, but {self.name} has {len(self.labels)} "
                 "classes; replace it by the official file"
             )
-        return resize(u, self.size), y
+        return Split(resize(u, self.size), y)
 
     def _shape(self, split: str) -> tuple[int, ...]:
         """[N, H, W] of a split, from the headers."""

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from genlab.core.contract import Dataset, Spec
+from genlab.core.contract import Dataset, Spec, Split
 from genlab.core.registry import register
 from genlab.core.schema import Count, Natural
 
@@ -57,15 +57,15 @@ class Toy(Dataset):
         self.draw_seed = draw_seed
         self.spec = Spec((2,), classes)
 
-    def load(self, split: str) -> tuple[Tensor, Tensor | None]:
-        """split "train" or "test" -> (float32 [count, 2], int64 [count] or None)."""
+    def load(self, split: str) -> Split:
+        """split "train" or "test" -> float32 [count, 2], and labels if there are some."""
         if split not in ("train", "test"):
             raise ValueError(f'split must be "train" or "test", not {split!r}')
         g = Generator().manual_seed(2 * self.draw_seed + (split == "test"))
         classes = self.spec.classes or 1
         y = torch.randint(classes, (self.count,), generator=g)
         x = self.draw(y, g).float()
-        return x, None if self.spec.classes is None else y
+        return Split(x, None if self.spec.classes is None else y)
 
 
 def _uniform(n: int, g: Generator) -> Tensor:

@@ -62,7 +62,7 @@ def of_built(
     if of == "reconstructions" and not copies:
         raise ConfigError("of=reconstructions: this model has no encoder; use of=samples")
     samples = draws and of != "reconstructions"
-    held, labels = data.load("test")
+    held, labels, _ = data.load("test")
     total, whole = len(held), digest(held)[:12]
     held = choose(held, n)
     labels = None if labels is None or built.spec.classes is None else choose(labels, n)
@@ -88,7 +88,7 @@ def of_built(
         draw=draw if samples else None,
         pairs=pairs if copies else None,
         bits=bits if likelihood else None,
-        training=lambda: data.load("train")[0],
+        training=lambda: data.load("train").x,
         codes=model.codebook_size if copies else None,
         of="samples" if samples else "reconstructions",
         held_out_set=f"{name} test {whole}, {len(held)} of {total}",
@@ -135,7 +135,7 @@ def of_images(images: Tensor, name: str, training: Callable[[], Tensor] | None) 
 
 def reference(data: Dataset, name: str, split: str, n: int | None) -> Reference:
     """n images of a split, all for None, always the same ones."""
-    images, _ = data.load(split)
+    images = data.load(split).x
     return Reference(f"{name} {split}", choose(images, n).contiguous(), len(images))
 
 
@@ -293,7 +293,7 @@ def of_folder(asked: Mapping[str, Any]) -> Case:
     images = choose(images, None if asked["n"] == "auto" else asked["n"]).contiguous()
     spec = Spec(tuple(images.shape[1:]))
     name = f"{node['name']} {size_of(data.spec)}" if node and data else f"images {size_of(spec)}"
-    training = (lambda: data.load("train")[0]) if data is not None else None
+    training = (lambda: data.load("train").x) if data is not None else None
     subject = of_images(images, name, training)
     real = _reference(asked, data, name, spec, hardware, len(images), "images")
     title = str(asked["fake"])

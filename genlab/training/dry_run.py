@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from genlab.assemble.components import Built, build
-from genlab.core.contract import Dataset
+from genlab.core.contract import Dataset, Split
 from genlab.core.format import count, duration, size
 from genlab.core.memory import memory, memory_advice
 from genlab.core.random import hash64
@@ -67,7 +67,7 @@ def _step(config: Mapping[str, Any], built: Built, batch: int, steps: int) -> tu
     """(images, seconds) of the last of some steps; a small batch does not start the model."""
     whole, built.schedule.batch = built.schedule.batch, batch
     try:
-        trainer = make_trainer(config, built, *fake(built.data, 2 * batch))
+        trainer = make_trainer(config, built, fake(built.data, 2 * batch))
     finally:
         built.schedule.batch = whole
     trainer.fresh = batch == whole
@@ -79,14 +79,15 @@ def _step(config: Mapping[str, Any], built: Built, batch: int, steps: int) -> tu
     return trainer.clock.images - before, seconds
 
 
-def fake(data: Dataset, n: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+def fake(data: Dataset, n: int) -> Split:
     """Noise of the shape and type of a data set, with labels if it has some."""
     generator = torch.Generator().manual_seed(hash64(n))
-    shape = (n, *data.spec.shape)
-    if len(shape) == 4:
-        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    shape, classes = (n, *data.spec.shape), data.spec.classes
+    if data.spec.vocabulary is not None:
+        x = torch.randint(0, data.spec.vocabulary, shape, generator=generator)
+    elif len(shape) == 4:
+        x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     else:
-        images = torch.randn(shape, generator=generator)
-    classes = data.spec.classes
-    labels = None if classes is None else torch.randint(0, classes, (n,), generator=generator)
-    return images, labels
+        x = torch.randn(shape, generator=generator)
+    y = None if classes is None else torch.randint(0, classes, (n,), generator=generator)
+    return Split(x, y)

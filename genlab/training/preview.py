@@ -26,25 +26,24 @@ def validation_loss(built: Built, batch: int, seed: int) -> dict[str, float]:
 
     Means over held-out data in batches of `batch`, with fixed noise.
     """
-    images, labels = built.data.load("test")
-    images = images[:VALIDATION_DATA].to(built.hardware.device)
-    labels = labels[:VALIDATION_DATA].to(images.device) if built.spec.classes else None
-    generator = torch.Generator(images.device)
+    device, held = built.hardware.device, built.data.load("test")
+    held = held if built.spec.classes else held._replace(y=None)
+    rows = [None if part is None else part[:VALIDATION_DATA].to(device) for part in held]
+    n, generator = len(rows[0]), torch.Generator(device)
     total: Counter[str] = Counter()
     with built.viewed("raw"):
-        for start in range(0, len(images), batch):
-            u = images[start : start + batch]
+        for start in range(0, n, batch):
+            u, y, z = (None if part is None else part[start : start + batch] for part in rows)
             noise = DrawNoise(
                 hash64(seed, VALIDATION), start, len(u), slice(0, len(u)), generator, None
             )
-            y = None if labels is None else labels[start : start + batch]
             x = built.codec.encode(u, noise)
             with built.hardware.autocast():
-                out = built.model.loss(Batch(x, y, noise))
+                out = built.model.loss(Batch(x, y, noise, z))
             loss, log = out if isinstance(out, tuple) else (out, {})
             for name, value in {"loss": loss, **log}.items():
                 total[f"heldout/{name}"] += float(value) * len(u)
-    return {name: value / len(images) for name, value in total.items()}
+    return {name: value / n for name, value in total.items()}
 
 
 SAMPLES = 64
@@ -64,7 +63,7 @@ def write_preview(built: Built, seed: int, folder: Path, images: int) -> tuple[s
         y = None if classes is None else [i % classes for i in range(SAMPLES)]
         picture = sheet(built.draw(y, seed, range(SAMPLES)).numpy())
     elif isinstance(built.model, Reconstructs):
-        originals = built.data.load("test")[0][:PAIRS]
+        originals = built.data.load("test").x[:PAIRS]
         picture = pairs(originals.numpy(), built.reconstruct(originals)[1].numpy())
     else:
         return None

@@ -103,7 +103,7 @@ class RunLoop:
 
     def _prepare(self, allow: tuple[str, ...]) -> None:
         with memory_advice(self.config):
-            self.trainer = make_trainer(self.config, self.built, *self.built.data.load("train"))
+            self.trainer = make_trainer(self.config, self.built, self.built.data.load("train"))
         self.clock = self.trainer.clock
         self.evaluator = Evaluator(self.run, self.config, self.built, self.log, self.trust)
         wanted = self.config["keep"]["best"]

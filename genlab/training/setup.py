@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from genlab.assemble.components import Built, make_optimizers
 from genlab.core import dist, registry
+from genlab.core.contract import Split
+from genlab.core.errors import ConfigError
 from genlab.run.track import Tracker
 from genlab.training.stream import Stream
 from genlab.training.trainer import Trainer
@@ -16,14 +16,19 @@ from genlab.training.trainer import Trainer
 __all__ = ["make_tracker", "make_trainer"]
 
 
-def make_trainer(
-    config: Mapping[str, Any], built: Built, data: Tensor, labels: Tensor | None
-) -> Trainer:
-    """The trainer of a built config on given data (`built.data.load("train")`, as a rule)."""
+def make_trainer(config: Mapping[str, Any], built: Built, data: Split) -> Trainer:
+    """The trainer of a built config on given data (`built.data.load("train")`, as a rule).
+
+    Raises ConfigError for data that would be mirrored without the noise they are paired with.
+    """
     hardware, batch = built.hardware, built.schedule.batch
+    if data.z is not None and built.data.flip:
+        raise ConfigError(
+            "data.flip=true mirrors images, but not the noise that these are paired with; use "
+            "data.flip=false"
+        )
     stream = Stream(
-        data,
-        labels if built.spec.classes else None,
+        data if built.spec.classes else data._replace(y=None),
         built.codec,
         seed=config["seed"],
         batch=batch,

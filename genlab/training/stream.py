@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Batch, Codec
+from genlab.core.contract import Batch, Codec, Split
 from genlab.core.random import DrawNoise, hash64
 
 __all__ = ["Stream"]
@@ -17,11 +17,11 @@ NOISE = 2
 
 
 class Stream:
-    """Training data in memory as uint8 on the device, indexed by the batch.
+    """Training data as they are stored, in the memory of the device, indexed by the batch.
 
     They stay in the layout they come in, [N, C, H, W] or its channels_last, so that a memory map
     on a CPU is never copied; a batch is brought into the layout that is asked for. A datum is one
-    row of bytes here: gathering rows is a copy of memory, gathering planes or pixels is not.
+    row here: gathering rows is a copy of memory, gathering planes or pixels is not.
 
     Position p of the stream is image permutation(seed, epoch)[p mod N] with epoch = p div N; a
     batch may cross the edge of an epoch. A draw is one global batch; micro-batch m of rank r gets
@@ -30,8 +30,7 @@ class Stream:
 
     def __init__(
         self,
-        data: Tensor,
-        labels: Tensor | None,
+        data: Split,
         codec: Codec,
         *,
         seed: int,
@@ -42,14 +41,16 @@ class Stream:
         device: torch.device,
         channels_last: bool,
     ) -> None:
-        """data: uint8 [N, C, H, W] or float [N, *S]; micro: (micro-batches, samples in each)."""
-        self._n, self._images = len(data), data.dim() == 4
+        """micro: (micro-batches, samples in each); flip: mirror half of the images."""
+        stored = data.x
+        self._n, self._images = len(stored), stored.dtype == torch.uint8 and stored.dim() == 4
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self._pixels_last = self._images and not data.is_contiguous()
-        stored = data.permute(0, 2, 3, 1) if self._pixels_last else data
+        self._pixels_last = self._images and not stored.is_contiguous()
+        stored = stored.permute(0, 2, 3, 1) if self._pixels_last else stored
         self._stored = stored.shape[1:]
         self._rows = stored.contiguous().flatten(1).to(device)
-        self._labels = None if labels is None else labels.to(device)
+        self._labels = None if data.y is None else data.y.to(device)
+        self._paired = None if data.z is None else data.z.to(device)
         self._codec, self._flip = codec, flip and self._images
         self._seed, self.batch, self._device = seed, batch, device
         self._noise_seed = hash64(seed, NOISE)
@@ -96,11 +97,14 @@ class Stream:
             u = u.contiguous(memory_format=self._format)
         x = self._codec.encode(u, noise)
         y = None if self._labels is None else self._labels.index_select(0, picked)
+        z = None if self._paired is None else self._paired.index_select(0, picked)
+        if z is not None and z.dim() == 4:
+            z = z.contiguous(memory_format=self._format)
         every = slice(0, self.batch)
         if rows == every:
-            return Batch(x, y, noise)
+            return Batch(x, y, noise, z)
         whole = lambda: (self._batch(start, every)._replace(noise=noise.whole()), rows)  # noqa: E731
-        return Batch(x, y, noise, whole=whole)
+        return Batch(x, y, noise, z, whole)
 
     def _mirrored(self, rows: Tensor, which: Tensor) -> Tensor:
         """Rows with the images of `which` mirrored; each is picked from both, a copy of memory."""

@@ -45,4 +45,4 @@ def built(*words: str, channels: int = 1, side: int = 32) -> tuple[dict, Built]:
 def trainer(*words: str, channels: int = 1, side: int = 32) -> tuple[Built, Trainer]:
     """(built, trainer) of such a config."""
     config, made = built(*words, channels=channels, side=side)
-    return made, make_trainer(config, made, *made.data.load("train"))
+    return made, make_trainer(config, made, made.data.load("train"))

@@ -17,12 +17,11 @@ def stored() -> torch.Tensor:
 def genlab() -> Work:
     """Its stream, with the codec that gives [-1, 1]."""
     from genlab.codec.pixels import Pixels
-    from genlab.core.contract import Spec
+    from genlab.core.contract import Spec, Split
     from genlab.training.stream import Stream
 
     stream = Stream(
-        stored(),
-        None,
+        Split(stored()),
         Pixels(Spec((1, SIDE, SIDE))),
         seed=0,
         batch=BATCH,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genlab.codec.pixels import Pixels
-from genlab.core.contract import Spec
+from genlab.core.contract import Spec, Split
 from genlab.core.errors import DiskError
 from genlab.data import cache as caching
 from genlab.data.decoded import Decoded
@@ -59,7 +59,7 @@ def test_the_second_start_decodes_nothing(where, decoded, monkeypatch, capsys):
 
 
 def test_what_is_done_to_the_images_stays_in_memory(where):
-    u, _ = images(where).load("train")
+    u = images(where).load("train").x
     u.zero_()
     assert (both(images(where))[0] == STACKED).all()
 
@@ -186,7 +186,7 @@ def test_lines_where_there_is_no_terminal(capsys, monkeypatch):
 
 
 def test_images_are_mapped_and_a_stream_copies_none(where):
-    u, _ = images(where).load("train")
+    u = images(where).load("train").x
     maps = Path("/proc/self/maps")
     if maps.exists():
         (line,) = [m for m in maps.read_text().splitlines() if m.endswith(f"{where.name}@stored-3-"
@@ -194,8 +194,7 @@ def test_images_are_mapped_and_a_stream_copies_none(where):
         low, _, high = line.split()[0].partition("-")
         assert int(low, 16) <= u.data_ptr() < int(high, 16)
     stream = Stream(
-        u,
-        None,
+        Split(u),
         Pixels(Spec((3, 10, 12))),
         seed=0,
         batch=4,

@@ -75,7 +75,7 @@ def test_files_are_found(tmp_path, place, root):
     mini(tmp_path / place)
     data = celeba(tmp_path / root)
     assert (data.count, data.spec.shape, data.spec.classes) == (20, (3, 16, 16), None)
-    assert data.load("train")[1] is None
+    assert data.load("train").y is None
 
 
 def test_the_drive_and_an_unpacked_folder(tmp_path):
@@ -86,14 +86,14 @@ def test_the_drive_and_an_unpacked_folder(tmp_path):
         folder(drive / part, {name: lists()[name]})
     one, two = (celeba(tmp_path / r, attribute="Male") for r in "ab")
     for split in ("train", "test"):
-        (u, y), (v, z) = one.load(split), two.load(split)
+        (u, y, _), (v, z, _) = one.load(split), two.load(split)
         assert torch.equal(u, v)
         assert torch.equal(y, z)
 
 
 def test_partitions_are_kept(tmp_path, capsys):
     data = celeba(mini(tmp_path))
-    u, v = data.load("train")[0], data.load("test")[0]
+    u, v = data.load("train").x, data.load("test").x
     box = (0, 20, 178, 198)
     assert (pixels(u) == [known(FILES[n], box, 16) for n in NAMES[:20]]).all()
     assert (pixels(v) == [known(FILES[n], box, 16) for n in NAMES[26:]]).all()
@@ -103,12 +103,12 @@ def test_partitions_are_kept(tmp_path, capsys):
 
 def test_without_a_test_part_validation_is_held_out(tmp_path):
     data = celeba(mini(tmp_path, lambda i: int(i >= 20)))
-    assert (data.count, len(data.load("test")[0])) == (20, 10)
+    assert (data.count, len(data.load("test").x)) == (20, 10)
 
 
 def test_mixed_partitions_stay_apart(tmp_path):
     data = celeba(mini(tmp_path, lambda i: 2 * (i % 3 == 0)))
-    u, v = data.load("train")[0], data.load("test")[0]
+    u, v = data.load("train").x, data.load("test").x
     box = (0, 20, 178, 198)
     train = [n for i, n in enumerate(NAMES) if i % 3]
     assert (pixels(u) == [known(FILES[n], box, 16) for n in train]).all()
@@ -129,7 +129,7 @@ def test_no_usable_split_holds_out_a_tenth_said_once_and_recorded(tmp_path, caps
     assert "no usable held-out split" in data.notes["told"][0]
     again = celeba(tmp_path)
     assert (
-        pixels(again.load("test")[0])[0] == known(FILES[NAMES[27]], (0, 20, 178, 198), 16)
+        pixels(again.load("test").x)[0] == known(FILES[NAMES[27]], (0, 20, 178, 198), 16)
     ).all()
     assert capsys.readouterr().err == ""
     assert again.notes == data.notes
@@ -148,7 +148,7 @@ def test_crops_scale_with_the_width(tmp_path, crop, whole, half):
     files = {"000001.jpg": FILES["000001.jpg"], "000002.jpg": small}
     folder(tmp_path / "img_align_celeba", files)
     data = celeba(tmp_path, crop=crop)
-    u, v = (pixels(data.load(split)[0])[0] for split in ("train", "test"))
+    u, v = (pixels(data.load(split).x)[0] for split in ("train", "test"))
     assert (u == known(files["000001.jpg"], whole, 16)).all()
     assert (v == known(small, half, 16)).all()
 
@@ -164,12 +164,12 @@ def test_attributes_are_labels(tmp_path):
     one = celeba(tmp_path, attribute="Male")
     assert one.names == ["not Male", "Male"]
     assert one.spec.classes == 2
-    assert one.load("train")[1].tolist() == [bits(i)[1] for i in range(20)]
+    assert one.load("train").y.tolist() == [bits(i)[1] for i in range(20)]
     two = celeba(tmp_path, attribute=["Smiling", "Bald"])
     assert two.names[2] == "Smiling, not Bald"
     assert two.spec.classes == len(two.names) == 4
-    assert two.load("test")[1].tolist() == [2 * bits(i)[2] + bits(i)[0] for i in range(26, 30)]
-    assert two.load("test")[1].dtype == torch.int64
+    assert two.load("test").y.tolist() == [2 * bits(i)[2] + bits(i)[0] for i in range(26, 30)]
+    assert two.load("test").y.dtype == torch.int64
 
 
 def test_bad_attributes(tmp_path):
@@ -230,7 +230,7 @@ def test_eight_real_originals(tmp_path):
     for file in (SHARED / "celeba_mini").iterdir():
         (home / file.name).symlink_to(file)
     data = celeba(tmp_path, size=64, attribute=["Male", "Smiling"])
-    (u, y), (v, z) = data.load("train"), data.load("test")
+    (u, y, _), (v, z, _) = data.load("train"), data.load("test")
     with zipfile.ZipFile(home / "img_align_celeba.zip") as packed:
         files = [packed.read(f"img_align_celeba/{i:06d}.jpg") for i in range(1, 9)]
     wanted = [known(f, (0, 20, 178, 198), 64) for f in files]
@@ -242,7 +242,7 @@ def test_eight_real_originals(tmp_path):
 def test_nine_thousand_real_faces():
     """Against a reading without any of our code."""
     data = celeba(SHARED, size=64, attribute="Smiling")
-    (u, y), (v, z) = data.load("train"), data.load("test")
+    (u, y, _), (v, z, _) = data.load("train"), data.load("test")
     assert (len(u), len(v)) == (8100, 900)
     with zipfile.ZipFile(SHARED / "celeba" / "img_align_celeba.zip") as packed:
         for i in (0, 1, 4711, 8099, 8100, 8999):

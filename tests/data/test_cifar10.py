@@ -124,7 +124,7 @@ def cifar(root, **keys):
 
 
 def same(data, pinned):
-    (u, y), (v, z) = data.load("train"), data.load("test")
+    (u, y, _), (v, z, _) = data.load("train"), data.load("test")
     assert data.count == len(u)
     assert u.shape[1:] == data.spec.shape
     assert y.dtype == torch.int64
@@ -188,7 +188,7 @@ def test_archives_by_their_digest(tmp_path, pinned, monkeypatch, name):
 def test_another_size(tmp_path, pinned):
     write(tmp_path / "cifar-10-batches-bin", binary(batches()))
     data = cifar(tmp_path, size=16)
-    u, _ = data.load("test")
+    u = data.load("test").x
     for ours, image in zip(u, pinned[0][5 * N :], strict=True):
         known = Image.fromarray(image).resize((16, 16), Image.Resampling.BICUBIC)
         assert (ours.permute(1, 2, 0).numpy() == np.asarray(known)).all()
@@ -359,7 +359,7 @@ def test_the_real_set_has_the_published_digests(real, tmp_path, monkeypatch):
     data = cifar(SHARED)
     images, labels = {}, {}
     for split, digest in README.items():
-        u, y = data.load(split)
+        u, y, _ = data.load(split)
         images[split], labels[split] = u.permute(0, 2, 3, 1).numpy(), y.numpy().astype(np.uint8)
         assert sha(images[split]) == digest
     x = np.concatenate([images["train"], images["test"]]).transpose(0, 3, 1, 2)

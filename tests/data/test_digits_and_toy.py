@@ -17,7 +17,7 @@ def test_digits_are_those_of_scikit_learn_split_in_two():
     from sklearn.svm import SVC
 
     data = Digits(size=None, flip=False)
-    (u, y), (v, z) = data.load("train"), data.load("test")
+    (u, y, _), (v, z, _) = data.load("train"), data.load("test")
     assert u.shape == (data.count, *data.spec.shape) == (1500, 1, 8, 8)
     assert v.shape == (297, 1, 8, 8)
     assert y.dtype == z.dtype == torch.int64
@@ -31,7 +31,7 @@ def test_digits_are_those_of_scikit_learn_split_in_two():
     assert (share - 1 / 6).abs().max() < 0.005
     classifier = SVC(gamma=0.001 * (16 / 255) ** 2).fit(u.flatten(1), y)
     assert classifier.score(v.flatten(1), z) >= 0.95
-    assert Digits(size=16, flip=True).load("test")[0].shape == (297, 1, 16, 16)
+    assert Digits(size=16, flip=True).load("test").x.shape == (297, 1, 16, 16)
 
 
 def test_digits_damaged_or_absent(tmp_path, monkeypatch):
@@ -56,21 +56,21 @@ def toy(kind, count=20_000, draw_seed=0):
 
 
 def draw(kind):
-    x, y = toy(kind).load("train")
+    x, y, _ = toy(kind).load("train")
     return x.double().numpy(), None if y is None else y.numpy()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_toy_contract(kind):
     data = toy(kind, 1000)
-    x, y = data.load("train")
+    x, y, _ = data.load("train")
     assert data.spec.shape == (2,)
     assert x.shape == (1000, 2)
     assert x.dtype == torch.float32
-    again, _ = toy(kind, 1000).load("train")
+    again = toy(kind, 1000).load("train").x
     assert torch.equal(x, again)
-    test, _ = data.load("test")
-    other, _ = toy(kind, 1000, draw_seed=1).load("train")
+    test = data.load("test").x
+    other = toy(kind, 1000, draw_seed=1).load("train").x
     for different in (test, other):
         assert not torch.isclose(x, different).all(1).any()
     assert 0.4 < x.std(0).min() <= x.std(0).max() < 1.3

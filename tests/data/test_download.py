@@ -64,7 +64,7 @@ def test_download_once_and_only_what_lacks(tmp_path, pinned, mirror, capsys):
     assert not asked
     write(folder, {FILES[2]: pinned[FILES[2]]}, zipped=False)  # as if interrupted before
     data = mnist(root, FashionMNIST, download=True)
-    u, y = data.load("train")
+    u, y, _ = data.load("train")
     assert idx(u[:, 0]) == pinned[FILES[0]]
     assert idx(y) == pinned[FILES[1]]
     assert asked == [f"/fashion_mnist/{FILES[i]}.gz" for i in (0, 1, 3)]

@@ -36,7 +36,7 @@ def images(path, root=".", **keys):
 
 def both(data):
     """(all images [N, H, W, C], labels) of both splits, training first."""
-    (u, y), (v, z) = data.load("train"), data.load("test")
+    (u, y, _), (v, z, _) = data.load("train"), data.load("test")
     assert len(u) == data.count
     assert u.dtype == torch.uint8
     assert u.shape[1:] == v.shape[1:] == data.spec.shape
@@ -56,7 +56,7 @@ def test_a_folder_in_the_order_of_names_with_the_last_tenth_held_out(tmp_path):
     assert data.spec.classes is None
     assert data.count == 18
     assert "2 of 20" in data.notes["told"][0]
-    assert data.load("train")[0].is_contiguous(memory_format=torch.channels_last)
+    assert data.load("train").x.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_zip_file_holds_the_same(tmp_path):
@@ -82,7 +82,7 @@ def test_sub_folders_are_classes_each_with_its_own_held_out_tenth(tmp_path):
     _, y = both(data)
     assert sorted(y[:18]) == [0] * 9 + [1] * 9
     assert y[18:] == [0, 1]
-    u, _ = data.load("train")
+    u = data.load("train").x
     first = sorted(names)[0]
     assert (u[0].permute(1, 2, 0).numpy() == PICTURES[first[-6:]]).all()
     assert images(where, labels="none").spec.classes is None
@@ -193,7 +193,7 @@ def test_mixed_sizes_name_both_files_and_the_key(tmp_path):
     with pytest.raises(DataError, match=r"00\.png has 12 x 10 .*21\.png has 13 x 10.*data\.size"):
         images(where).load("train")
     assert not list(where.glob(".genlab-cache/*.part"))
-    assert images(where, size=8).load("train")[0].shape == (19, 3, 8, 8)
+    assert images(where, size=8).load("train").x.shape == (19, 3, 8, 8)
 
 
 def test_corrupt_images_are_an_error_or_skipped_up_to_a_percent(tmp_path, capsys):

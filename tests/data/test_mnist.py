@@ -50,7 +50,7 @@ def test_files_are_found_and_read(tmp_path, folder, root, zipped):
     assert data.spec.classes == 10
     assert data.count == 30
     for split, prefix in (("train", "train"), ("test", "t10k")):
-        u, y = data.load(split)
+        u, y, _ = data.load(split)
         assert u.dtype == torch.uint8
         assert y.dtype == torch.int64
         assert np.array_equal(u.numpy()[:, 0], arrays[f"{prefix}-images-idx3-ubyte"])
@@ -69,7 +69,7 @@ def test_relative_root_and_split_name(tmp_path, monkeypatch):
 def test_gz_by_name_but_already_unpacked(tmp_path):
     contents, arrays = mini()
     write(tmp_path / "MNIST", {f"{f}.gz": data for f, data in contents.items()}, zipped=False)
-    u, _ = mnist(tmp_path).load("test")
+    u = mnist(tmp_path).load("test").x
     assert np.array_equal(u.numpy()[:, 0], arrays["t10k-images-idx3-ubyte"])
 
 
@@ -239,7 +239,7 @@ def test_size_of_a_set(tmp_path):
     write(tmp_path / "MNIST", mini()[0])
     data = mnist(tmp_path, size=12)
     assert data.spec.shape == (1, 12, 12)
-    assert data.load("test")[0].shape == (20, 1, 12, 12)
+    assert data.load("test").x.shape == (20, 1, 12, 12)
     assert resize(u := torch.zeros(2, 1, 8, 8, dtype=torch.uint8), None) is u
     for size in (3, 1025, 0, -8):
         with pytest.raises(ValueError, match="between 4 and 1024"):
@@ -260,7 +260,7 @@ def test_yaml_builds_its_set(tmp_path, name):
     node = OmegaConf.to_container(config)
     assert set(node) == {"name", "root", *registry.signature("data", name).keys}
     data = registry.build("data", node)
-    u, y = data.load("train")
+    u, y, _ = data.load("train")
     assert u.shape == (data.count, *data.spec.shape)
     assert data.flip is False
     assert data.names is None or len(data.names) == data.spec.classes
@@ -283,7 +283,7 @@ def test_real_set(cls, mean, std):
     assert data.spec.shape == (1, 28, 28)
     assert data.count == 60_000
     for split, prefix, n in (("train", "train", 6000), ("test", "t10k", 1000)):
-        u, y = data.load(split)
+        u, y, _ = data.load(split)
         for values, kind in ((u[:, 0], "images-idx3"), (y, "labels-idx1")):
             digest = hashlib.sha256(idx(values)).hexdigest()
             assert digest == data.pinned[f"{prefix}-{kind}-ubyte"][0]

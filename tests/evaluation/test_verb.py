@@ -62,7 +62,7 @@ def test_bits_per_dimension_are_those_of_the_loss(glow):
 
     result = evaluated(glow, "metric=bpd", "n=50", "seed=2")
     loaded = genlab.load(glow)
-    images, labels = loaded.built.data.load("test")
+    images, labels, _ = loaded.built.data.load("test")
     u, y = choose(images, 50), choose(labels, 50)
     with torch.no_grad(), loaded.built.viewed("ema"):
         x = loaded.built.codec.encode(u, SampleNoise(2, range(50), "cpu"))
@@ -204,12 +204,12 @@ def test_bits_per_dimension_of_a_one_layer_flow_by_hand():
     """z = 3 x + 1 with x = (v + U) / 256 - 1/2: the density of v is that of a Gaussian."""
     from genlab.assemble.components import Built
     from genlab.codec.dequantize import Dequantize
-    from genlab.core.contract import Spec
+    from genlab.core.contract import Bijection, Spec
     from genlab.core.random import SampleNoise
     from genlab.hardware.hardware import Hardware
     from genlab.model.flow import NLL
 
-    class Affine(torch.nn.Module):
+    class Affine(Bijection):
         def forward(self, x, y):
             flat = x.flatten(1)
             return 3 * flat + 1, torch.full((len(x),), flat.shape[1] * math.log(3))

@@ -27,7 +27,7 @@ def fashion(split, n=None):
         data = FashionMNIST("data", size=None, flip=False, download=False)
     except DataError as e:
         pytest.skip(str(e))
-    u, y = data.load(split)
+    u, y, _ = data.load(split)
     return u[:n], y[:n]
 
 

@@ -26,7 +26,7 @@ def test_an_untrained_chain_by_hand(outputs):
     model = built.model.eval()
     for p in model.parameters():
         torch.nn.init.zeros_(p)
-    u, y = (t[:40] for t in built.data.load("test"))
+    u, y = (t[:40] for t in built.data.load("test")[:2])
     x = built.codec.encode(118 + u % 20, None).double()  # greys that a difference of cdf can tell
     found = model.bound(x.float(), y, noise(40))
     a, b, _, _ = model.process.coefficients(torch.arange(1, 31).double() / 30)
@@ -53,7 +53,7 @@ def test_bits_of_bytes_are_a_column_of_their_own(tmp_path_factory):
     assert result.subject["likelihood"] == "variational bound, 25 steps, large variance"
     assert result.numbers[0].protocol["density"] == "bytes"
     built = genlab.load(run).built
-    u, y = built.data.load("test")
+    u, y, _ = built.data.load("test")
     from genlab.evaluation.streams import choose
 
     u, y = choose(u, 12), choose(y, 12)

@@ -45,7 +45,7 @@ def tiny_config(model, *overrides):
 def make(config):
     """(built, trainer) as the worker makes them."""
     built = build(config)
-    return built, make_trainer(config, built, *built.data.load("train"))
+    return built, make_trainer(config, built, built.data.load("train"))
 
 
 def run(config, steps):
@@ -206,7 +206,7 @@ def test_training_does_not_change_what_is_not_trained(model):
             k = disturbed.spec.classes
             disturbed.draw(k and [0, 1], 0, range(2))
         if i == 1 and isinstance(disturbed.model, Reconstructs):
-            disturbed.reconstruct(disturbed.data.load("test")[0][:3])
+            disturbed.reconstruct(disturbed.data.load("test").x[:3])
     assert largest_difference(plain.model, disturbed.model) == 0
 
 
@@ -227,7 +227,7 @@ def test_reconstruction_has_the_shape_of_data(model):
         pytest.skip("does not reconstruct")
     x = torch.zeros(2, *built.spec.shape)
     assert built.model.decode(built.model.encode(x)).shape == x.shape
-    images = built.data.load("test")[0][:5]
+    images = built.data.load("test").x[:5]
     codes, copies = built.reconstruct(images)
     assert (copies.shape, copies.dtype) == (images.shape, torch.uint8)
     assert len(codes) == 5

@@ -171,7 +171,7 @@ def test_the_inverse_undoes_the_network_before_and_after_training():
     words = ["network.net.depth=4", "network.net.width=16", "schedule.images=100_000"]
     built, trainer = make(tiny_config("glow", *words))
     net = built.model.net
-    codec, (images, labels) = built.codec, built.data.load("test")
+    codec, (images, labels, _) = built.codec, built.data.load("test")
     x, y = codec.encode(images[:64], None), labels[:64]
     z = torch.randn(64, x[0].numel(), generator=torch.Generator().manual_seed(0))
     for steps in (0, 1, 200):

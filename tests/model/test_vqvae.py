@@ -44,7 +44,7 @@ def test_the_loss_by_hand():
     built, trainer = make(tiny_config("vqvae", "model.variance=0.3"))
     trainer.one_step()
     model = built.model
-    x = built.codec.encode(built.data.load("test")[0][:8], None)
+    x = built.codec.encode(built.data.load("test").x[:8], None)
     noise = DrawNoise(0, 0, 8, slice(0, 8), torch.Generator(), None)
     loss, log = model.loss(Batch(x, None, noise))
     z = model.encoder(x)
@@ -53,7 +53,7 @@ def test_the_loss_by_hand():
     out = model.decoder(e)
     wanted = (out - x).square().mean() / 0.3 + 0.25 * (z - e).square().mean()
     torch.testing.assert_close(loss, wanted)
-    stored = built.data.load("test")[0][:8].double()
+    stored = built.data.load("test").x[:8].double()
     copies = built.codec.decode(out).double()
     errors = (stored - copies).square().flatten(1).mean(1)
     decibels = [10 * math.log10(255**2 / float(e)) for e in errors]
@@ -64,7 +64,7 @@ def test_the_loss_by_hand():
 def test_the_start_measures_the_variance_of_the_data():
     built, trainer = make(tiny_config("vqvae"))
     trainer.one_step()
-    x = built.codec.encode(built.data.load("train")[0], None)
+    x = built.codec.encode(built.data.load("train").x, None)
     assert float(built.model.variance) == pytest.approx(float(x.var()), rel=0.05)
     fixed, trainer = make(tiny_config("vqvae", "model.variance=2"))
     trainer.one_step()
@@ -92,7 +92,7 @@ def test_the_codebook_moves_in_training_alone():
     trainer.one_step()
     before = state(built.model)
     validation_loss(built, 8, 0)
-    built.reconstruct(built.data.load("test")[0][:9])
+    built.reconstruct(built.data.load("test").x[:9])
     built.model.quantizer.commit()
     assert same(before, state(built.model))
     trainer.one_step()
@@ -171,7 +171,7 @@ def test_grids_and_report_show_reconstructions(trained):
 @pytest.fixture
 def photos(tmp_path):
     """Held-out digits as files, one of them larger, one in colour and wide, one corrupt."""
-    images = build(compose([])[0]).data.load("test")[0][:5, 0].numpy()
+    images = build(compose([])[0]).data.load("test").x[:5, 0].numpy()
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     for i, image in enumerate(images):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genlab.codec.points import Points
-from genlab.core.contract import Spec
+from genlab.core.contract import Spec, Split
 from genlab.core.random import DrawNoise, SampleNoise, hash64
 from genlab.training.stream import Stream
 
@@ -14,8 +14,7 @@ DATA = torch.arange(N, dtype=torch.float32)[:, None].expand(N, 2).contiguous()
 
 def stream(batch=4, rank=0, micro=(1, 4), seed=0, data=DATA, labels=None, flip=False, codec=None):
     return Stream(
-        data,
-        labels,
+        Split(data, labels),
         codec or Points(Spec((2,)), scale=1.0),
         seed=seed,
         batch=batch,
@@ -107,8 +106,7 @@ def test_a_batch_is_the_same_whatever_layout_the_data_lie_in(channels_last):
 
     def run(data, flip):
         s = Stream(
-            data,
-            torch.arange(20),
+            Split(data, torch.arange(20)),
             Raw(),
             seed=3,
             batch=16,

@@ -36,15 +36,13 @@ for (const plane of document.querySelectorAll(".plane")) {
   draw(); // a reloaded page keeps what was chosen
 }
 
-// Pointing at a chart, or arrow keys on it, read every curve there.
+// A rule across a chart that is read, and the value of every curve there in the legend.
 for (const chart of document.querySelectorAll("svg.chart[data-end]")) {
-  const { left, right, end, low, high, top, foot, log } = chart.dataset;
   const figure = chart.closest("figure");
   const curves = new Map();
   for (const path of chart.querySelectorAll(".line")) {
-    const points = path.getAttribute("d").slice(1).split("L").map((p) => p.split(" ").map(Number));
     const label = path.dataset.label;
-    curves.set(label, [...(curves.get(label) ?? []), points]);
+    curves.set(label, [...(curves.get(label) ?? []), points(path)]);
   }
   const stops = [...new Set([...curves.values()].flat(2).map(([x]) => x))].sort((a, b) => a - b);
   const outs = [...figure.querySelectorAll(".last")];
@@ -52,47 +50,27 @@ for (const chart of document.querySelectorAll("svg.chart[data-end]")) {
   const place = figure.querySelector(".place");
   const rule = document.createElementNS("http://www.w3.org/2000/svg", "path");
   rule.setAttribute("class", "cursor");
-  let now = stops.length - 1;
-  const value = (y) => {
-    const v = +low + ((foot - y) / (foot - top)) * (high - low);
-    return log ? 10 ** v : v;
-  };
-  const height = (points, at) => {
-    const k = points.findIndex(([x]) => x >= at);
-    if (k < 0 || points[0][0] > at) return null;
-    const [[x1, y1], [x2, y2]] = [points[Math.max(k - 1, 0)], points[k]];
+  const height = (line, at) => {
+    const k = line.findIndex(([x]) => x >= at);
+    if (k < 0 || line[0][0] > at) return null;
+    const [[x1, y1], [x2, y2]] = [line[Math.max(k - 1, 0)], line[k]];
     return x2 > x1 ? y1 + ((at - x1) / (x2 - x1)) * (y2 - y1) : y2;
   };
   const read = (i) => {
-    const at = stops[(now = i)];
-    const images = Math.round(((at - left) / (right - left)) * end);
-    rule.setAttribute("d", `M${at} ${top}V${foot}`);
+    const at = stops[i];
+    rule.setAttribute("d", `M${at} ${chart.dataset.top}V${chart.dataset.foot}`);
     chart.append(rule);
-    place.textContent = `at ${images.toLocaleString("en")} images`;
+    place.textContent = imagesAt(chart.dataset, at);
     for (const out of outs) {
-      const there = curves.get(out.dataset.label).map((points) => height(points, at));
-      const known = there.filter((y) => y !== null).map(value);
+      const there = curves.get(out.dataset.label).map((line) => height(line, at));
+      const known = there.filter((y) => y !== null).map((y) => valueAt(chart.dataset, y));
       const mean = known.reduce((sum, v) => sum + v, 0) / known.length;
       out.textContent = known.length ? +mean.toPrecision(4) : "-";
     }
   };
-  chart.onpointermove = (event) => {
-    const at = new DOMPoint(event.clientX, event.clientY)
-      .matrixTransform(chart.getScreenCTM().inverse()).x;
-    const far = stops.map((x) => Math.abs(x - at));
-    read(far.indexOf(Math.min(...far)));
-  };
-  chart.tabIndex = 0;
-  chart.onkeydown = (event) => {
-    const last = stops.length - 1;
-    const to = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: last }[event.key];
-    if (to === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
-    event.preventDefault();
-    read(Math.min(last, Math.max(0, to)));
-  };
-  chart.onpointerleave = chart.onblur = () => {
+  readable(chart, stops, read, () => {
     rule.remove();
     place.textContent = "";
     outs.forEach((out, i) => (out.textContent = usual[i]));
-  };
+  });
 }

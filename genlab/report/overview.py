@@ -56,7 +56,7 @@ def write_overview(table: Table, target: Path) -> Path:
             for problem in dict.fromkeys(run.problems)
         ),
         stylesheets=("page.css", "overview.css"),
-        script="overview.js",
+        scripts=("chart.js", "overview.js"),
     )
     write_text(target, page.encode("utf-8", "replace").decode())  # names of files may be no text
     return target

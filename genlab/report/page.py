@@ -18,16 +18,14 @@ def document(
     title: str,
     made_by: str,
     *body: object,
-    stylesheets: Iterable[str] = ("page.css",),
-    script: str = "page.js",
+    stylesheets: Iterable[str],
+    scripts: Iterable[str],
 ) -> str:
     """A whole HTML file with its style and script inside; the foot names what wrote it, and when.
 
     The page forbids itself network, foreign scripts and any picture that is not part of it.
     """
-    here = Path(__file__)
-    style = "".join(here.with_name(name).read_text(encoding="utf-8") for name in stylesheets)
-    program = here.with_name(script).read_text(encoding="utf-8")
+    style, program = map(_joined, (stylesheets, scripts))
     digest = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     policy += f"script-src 'sha256-{digest}'"
@@ -44,6 +42,12 @@ def document(
     foot = tag("footer", f"{made_by} · written {when}")
     inside = tag("body", tag("main", *body), foot, tag("script", raw(program)))
     return f"<!doctype html>\n{tag('html', head, inside, lang='en')}\n"
+
+
+def _joined(names: Iterable[str]) -> str:
+    """Files of this folder one after the other."""
+    folder = Path(__file__).parent
+    return "".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
 def section(ident: str, title: str, *children: object) -> Markup:

@@ -62,6 +62,8 @@ def _page(run: RunData) -> str:
         config_section(run),
         environment_section(run),
         problems_section(p[:500] for p in run.problems),  # last: others find some
+        stylesheets=("page.css",),
+        scripts=("chart.js", "report.js"),
     )
 
 

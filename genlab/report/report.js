@@ -1,11 +1,3 @@
-// Arrow keys, Home and End choose one of n things of which the i-th is chosen now.
-const arrows = (event, i, n, choose) => {
-  const to = { ArrowLeft: i - 1, ArrowRight: i + 1, Home: 0, End: n - 1 }[event.key];
-  if (to === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
-  event.preventDefault();
-  choose(Math.min(Math.max(to, 0), n - 1));
-};
-
 // The strip of grids becomes a viewer: a large picture, a slider, a play button.
 for (const film of document.querySelectorAll(".film")) {
   const items = [...film.children];
@@ -57,36 +49,21 @@ for (const film of document.querySelectorAll(".film")) {
   show(items.length - 1);
 }
 
-// Pointing at a curve, or arrow keys on it, read its values.
+// A dot on the curve that is read, and its value in the caption.
 for (const chart of document.querySelectorAll("svg.chart[data-end]")) {
-  const { left, right, end, low, high, top, foot, log } = chart.dataset;
-  const path = chart.querySelector(".mean");
-  const points = path.getAttribute("d").slice(1).split("L").map((p) => p.split(" ").map(Number));
+  const line = points(chart.querySelector(".mean"));
   const dot = document.createElementNS("http://www.w3.org/2000/svg", "circle");
   const out = chart.parentNode.querySelector(".last");
   const usual = out.textContent;
-  let now = points.length - 1;
   dot.setAttribute("r", 4);
   dot.setAttribute("class", "dot");
+  out.setAttribute("role", "status");
   const read = (i) => {
-    const [x, y] = points[(now = i)];
-    const part = (foot - y) / (foot - top);
-    const raw = +low + part * (high - low);
-    const value = log ? 10 ** raw : raw;
-    const images = Math.round(((x - left) / (right - left)) * end);
+    const [x, y] = line[i];
     dot.setAttribute("cx", x);
     dot.setAttribute("cy", y);
     chart.append(dot);
-    out.textContent = `${+value.toPrecision(4)} at ${images.toLocaleString("en")} images`;
+    out.textContent = `${+valueAt(chart.dataset, y).toPrecision(4)} ${imagesAt(chart.dataset, x)}`;
   };
-  chart.onpointermove = (event) => {
-    const at = new DOMPoint(event.clientX, event.clientY)
-      .matrixTransform(chart.getScreenCTM().inverse()).x;
-    const far = points.map(([x]) => Math.abs(x - at));
-    read(far.indexOf(Math.min(...far)));
-  };
-  chart.tabIndex = 0;
-  out.setAttribute("role", "status");
-  chart.onkeydown = (event) => arrows(event, now, points.length, read);
-  chart.onpointerleave = chart.onblur = () => (dot.remove(), (out.textContent = usual));
+  readable(chart, line.map(([x]) => x), read, () => (dot.remove(), (out.textContent = usual)));
 }

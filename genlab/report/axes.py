@@ -83,7 +83,7 @@ class Plane:
             data_end=self.end,
             data_low=low,
             data_high=high,
-            data_log=self.log or None,
+            data_log=1 if self.log else None,  # a bare attribute would be an empty string, false
         )
 
     def _upright(self) -> list[Markup]:

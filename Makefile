@@ -10,7 +10,7 @@ help: ## this list
 demo: .venv/installed ## train the default on real digits, draw some, write a report (minutes)
 	$(BIN)/genlab train outputs=outputs/demo
 	$(BIN)/genlab sample outputs=outputs/demo n=200 name=demo animate=true interpolate=true
-	$(BIN)/python scripts/judge_digits.py outputs/demo
+	$(BIN)/python scripts/classify_digits.py outputs/demo
 	$(BIN)/genlab report outputs=outputs/demo
 
 test: .venv/installed ## everything that is quick

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from peers.compare import CLOCKS, tell
+from peers.compare import CLOCKS, measure_and_print
 from peers.metrics import targets
 
 HEAD = "| metric | threads | peer | peer's s | genlab's s | times as fast | aim |"
@@ -53,7 +53,7 @@ def main():
     parser.add_argument("--json", type=Path, help="file to write the rows to, with every time")
     args = parser.parse_args()
     every = chosen(targets(args.images, args.width), [w for w in args.only.split(",") if w])
-    tell(every, args, HEAD, line)
+    measure_and_print(every, args, HEAD, line)
 
 
 if __name__ == "__main__":

@@ -40,11 +40,11 @@ def keep(path, done):
     os.replace(aside, path)
 
 
-def fill(path, targets, threads, rounds, clock="wall", say=print):
-    """Measures what the file lacks, a cell at a time, and tells all rows."""
+def fill(path, targets, threads, rounds, clock="wall"):
+    """Measures what the file lacks, a cell at a time, and prints all rows."""
     done = cells(path)
-    say(HEAD)
-    say("|---" * (HEAD.count("|") - 1) + "|")
+    print(HEAD)
+    print("|---" * (HEAD.count("|") - 1) + "|")
     for target in targets:
         for n in threads:
             key = f"{target.key}, {n} threads, {clock}"
@@ -56,9 +56,9 @@ def fill(path, targets, threads, rounds, clock="wall", say=print):
                     done[key] = cell
                     keep(path, done)
                 for note in notes:
-                    say(f"could not take part: {note}")
+                    print(f"could not take part: {note}")
             for row in done.get(key, {"rows": []})["rows"]:
-                say(line(row))
+                print(line(row))
     return done
 
 

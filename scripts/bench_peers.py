@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from peers import glow, pipeline, unet, vq, wgan
-from peers.compare import CLOCKS, tell
+from peers.compare import CLOCKS, measure_and_print
 
 HEAD = "| target | threads | peer | peer's | genlab's | ratio | aim | |"
 TARGETS = {t.key: t for module in (unet, glow, wgan, vq, pipeline) for t in module.TARGETS}
@@ -45,7 +45,7 @@ def main():
     parser.add_argument("--json", type=Path, help="file to write the rows to, with every time")
     args = parser.parse_args()
     targets = chosen([w for w in args.only.split(",") if w])
-    tell(targets, args, HEAD, line)
+    measure_and_print(targets, args, HEAD, line)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ A run is trained to its end twice with the same config. The second one is killed
 random moments after its start, and inside saves through fail points (GENLAB_FAIL), and started
 again with the same command each time. Compared are the SHA-256 of every tensor of the last
 checkpoint (weights, averages, optimizer), its state, and the journal without its times. Exit code
-1 when anything differs, or when the experiment was weaker than asked for.
+1 when anything differs, or when there were fewer kills or less training than planned.
 
 Killed itself, the script goes on where it was: what happened is kept under --folder.
 """
@@ -83,7 +83,7 @@ class Folder:
             )
 
     def status(self) -> str:
-        """What STATUS says."""
+        """The text of STATUS."""
         try:
             return (self.path / "STATUS").read_text().strip() if self.path else ""
         except OSError:
@@ -100,7 +100,7 @@ class Folder:
         return lines
 
     def images(self) -> int:
-        """Images seen, as far as the journal knows."""
+        """Images seen at the last line of the journal."""
         return max((int(line["images"]) for line in self.journal()), default=0)
 
     def saved(self) -> int:
@@ -192,7 +192,7 @@ def images_for(seconds: float, words: list[str], batch: int) -> int:
     done = subprocess.run(command, capture_output=True, text=True)
     match = re.search(r"speed\s+([\d,.]+) images/s", done.stdout)
     if match is None:
-        sys.exit(f"the dry run does not say how fast it is:\n{done.stdout}{done.stderr}")
+        sys.exit(f"the dry run prints no speed:\n{done.stdout}{done.stderr}")
     speed = float(match[1].replace(",", ""))
     return int(1.3 * seconds * speed / batch + 1) * batch
 
@@ -221,7 +221,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Runs or continues the experiment; 0 when the runs are identical and it was as asked."""
+    """Runs or continues the experiment; 0 when the runs are identical and all went as planned."""
     a = arguments()
     words = [f"model={a.model}", f"data={a.data}", f"hardware.precision={a.precision}"]
     words += [f"schedule.batch={a.batch}", f"every.seconds={a.every}", *a.words]
@@ -275,7 +275,7 @@ def main() -> int:
         print(f"{name:<26}{value}")
     weak = trained < a.seconds or len(kills) < a.kills or inside < a.inside
     if weak:
-        print("weaker than asked for: use a new --folder with more --images")
+        print("weaker than planned: use a new --folder with more --images")
     return 1 if different or weak else 0
 
 

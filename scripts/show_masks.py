@@ -48,7 +48,7 @@ class Bytes:
         return self.all[ends - length + torch.arange(length)]
 
     def by_frequency(self):
-        """Held-out bits a byte of who knows how often each byte occurs and nothing before it."""
+        """Held-out bits a byte by the frequency of each byte alone."""
         counts = self.all[: self.cut].bincount(minlength=256) + 1.0
         return -(counts / counts.sum()).log2()[self.all[self.cut :]].mean().item()
 
@@ -61,7 +61,7 @@ def gpt(tokens, **keys):
     return registry.build("network", {**node, **small, **keys}, spec=Spec((tokens,), None, 256))
 
 
-# --- what is asked under which mask --------------------------------------------------------------
+# --- what is predicted under which mask ----------------------------------------------------------
 
 
 def shown(kind, rows, length, seed):
@@ -72,23 +72,23 @@ def shown(kind, rows, length, seed):
         order = torch.rand(rows, length, generator=g).argsort(1)
         return MaskSpec.permuted(order, order >= length // 2, stream="both"), order >= length // 2
     if kind == "bidirectional":
-        asked = torch.rand(rows, length, generator=g) < 0.3
-        return MaskSpec.bidirectional(length), asked & (at > 0)
+        predicted = torch.rand(rows, length, generator=g) < 0.3
+        return MaskSpec.bidirectional(length), predicted & (at > 0)
     seen = {"causal": 1, "prefix": length // 2}[kind]
     return MaskSpec.prefix(seen, length), at >= seen
 
 
 def bits(net, kind, x, seed, last=None, adapt=lambda mask: mask):
     """Mean bits of each byte to predict; last: of the last so many bytes of a text alone."""
-    mask, asked = shown(kind, *x.shape, seed)
-    given = x.masked_fill(asked, net.mask_token) if kind == "bidirectional" else x
+    mask, predicted = shown(kind, *x.shape, seed)
+    given = x.masked_fill(predicted, net.mask_token) if kind == "bidirectional" else x
     logits = net(given, adapt(mask))
     if kind != "permuted":  # there the logits at a place are of the byte after it
-        logits, x, asked = logits[:, :-1], x[:, 1:], asked[:, 1:]
+        logits, x, predicted = logits[:, :-1], x[:, 1:], predicted[:, 1:]
     if last:
-        logits, x, asked = (t[:, -last:] for t in (logits, x, asked))
+        logits, x, predicted = (t[:, -last:] for t in (logits, x, predicted))
     nats = F.cross_entropy(logits.flatten(0, 1), x.flatten(), reduction="none")
-    return (nats * asked.flatten()).sum() / asked.sum() / math.log(2)
+    return (nats * predicted.flatten()).sum() / predicted.sum() / math.log(2)
 
 
 def train(net, kind, data, steps, start=0, adapt=lambda mask: mask):
@@ -105,7 +105,7 @@ def train(net, kind, data, steps, start=0, adapt=lambda mask: mask):
 
 
 @torch.no_grad()
-def judge(net, kind, data, length=None, last=None, adapt=lambda mask: mask):
+def held_out_bits(net, kind, data, length=None, last=None, adapt=lambda mask: mask):
     """Held-out bits."""
     x = data.held_out(length or data.length)
     net.eval()
@@ -170,8 +170,8 @@ def under_every_mask(data, steps):
     rows = []
     for kind in ("causal", "prefix", "permuted"):
         net = gpt(data.length)
-        before = judge(net, kind, data)
-        rows.append((kind, before, judge(train(net, kind, data, steps), kind, data)))
+        before = held_out_bits(net, kind, data)
+        rows.append((kind, before, held_out_bits(train(net, kind, data, steps), kind, data)))
     table(
         "The same starting weights under three masks: held-out bits a byte to predict "
         f"(by frequency alone: {data.by_frequency():.2f})",
@@ -183,10 +183,10 @@ def under_every_mask(data, steps):
 def from_bidirectional_to_prefix(data, steps):
     first, then = steps, steps // 3
     known = train(gpt(data.length), "bidirectional", data, first)
-    at_once = judge(known, "prefix", data)
-    moved = judge(train(known, "prefix", data, then, first), "prefix", data)
+    at_once = held_out_bits(known, "prefix", data)
+    moved = held_out_bits(train(known, "prefix", data, then, first), "prefix", data)
     fresh = {
-        n: judge(train(gpt(data.length), "prefix", data, n), "prefix", data)
+        n: held_out_bits(train(gpt(data.length), "prefix", data, n), "prefix", data)
         for n in (then, first + then)
     }
     table(
@@ -224,7 +224,7 @@ def further_than_trained(data, steps):
         train(net, "causal", data, steps, adapt=adapt)
         if name == "rope":
             rope = net.state_dict()
-        values = [judge(net, "causal", data, k * length, last, adapt) for k in (1, 2, 4)]
+        values = [held_out_bits(net, "causal", data, k * length, last, adapt) for k in (1, 2, 4)]
         rows.append((name + (f" of {last}, rope" if name == "window" else ""), *values))
     changed = {
         "rope, interpolated": {"stretch": "interpolate"},
@@ -239,7 +239,7 @@ def further_than_trained(data, steps):
         for k in (1, 2, 4):
             net = gpt(length, **keys, **({"factor": k} if "stretch" in keys else {}))
             net.load_state_dict(rope)
-            values.append(judge(net, "causal", data, k * length, last))
+            values.append(held_out_bits(net, "causal", data, k * length, last))
         rows.append((name, *values))
     table(
         f"Trained on texts of {length} bytes, read further: held-out bits of the same last {last} "

@@ -165,12 +165,12 @@ def main():
     words.add_argument("--points", type=int, default=256)
     words.add_argument("--curves", type=int, default=256)
     words.add_argument("--picture", default="paths.png")
-    asked = words.parse_args()
-    data = component("data", "toy", kind=asked.data, count=asked.points)
+    args = words.parse_args()
+    data = component("data", "toy", kind=args.data, count=args.points)
     points = data.load("train").x.double()
     g = torch.Generator().manual_seed(0)
-    z = torch.randn(asked.curves, 2, dtype=torch.float64, generator=g)
-    square = (torch.rand(asked.curves, 2, dtype=torch.float64, generator=g) * 2 - 1) * math.sqrt(3)
+    z = torch.randn(args.curves, 2, dtype=torch.float64, generator=g)
+    square = (torch.rand(args.curves, 2, dtype=torch.float64, generator=g) * 2 - 1) * math.sqrt(3)
     sigma = torch.linspace(math.log(LAST), math.log(FIRST), STEPS + 1, dtype=torch.float64).exp()
 
     print(f"{'':<18}{'own x':>30}{'x / a':>30}")
@@ -198,8 +198,8 @@ def main():
         name = f"linear, {kind.__name__.lower()}"
         row(name, flow, states, times)
         panels.append(panel(name, {color: states}, points, reach(states)))
-    sheet(panels, asked.picture)
-    print(f"\n{asked.picture}: states of each path, grey where they start, black the data")
+    sheet(panels, args.picture)
+    print(f"\n{args.picture}: states of each path, grey where they start, black the data")
 
 
 if __name__ == "__main__":

@@ -142,12 +142,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trained", action="store_true", help="train six predictions, a minute")
     parser.add_argument("--images", type=int, default=300_000, help="points each is trained on")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     gaussians()
-    if asked.trained:
+    if args.trained:
         from score_errors import table
 
-        table(asked.images)
+        table(args.images)
 
 
 if __name__ == "__main__":

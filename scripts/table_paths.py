@@ -4,7 +4,7 @@ Every cell is one run of `genlab train` with the same U-Net, data, batches, opti
 images, and then `genlab eval` of its samples at several numbers of network evaluations: 2,000
 unguided samples a cell by DPM-Solver++ (2M) over the same noise levels, whatever the path. What is
 done is kept, so the script can be stopped at any time and started again: a finished cell is read
-(and said to differ where other images, samples or features are asked), an unfinished run resumes.
+(with a line where its images, samples or features are others), an unfinished run resumes.
 Cells not run are printed as such. A cell takes about twenty minutes of one core; two scripts with
 other rows run side by side, and nothing else should.
 
@@ -58,13 +58,13 @@ def cells():
 
 
 def genlab(home, *words):
-    """Runs the program; what it says goes to the log of the cell, what fails ends the script."""
+    """Runs the program; its output goes to the log of the cell, a failure ends the script."""
     home.mkdir(parents=True, exist_ok=True)
     log = home / "log.txt"
-    with log.open("a") as said:
-        print("genlab", *words, file=said, flush=True)
+    with log.open("a") as output:
+        print("genlab", *words, file=output, flush=True)
         command = [sys.executable, "-m", "genlab", *words]
-        code = subprocess.run(command, stdout=said, stderr=subprocess.STDOUT).returncode
+        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode
     if code:
         sys.exit(f"genlab {words[0]} failed with {code}: see {log}")
 
@@ -75,7 +75,7 @@ def folder(cell, args):
     return args.home / series.replace(" ", "_") / f"{row}-{prediction}"
 
 
-def asked(cell, args):
+def settings(cell, args):
     """What makes the numbers of a cell."""
     series, row, prediction = cell
     words = [*COMMON, *SERIES[series][row], f"model.predict={prediction}"]
@@ -85,15 +85,15 @@ def asked(cell, args):
 
 
 def differences(found, wanted):
-    """In what a finished cell is not what is asked; what it does not tell is not compared."""
-    told = {"features": list(dict.fromkeys(n.split("-", 1)[1] for n in found["numbers"]))}
-    told = {**told, **{k: found[k] for k in ("words", "samples") if k in found}}
-    return [f"{k} {v}, asked {wanted[k]}" for k, v in told.items() if v != wanted[k]]
+    """How a finished cell differs from the settings wanted; what it lacks is not compared."""
+    had = {"features": list(dict.fromkeys(n.split("-", 1)[1] for n in found["numbers"]))}
+    had |= {k: found[k] for k in ("words", "samples") if k in found}
+    return [f"{k} {v}, not {wanted[k]}" for k, v in had.items() if v != wanted[k]]
 
 
 def run_cell(cell, args):
-    """Trains and judges one cell; returns its numbers."""
-    home, wanted = folder(cell, args), asked(cell, args)
+    """Trains and evaluates one cell; returns its numbers."""
+    home, wanted = folder(cell, args), settings(cell, args)
     began = time.monotonic()
     genlab(home, "train", *wanted["words"])
     trained = time.monotonic() - began
@@ -158,7 +158,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--home", type=Path, default=Path("outputs/table_paths"))
     parser.add_argument("--images", type=int, default=250_000, help="drawn in training, a cell")
-    parser.add_argument("--samples", type=int, default=2_000, help="judged, a number")
+    parser.add_argument("--samples", type=int, default=2_000, help="of each evaluation")
     parser.add_argument("--features", default="inception,small")
     parser.add_argument("--threads", type=int, default=1, help="changes the last digits")
     parser.add_argument("--only", default="", help="rows, with commas; all without")
@@ -170,7 +170,7 @@ def main():
     for cell in [] if args.table else chosen:
         file = kept(args.home, cell)
         if file.exists():
-            for difference in differences(json.loads(file.read_text()), asked(cell, args)):
+            for difference in differences(json.loads(file.read_text()), settings(cell, args)):
                 print(f"{', '.join(cell)}: kept as it is, with {difference}", flush=True)
             continue
         if time.monotonic() > end:

@@ -78,7 +78,7 @@ def released(side: Side) -> str:
 
 
 class _Process:
-    """A side built and warmed up in a process of its own, which steps when it is told to.
+    """A side built and warmed up in a process of its own, which steps at every message.
 
     Threads, allocator settings and whatever an import switches on stay apart.
     """
@@ -117,7 +117,7 @@ class _Process:
 
 
 def _serve(pipe, side: Side, threads: int, clock: str) -> None:
-    """Builds the work, says (amount, note), then times a round for every message."""
+    """Builds the work, sends (amount, note), then times a round for every message."""
     import torch
 
     warnings.simplefilter("ignore")  # peers use what torch has deprecated
@@ -182,7 +182,7 @@ def measure(
     return [_row(target, side, threads, built, times) for side in _shown(target, times)], notes
 
 
-def tell(
+def measure_and_print(
     targets: Sequence[Target],
     args: argparse.Namespace,
     head: str,
@@ -222,7 +222,7 @@ def tell(
 
 
 def _shown(target: Target, times: dict) -> list[Side]:
-    """The peers that ran; genlab alone where only its own floor is asked for."""
+    """The peers that ran; genlab alone where there is only a floor of its own."""
     peers = [side for side in target.peers if side.name in times]
     return peers or [target.ours]
 

@@ -190,7 +190,7 @@ def fidelity_pr(images: int, width: int) -> Work:
 
 
 def prdc_prdc(images: int, width: int) -> Work:
-    """Its compute_prdc, k = 5; it asks scikit-learn for 8 threads whatever the number."""
+    """Its compute_prdc, k = 5; it has scikit-learn take 8 threads whatever the number."""
     import contextlib
     import io
 

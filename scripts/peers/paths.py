@@ -70,10 +70,10 @@ def network(mode: str) -> tuple[nn.Module, str]:
     """The same network as genlab places it, alone, and its description."""
     _, built = ours.built(*WORDS, MODES[mode][0], side=SIDE)
     net = built.model.net
-    said = note(net, mode)
+    what = note(net, mode)
     if mode == "compiled":
         net.compile()
-    return net, said
+    return net, what
 
 
 # --- the same network without genlab -------------------------------------------------------------
@@ -94,7 +94,7 @@ def steps(loss, parameters):
 
 def bare_train(mode: str) -> Work:
     """EDM's loss in F, ten lines of it."""
-    net, said = network(mode)
+    net, what = network(mode)
     x0 = images(BATCH)
 
     def loss() -> torch.Tensor:
@@ -106,12 +106,12 @@ def bare_train(mode: str) -> Work:
             out = net((x0 + sigma * eps) / root, log_sigma / 4000, None)
         return F.mse_loss(out, (sigma * x0 - eps) / root)
 
-    return Work(steps(loss, list(net.parameters())), BATCH, said)
+    return Work(steps(loss, list(net.parameters())), BATCH, what)
 
 
 def bare_heun(mode: str) -> Work:
     """As many evaluations as Heun's method takes, and nothing between them."""
-    net, said = network(mode)
+    net, what = network(mode)
     net.eval()
 
     @torch.inference_mode()
@@ -121,13 +121,13 @@ def bare_heun(mode: str) -> Work:
             for _ in range(EVALUATIONS):
                 x = net(x, t, None)
 
-    return Work(step, DRAWN, said)
+    return Work(step, DRAWN, what)
 
 
 # --- peers ---------------------------------------------------------------------------------------
 
 
-class Told(nn.Module):
+class BySigma(nn.Module):
     """A network of genlab as k-diffusion calls one: with sigma, and nothing divided by 4000."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -144,20 +144,20 @@ def denoiser(mode: str, own: bool):
     from k_diffusion import layers, models
 
     if not own:
-        net, said = network(mode)
-        return layers.Denoiser(Told(net), sigma_data=1.0), said
+        net, what = network(mode)
+        return layers.Denoiser(BySigma(net), sigma_data=1.0), what
     width = 2 * LEVELS_OF_K[0]
     attends = [False, True, False]
     net = models.ImageDenoiserModelV1(1, width, [2, 2, 2], LEVELS_OF_K, attends)
-    said = f"{described(net, net)}, {mode}"
+    what = f"{described(net, net)}, {mode}"
     if mode == "compiled":
         net.compile()
-    return layers.Denoiser(net, sigma_data=1.0), said
+    return layers.Denoiser(net, sigma_data=1.0), what
 
 
 def k_train(mode: str, own: bool) -> Work:
     """Its loss of its preconditioner."""
-    model, said = denoiser(mode, own)
+    model, what = denoiser(mode, own)
     x0 = images(BATCH)
 
     def loss() -> torch.Tensor:
@@ -165,14 +165,14 @@ def k_train(mode: str, own: bool) -> Work:
         with autocast(mode):
             return model.loss(x0, torch.randn_like(x0), sigma).mean()
 
-    return Work(steps(loss, list(model.parameters())), BATCH, said)
+    return Work(steps(loss, list(model.parameters())), BATCH, what)
 
 
 def k_heun(mode: str, own: bool) -> Work:
     """Its sampler on its grid."""
     from k_diffusion import sampling
 
-    model, said = denoiser(mode, own)
+    model, what = denoiser(mode, own)
     model.eval()
     sigmas = sampling.get_sigmas_karras(STEPS, LEAST, MOST)
 
@@ -181,7 +181,7 @@ def k_heun(mode: str, own: bool) -> Work:
         with autocast(mode):
             sampling.sample_heun(model, images(DRAWN) * MOST, sigmas, disable=True)
 
-    return Work(step, DRAWN, said)
+    return Work(step, DRAWN, what)
 
 
 def diffusers_net(mode: str):
@@ -197,17 +197,17 @@ def diffusers_net(mode: str):
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
     )
-    said = f"{described(net, lambda x, t: net(x, t).sample)}, {mode}"
+    what = f"{described(net, lambda x, t: net(x, t).sample)}, {mode}"
     if mode == "compiled":
         net.compile()
-    return net, said
+    return net, what
 
 
 def diffusers_train(mode: str) -> Work:
     """As its training example does: the noise of one of 1000 levels."""
     from diffusers import DDPMScheduler
 
-    net, said = diffusers_net(mode)
+    net, what = diffusers_net(mode)
     levels, x0 = DDPMScheduler(), images(BATCH)
 
     def loss() -> torch.Tensor:
@@ -215,14 +215,14 @@ def diffusers_train(mode: str) -> Work:
         with autocast(mode):
             return F.mse_loss(net(levels.add_noise(x0, eps, t), t).sample.float(), eps)
 
-    return Work(steps(loss, list(net.parameters())), BATCH, said)
+    return Work(steps(loss, list(net.parameters())), BATCH, what)
 
 
 def diffusers_heun(mode: str) -> Work:
     """Its scheduler of Heun's method on Karras' grid."""
     from diffusers import HeunDiscreteScheduler
 
-    net, said = diffusers_net(mode)
+    net, what = diffusers_net(mode)
     net.eval()
     solver = HeunDiscreteScheduler(use_karras_sigmas=True)
 
@@ -234,7 +234,7 @@ def diffusers_heun(mode: str) -> Work:
             for t in solver.timesteps:
                 x = solver.step(net(solver.scale_model_input(x, t), t).sample, t, x).prev_sample
 
-    return Work(step, DRAWN, said)
+    return Work(step, DRAWN, what)
 
 
 def _target(work: str, mode: str) -> Target:

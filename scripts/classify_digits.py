@@ -1,9 +1,9 @@
-"""How many of a run's class-conditional digits are the digit that was asked for.
+"""How many of a run's class-conditional digits a classifier takes for the digit of their label.
 
-A support vector machine is trained on the real training digits; its share of right answers on the
-real held-out digits is printed beside its verdict on the samples.
+A support vector machine is trained on the real training digits; its accuracy on the real held-out
+digits is printed beside that on the samples.
 
-    python scripts/judge_digits.py [outputs root] [run] [--least 0.7]
+    python scripts/classify_digits.py [outputs root] [run] [--least 0.7]
 """
 
 import argparse
@@ -26,15 +26,13 @@ def main():
     run = genlab.load(args.run, outputs=args.outputs)
     flat = lambda u: np.asarray(u, np.float32).reshape(len(u), -1) / 255  # noqa: E731
     images, labels, _ = run.built.data.load("train")
-    judge = SVC(gamma="scale", C=10).fit(flat(images), labels)
+    classifier = SVC(gamma="scale", C=10).fit(flat(images), labels)
     images, labels, _ = run.built.data.load("test")
-    real = judge.score(flat(images), labels)
-    asked = run.labels(args.n)
-    share = judge.score(flat(run.sample(args.n, seed=1)), asked)
-    print(f"held-out real digits judged right: {real:.1%} of {len(labels)}")
-    print(
-        f"samples judged the digit asked for: {share:.1%} of {args.n} (at least {args.least:.0%})"
-    )
+    real = classifier.score(flat(images), labels)
+    wanted = run.labels(args.n)
+    share = classifier.score(flat(run.sample(args.n, seed=1)), wanted)
+    print(f"accuracy on held-out real digits: {real:.1%} of {len(labels)}")
+    print(f"accuracy on samples: {share:.1%} of {args.n} (at least {args.least:.0%})")
     sys.exit(share < args.least or real < 0.95)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 from torch import Tensor
 
-from genlab.core.contract import Denoiser, Estimate, Guidance, Noise, Process, Sampler, Spec
+from genlab.core.contract import Denoiser, Guidance, Noise, Process, Sampler, Spec
 from genlab.core.gaussian_path import change_path, truncate
 from genlab.core.signals import check_stop
 
@@ -41,6 +40,11 @@ class PathSampler:
         return self.sampler.follows_path
 
     @property
+    def learned_variance(self) -> bool:
+        """Whether the sampler takes `predict_variance` of the model in place of `denoise`."""
+        return self.sampler.learned_variance
+
+    @property
     def evaluations(self) -> int | float:
         """Network evaluations a sample has cost, on average since `recount`.
 
@@ -69,15 +73,10 @@ class PathSampler:
         z: Tensor,
         y: Tensor | None,
         noise: Noise,
-        estimate: Estimate | None = None,
     ) -> Tensor:
-        """z [B, *S] -> sample [B, *S]; estimate: used by a sampler with `spread`."""
+        """z [B, *S] -> sample [B, *S]."""
         assert self.process is not None
         path = self.process
-        if self.sampler.learned_variance:
-            # `check_compatibility` sees to it that nothing between the two looks into the pairs
-            assert estimate is not None and self.through is None
-            denoise = cast(Denoiser, estimate)
         self.drawn += len(z)
 
         def counted(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:

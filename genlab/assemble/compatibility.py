@@ -7,7 +7,7 @@ from typing import Any
 
 from genlab.assemble.bound_sampler import PathSampler
 from genlab.core import contract, registry
-from genlab.core.contract import Dataset, Denoises, Guidance, Model, Network, Spec, Spreads
+from genlab.core.contract import Dataset, Denoises, Guidance, Model, Network, Spec
 from genlab.core.errors import ConfigError
 
 __all__ = ["check_base", "check_classes", "check_compatibility"]
@@ -96,11 +96,10 @@ def check_compatibility(
 def _learned_variance(config: Mapping[str, Any], model: Model, solver: PathSampler) -> list[str]:
     """What keeps a learned variance from a sampler that asks for it."""
     which, guidance = config["model"]["name"], solver.guidance
-    if not isinstance(model, Spreads) or not model.spreads:
-        fixed = " with model.variance=fixed" if isinstance(model, Spreads) else ""
+    if not model.learned_variance:
         return [
-            f"sampler.variance=learned is of model=ddpm with model.variance=learned, and {which!r}"
-            f"{fixed} learns none; use sampler.variance=small"
+            "sampler.variance=learned is of model=ddpm with model.variance=learned, and "
+            f"{which!r} here learns none; use sampler.variance=small"
         ]
     problems = []
     if solver.through is not None:

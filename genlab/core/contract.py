@@ -66,11 +66,6 @@ BoundDenoiser = Callable[[Tensor, Tensor], Tensor]
 it."""
 
 
-Estimate = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
-"""A denoiser with a learned variance, (x, t, y) -> (x0 [B, *S], share [B, *S]): for samplers whose
-`spread` is True. See `contract.Spreads`."""
-
-
 class Process(Protocol):
     """A Gaussian path x_t = a(t) x0 + b(t) eps, with t = 0 data and t = 1 noise.
 
@@ -108,7 +103,7 @@ class Sampler:
     z is standard normal; the path starts at b(t) z, t the first time of the sampler.
 
     follows_path: False where the model draws by itself, in one call of its network.
-    learned_variance: True for (x, t) -> (x0, share) of a model that `Spreads` instead of x0.
+    learned_variance: whether its denoiser is `predict_variance` of a model, (x, t) -> (x0, v).
     temperature: what the starting noise is multiplied by. steps: noise levels; None where the path
     or the sampler chooses them.
     """
@@ -127,11 +122,7 @@ class Sampler:
         return a.item(), b.item()
 
     def __call__(
-        self,
-        denoise: BoundDenoiser,
-        z: Tensor,
-        process: Process,
-        noise: Noise,
+        self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise
     ) -> Iterator[Tensor]:
         """Yields the states x_t [B, *S] from b(t) z to the sample (the last one)."""
         raise NotImplementedError
@@ -162,15 +153,19 @@ class BoundSampler(Protocol):
         """Whether it is to be called; a model that draws in one step or many asks."""
         ...
 
+    @property
+    def learned_variance(self) -> bool:
+        """Whether it takes `predict_variance` of the model in place of `denoise`."""
+        ...
+
     def __call__(
         self,
         denoise: Denoiser,
         z: Tensor,
         y: Tensor | None,
         noise: Noise,
-        estimate: Estimate | None = None,
     ) -> Tensor:
-        """z [B, *S] -> sample [B, *S]; estimate: of a model that `Spreads`."""
+        """z [B, *S] -> sample [B, *S]."""
         ...
 
 
@@ -332,12 +327,16 @@ class Model(nn.Module):
     double_backward: whether it needs double backward, so that its networks stay uncompiled.
     one_step: whether it draws samples by itself, in one call of its network; one that denoises and
     leaves it True draws in one step or along its path, as the sampler says.
+    learned_variance: whether it has learned `predict_variance` beside `denoise`, which Nichol and
+    Dhariwal 2021, arXiv 2102.09672, eq. 15, need for a step back: (x, t, y) -> (x0, v), both
+    [B, *S], ln variance = v ln large + (1 - v) ln small in the terms of `gaussian_path.Step`.
     label_dropout: share of the labels that it hides while training; None for one without the key.
     discrete_likelihood: see `HasLikelihood`. codebook_size, code_bits: see `Reconstructs`.
     """
 
     double_backward: bool = False
     one_step: bool = True
+    learned_variance: bool = False
     label_dropout: float | None = None
     discrete_likelihood: bool = False
     codebook_size: int | None = None
@@ -426,22 +425,6 @@ class Denoises(Protocol):
 
     def denoise(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x [B, *S], t [B] in [0, 1], y [B] or None -> estimate of x0 [B, *S]."""
-        ...
-
-
-@runtime_checkable
-class Spreads(Protocol):
-    """A model that denoises and can learn the variance of a step back, between two that bound it.
-
-    small is that of a known datum, large that of a standard normal one; `transport` hands
-    `estimate` to the solver. spreads: False where the config has it learn none.
-    """
-
-    spreads: bool
-
-    def estimate(self, x: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        """As `denoise` -> x0 [B, *S] and share [B, *S] in one evaluation of the network:
-        ln variance = share ln large + (1 - share) ln small, also of a step over several levels."""
         ...
 
 

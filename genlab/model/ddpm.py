@@ -30,7 +30,7 @@ class DDPM(PathModel):
     With variance=learned the network also gives the variance of every step back, between the two
     that bound it, and learns it by the variational bound L_vlb in bits a number:
 
-    ln variance = s ln large + (1 - s) ln small,  s = (1 + second half of the output) / 2
+    ln variance = v ln large + (1 - v) ln small,  v = (1 + second half of the output) / 2
     L = L_simple + 0.001 L_vlb,  L_vlb = sum_i KL(q(x_(i-1) | x_i, x0) || p(x_(i-1) | x_i))
 
     The bound teaches the variance alone: its gradient stops at the mean. Its last step is the
@@ -72,16 +72,16 @@ class DDPM(PathModel):
             ema=ema,
             outputs=2 if variance == "learned" else 1,
         )
-        self.codec = codec
+        self.codec, self.learned_variance = codec, variance == "learned"
         # a chain of bytes has a bound of its own; dequantized ones have the density of the flow
         bytes_alone = codec.logdet(torch.zeros(1, *spec.shape)) is None
         self.discrete_likelihood = self.process.steps is not None and bytes_alone
-        if variance == "learned" and density != "uniform":
+        if self.learned_variance and density != "uniform":
             raise ValueError(
                 f"variance=learned sums its bound over all steps alike, and density={density} "
                 "draws some more often: use density=uniform, or variance=fixed"
             )
-        back = self._back() if variance == "learned" else None
+        back = self._back() if self.learned_variance else None
         self.register_buffer("back", back, persistent=False)  # follows from the config
 
     def _back(self) -> Tensor:
@@ -116,7 +116,7 @@ class DDPM(PathModel):
         a, b, c, d, small, large, alpha, beta = append_dims(factors.to(x0.dtype), x0)
         x = a * x0 + b * on_path.eps
         estimate = alpha * x + beta * on_path.prediction.detach()
-        log = small.lerp(large, self._share(on_path.out))
+        log = small.lerp(large, self._v(on_path.out))
         mean = c * estimate + d * x
         step = normal_kl(c * x0 + d * x, small, mean, log)
         if self.codec.logdet(x0) is None:
@@ -130,23 +130,19 @@ class DDPM(PathModel):
         """The first half of the channels, or all of them."""
         return out if self.back is None else out[:, : self.spec.shape[0]]
 
-    @property
-    def spreads(self) -> bool:
-        """Whether the variance is learned."""
-        return self.back is not None
-
-    def estimate(self, x: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x [B, *S], t [B], y [B] or None -> x0 [B, *S] and s [B, *S] of a learned variance."""
+    def predict_variance(self, x: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x [B, *S], t [B], y [B] or None -> x0 and v, both [B, *S], in one evaluation."""
         out = self.predict(x, t, y)
-        return self.to_x0(x, t, out), self._share(out)
+        return self.to_x0(x, t, out), self._v(out)
 
     def transport(
         self, z: Tensor, y: Tensor | None, noise: Noise, sampler: BoundSampler
     ) -> Tensor:
         """z [n, *S] -> [n, *S] along the path."""
-        return sampler(self.denoise, z, y, noise, self.estimate if self.spreads else None)
+        denoise = self.predict_variance if sampler.learned_variance else self.denoise
+        return sampler(denoise, z, y, noise)
 
-    def _share(self, out: Tensor) -> Tensor:
+    def _v(self, out: Tensor) -> Tensor:
         return (out[:, self.spec.shape[0] :] + 1) / 2
 
     # --- likelihood ----------------------------------------------------------------------------
@@ -184,7 +180,7 @@ class DDPM(PathModel):
             if self.back is None:
                 log = append_dims(fixed[i].to(x.dtype), x)
             else:
-                log = torch.lerp(*append_dims(self.back[2:, i].to(x.dtype), x), self._share(out))
+                log = torch.lerp(*append_dims(self.back[2:, i].to(x.dtype), x), self._v(out))
             return self.to_x0(x, t, out).clamp(-1, 1), log
 
         with full_precision(x.device):

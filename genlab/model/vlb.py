@@ -24,7 +24,7 @@ level before, in a shape that broadcasts with x)."""
 class Links(NamedTuple):
     """The links of a chain of N noise levels, each [N] float64; the first leads to the datum.
 
-    x_i = a x0 + b eps, and the step back from there as in `gaussian.Step`.
+    x_i = a x0 + b eps, and the step back from there as in `gaussian_path.Step`.
     """
 
     a: Tensor

@@ -27,8 +27,8 @@ class Ancestral(Gridded):
     so steps of any stride on any path. The last step adds no noise: it gives the estimate of the
     datum. With as many steps as DDPM's path has levels this is its algorithm 2.
 
-    The variance may be learned: then the model says with every estimate where between the small
-    and the large one it lies, number by number, ln c^2 = share ln large + (1 - share) ln small.
+    With variance=learned the model predicts v beside every estimate of the datum, and
+    ln c^2 = v ln large + (1 - v) ln small, number by number.
 
     Reference: Ho et al. 2020, arXiv 2006.11239, eq. 6, 7 and algorithm 2; learned variances and
     strides: Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 15 and section 4.
@@ -47,9 +47,9 @@ class Ancestral(Gridded):
     ) -> None:
         """steps: network evaluations, None for all levels of the path.
 
-        spec: of model space. grid, span, rho: see `sampler.grid`.
-        variance: see `gaussian.Step`; learned: of a model that `Spreads`,
-        alone on its own path; clip: keep the estimated datum in the range of its codec.
+        spec: of model space. grid, span, rho: see `noise_levels.grid`.
+        variance: see `gaussian_path.Step`; learned: of a model with `predict_variance`, on its own
+        path without guidance. clip: keep the estimated datum in the range of its codec.
         """
         self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
         self.variance: Literal["small", "large", "learned"] = variance
@@ -62,19 +62,19 @@ class Ancestral(Gridded):
         process: Process,
         noise: Noise,
     ) -> Iterator[Tensor]:
-        """steps + 1 states [B, *S], from the noise to the sample."""
-        path, t = self.noise_levels(process), z.new_empty(len(z))
-        x = z * path[0].b
+        """steps + 1 states [B, *S], from the noise to the sample; denoise: -> x0, or (x0, v)."""
+        levels, t = self.noise_levels(process), z.new_empty(len(z))
+        x = z * levels[0].b
         yield x
-        for here, there in pairwise(path):
-            said = denoise(x, t.fill_(here.t))
-            x0, share = said if isinstance(said, tuple) else (said, None)
-            x0 = self.kept(x0, x)
+        for here, there in pairwise(levels):
+            predicted = denoise(x, t.fill_(here.t))
+            x0, v = predicted if isinstance(predicted, tuple) else (predicted, None)
+            x0 = self.clipped(x0, x)
             if there.b:
                 step, new = here.back(there), noise.normal(*x.shape[1:])
                 c = math.sqrt(step.large if self.variance == "large" else step.small)
-                if share is not None:
-                    new = new * (share.to(x.dtype) * math.log(math.sqrt(step.large) / c)).exp()
+                if v is not None:
+                    new = new * (v.to(x.dtype) * math.log(math.sqrt(step.large) / c)).exp()
                 x = (x * step.on_here).add_(x0, alpha=step.on_datum).add_(new, alpha=c)
             else:
                 x = x0

@@ -40,7 +40,7 @@ class DDIM(Gridded):
         eta: Fraction,
         clip: bool,
     ) -> None:
-        """steps: network evaluations; grid, span, rho: see `sampler.grid`.
+        """steps: network evaluations; grid, span, rho: see `noise_levels.grid`.
 
         spec: of model space. eta: the part of the noise that is new; clip: keep the estimated
         datum in the range of its codec.
@@ -49,18 +49,14 @@ class DDIM(Gridded):
         self.eta, self.bounds = eta, bounds(spec, clip)
 
     def __call__(
-        self,
-        denoise: BoundDenoiser,
-        z: Tensor,
-        process: Process,
-        noise: Noise,
+        self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise
     ) -> Iterator[Tensor]:
         """steps + 1 states [B, *S], from the noise to the sample."""
-        path, estimate = self.noise_levels(process), self.estimate(denoise, z)
-        x = z * path[0].b
+        levels, denoise_at = self.noise_levels(process), self.denoise_at(denoise, z)
+        x = z * levels[0].b
         yield x
-        for here, there in pairwise(path):
-            x0 = estimate(x, here)
+        for here, there in pairwise(levels):
+            x0 = denoise_at(x, here)
             if there.b:
                 c = self.eta * math.sqrt(here.back(there).small)
                 kept = math.sqrt(there.b**2 - c**2) / here.b

@@ -41,7 +41,7 @@ class DPMSolverPlusPlus(Gridded):
         rho: Positive,
         clip: bool,
     ) -> None:
-        """steps: network evaluations; grid, span, rho: see `sampler.grid`.
+        """steps: network evaluations; grid, span, rho: see `noise_levels.grid`.
 
         spec: of model space. clip: keep the estimated datum in the range of its codec.
         """
@@ -49,19 +49,15 @@ class DPMSolverPlusPlus(Gridded):
         self.bounds = bounds(spec, clip)
 
     def __call__(
-        self,
-        denoise: BoundDenoiser,
-        z: Tensor,
-        process: Process,
-        noise: Noise,
+        self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise
     ) -> Iterator[Tensor]:
         """steps + 1 states [B, *S], from the noise to the sample."""
-        path, estimate = self.noise_levels(process), self.estimate(denoise, z)
-        x = z * path[0].b
+        levels, denoise_at = self.noise_levels(process), self.denoise_at(denoise, z)
+        x = z * levels[0].b
         yield x
         last, before = None, math.inf  # the estimate and the h of the step before
-        for here, there in pairwise(path):
-            x0 = estimate(x, here)
+        for here, there in pairwise(levels):
+            x0 = denoise_at(x, here)
             if there.b:
                 h = math.log(here.sigma / there.sigma)  # infinite where a = 0, as 1 / h is 0 then
                 ahead = x0 if last is None else x0.lerp(last, -h / (2 * before))

@@ -38,7 +38,7 @@ class Euler(Gridded):
         rho: Positive,
         clip: bool,
     ) -> None:
-        """steps: network evaluations; grid, span, rho: see `sampler.grid`.
+        """steps: network evaluations; grid, span, rho: see `noise_levels.grid`.
 
         spec: of model space. clip: keep the estimated datum in the range of its codec.
         """
@@ -46,18 +46,14 @@ class Euler(Gridded):
         self.bounds = bounds(spec, clip)
 
     def __call__(
-        self,
-        denoise: BoundDenoiser,
-        z: Tensor,
-        process: Process,
-        noise: Noise,
+        self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise
     ) -> Iterator[Tensor]:
         """steps + 1 states [B, *S], from the noise to the sample."""
-        path, estimate = self.noise_levels(process), self.estimate(denoise, z)
-        x = z * path[0].b
+        levels, denoise_at = self.noise_levels(process), self.denoise_at(denoise, z)
+        x = z * levels[0].b
         yield x
-        for here, there in pairwise(path):
-            x0 = estimate(x, here)
+        for here, there in pairwise(levels):
+            x0 = denoise_at(x, here)
             if there.b:
                 h, p, q = there.t - here.t, *here.velocity
                 x = (x * (1 + h * p)).add_(x0, alpha=h * q)

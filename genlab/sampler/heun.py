@@ -57,7 +57,7 @@ class Heun(Gridded):
     ) -> None:
         """steps: of the grid; the network is evaluated 2 steps - 1 times.
 
-        spec: of model space. grid, span, rho: see `sampler.grid`. churn, churn_min, churn_max
+        spec: of model space. grid, span, rho: see `noise_levels.grid`. churn, churn_min, churn_max
         (None: no limit), noise: S_churn, S_tmin, S_tmax and S_noise of the paper. clip: keep the
         estimated datum in the range of its codec.
         """
@@ -66,25 +66,23 @@ class Heun(Gridded):
         self.churn_min, self.churn_max = churn_min, math.inf if churn_max is None else churn_max
 
     def __call__(
-        self,
-        denoise: BoundDenoiser,
-        z: Tensor,
-        process: Process,
-        noise: Noise,
+        self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise
     ) -> Iterator[Tensor]:
         """steps + 1 states [B, *S], from the noise to the sample."""
-        path, estimate = self.noise_levels(process), self.estimate(denoise, z)
-        x = z * path[0].b
+        levels, denoise_at = self.noise_levels(process), self.denoise_at(denoise, z)
+        x = z * levels[0].b
         yield x
-        for (here, there), start in zip(pairwise(path), self.raised(process, path), strict=True):
+        for (here, there), start in zip(
+            pairwise(levels), self.raised(process, levels), strict=True
+        ):
             if start is not here:
                 fresh = start.a * math.sqrt(start.sigma**2 - here.sigma**2) * self.noise
                 x = (x * (start.a / here.a)).add_(noise.normal(*x.shape[1:]), alpha=fresh)
-            x0 = estimate(x, start)
+            x0 = denoise_at(x, start)
             if there.b:
                 h, (p, q), (p2, q2) = there.t - start.t, start.velocity, there.velocity
                 euler = (x * (1 + h * p)).add_(x0, alpha=h * q)
-                ahead = estimate(euler, there)
+                ahead = denoise_at(euler, there)
                 # x + h/2 (p x + q x0 + p2 euler + q2 ahead), where the first half of the sum is
                 # the mean of x and euler.
                 x = x.lerp(euler, 0.5)

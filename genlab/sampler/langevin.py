@@ -54,7 +54,7 @@ class Langevin(Gridded):
         repeats: Count,
         rate: Fraction,
     ) -> None:
-        """steps: levels; grid, span, rho: see `sampler.grid`.
+        """steps: levels; grid, span, rho: see `noise_levels.grid`.
 
         repeats: Langevin steps a level, T of the paper; rate: of a step, e / sigma^2.
         """
@@ -98,24 +98,20 @@ class Langevin(Gridded):
         return [numbers[i]] if i < len(numbers) else []
 
     def __call__(
-        self,
-        denoise: BoundDenoiser,
-        z: Tensor,
-        process: Process,
-        noise: Noise,
+        self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise
     ) -> Iterator[Tensor]:
         """steps + 1 states [B, *S], from the noise to the sample."""
-        path, estimate = self.noise_levels(process), self.estimate(denoise, z)
-        x = z * path[0].b
-        for here, there in pairwise(path):
+        levels, denoise_at = self.noise_levels(process), self.denoise_at(denoise, z)
+        x = z * levels[0].b
+        for here, there in pairwise(levels):
             yield x
             for _ in range(self.repeats):
-                x = x.lerp(estimate(x, here) * here.a, self.rate)
+                x = x.lerp(denoise_at(x, here) * here.a, self.rate)
                 x.add_(noise.normal(*x.shape[1:]), alpha=math.sqrt(2 * self.rate) * here.b)
             if there.b:
                 x = x * (there.a / here.a if here.a else there.b / here.b)
             else:
-                x = estimate(x, here)
+                x = denoise_at(x, here)
         yield x
 
 

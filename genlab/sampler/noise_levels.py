@@ -47,15 +47,15 @@ class Gridded(Sampler):
         first = self.noise_levels(process)[0]
         return first.a, first.b
 
-    def estimate(
+    def denoise_at(
         self, denoise: BoundDenoiser, z: Tensor
     ) -> Callable[[Tensor, NoiseLevel], Tensor]:
         """The denoiser of levels: (x like z [B, *S], level) -> x0 [B, *S] of x's type."""
         t = z.new_empty(len(z))
 
-        return lambda x, level: self.kept(denoise(x, t.fill_(level.t)), x)
+        return lambda x, level: self.clipped(denoise(x, t.fill_(level.t)), x)
 
-    def kept(self, x0: Tensor, x: Tensor) -> Tensor:
+    def clipped(self, x0: Tensor, x: Tensor) -> Tensor:
         """The estimate x0 [B, *S] as a sampler takes it, of the type of the state x [B, *S]."""
         x0 = x0.to(x.dtype)
         return x0 if self.bounds is None else x0.clamp(*self.bounds)

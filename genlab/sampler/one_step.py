@@ -28,11 +28,7 @@ class OneStep(Sampler):
         self.temperature = temperature
 
     def __call__(
-        self,
-        denoise: BoundDenoiser,
-        z: Tensor,
-        process: Process,
-        noise: Noise,
+        self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise
     ) -> Iterator[Tensor]:
         """Raises ConfigError: there is a path to integrate."""
         raise ConfigError(

@@ -50,9 +50,9 @@ class PredictorCorrector(Gridded):
         corrections: Natural,
         snr: NonNegative,
     ) -> None:
-        """steps (None: all levels of the path), grid, span, rho: see `sampler.grid`.
+        """steps (None: all levels of the path), grid, span, rho: see `noise_levels.grid`.
 
-        variance: of the predictor, see `gaussian.Step`; corrections: Langevin steps a level;
+        variance: of the predictor, see `gaussian_path.Step`; corrections: Langevin steps a level;
         snr: of the signal to the noise in one.
         """
         self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
@@ -60,21 +60,17 @@ class PredictorCorrector(Gridded):
         self.corrections, self.snr = corrections, snr
 
     def __call__(
-        self,
-        denoise: BoundDenoiser,
-        z: Tensor,
-        process: Process,
-        noise: Noise,
+        self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise
     ) -> Iterator[Tensor]:
         """steps + 1 states [B, *S], from the noise to the sample."""
-        path, estimate = self.noise_levels(process), self.estimate(denoise, z)
-        x = z * path[0].b
+        levels, denoise_at = self.noise_levels(process), self.denoise_at(denoise, z)
+        x = z * levels[0].b
         yield x
-        for here, there in pairwise(path):
+        for here, there in pairwise(levels):
             for _ in range(self.corrections):
                 alpha = (here.a / there.a) ** 2
-                x = self.corrected(x, estimate(x, here), here, alpha, noise)
-            x0 = estimate(x, here)
+                x = self.corrected(x, denoise_at(x, here), here, alpha, noise)
+            x0 = denoise_at(x, here)
             if there.b:
                 step = here.back(there)
                 c = math.sqrt(step.small if self.variance == "small" else step.large)

@@ -64,11 +64,7 @@ class RungeKutta45(Sampler):
         ends(process, self.span)
 
     def __call__(
-        self,
-        denoise: BoundDenoiser,
-        z: Tensor,
-        process: Process,
-        noise: Noise,
+        self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise
     ) -> Iterator[Tensor]:
         """STATES + 1 states [B, *S], from the noise to the sample; ConfigError if no step does."""
         from torchdiffeq import odeint

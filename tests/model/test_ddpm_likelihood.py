@@ -33,7 +33,7 @@ def test_an_untrained_chain_by_hand(outputs):
     beta = 1 - (a / torch.cat([a.new_ones(1), a[:-1]])) ** 2
     small_ = beta[1:] * b[:-1] ** 2 / b[1:] ** 2
     large = beta[1:]
-    log = large.log() if outputs == 1 else (small_.log() + large.log()) / 2  # share of a half
+    log = large.log() if outputs == 1 else (small_.log() + large.log()) / 2  # v is 1/2
     square = x.flatten(1).square()
     # the means differ by what x0 adds to that of q
     gain = (a[:-1] * beta[1:] / b[1:] ** 2).square()

@@ -14,7 +14,6 @@ from genlab.assemble.bound_sampler import PathSampler
 from genlab.assemble.components import build
 from genlab.cli.main import main
 from genlab.config.compose import compose
-from genlab.core.contract import Spreads
 from genlab.core.errors import ConfigError
 from genlab.core.gaussian_path import noise_levels
 from genlab.sampling.edit import ImageEditor
@@ -30,14 +29,14 @@ from tests.helpers.runs import trained
 @pytest.mark.parametrize("steps", [1000, 4])
 def test_a_step_by_the_table_of_ddpm(steps, clip):
     """Nichol and Dhariwal, eq. 15 and section 4: betas of the levels that are visited."""
-    share = torch.tensor([[0.0, 1.0, 0.3], [-0.2, 1.4, 0.5]])
+    v = torch.tensor([[0.0, 1.0, 0.3], [-0.2, 1.4, 0.5]])
     datum = torch.tensor([[0.5, -3.0, 1.5], [0.1, 0.2, -0.9]])
     start, *draws = torch.randn(steps, 2, 3)
     asked = []
 
     def denoiser(x, t):
         asked.append(t[0].item())
-        return datum, share
+        return datum, v
 
     ours = sampler("ancestral", steps=steps, variance="learned", clip=clip)
     states = list(ours(denoiser, start, path("ddpm"), Given(*draws)))
@@ -51,7 +50,7 @@ def test_a_step_by_the_table_of_ddpm(steps, clip):
         beta = 1 - high / low
         tilde = (1 - low) / (1 - high) * beta
         mean = (low.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - low) * x) / (1 - high)
-        x = mean + (0.5 * (share * beta.log() + (1 - share) * tilde.log())).exp() * draws[i]
+        x = mean + (0.5 * (v * beta.log() + (1 - v) * tilde.log())).exp() * draws[i]
         if i in (0, 1, 2, steps - 2):
             torch.testing.assert_close(states[i + 1].double(), x, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(states[-1].double(), x0, rtol=1e-6, atol=1e-6)
@@ -61,14 +60,14 @@ def test_a_step_by_the_table_of_ddpm(steps, clip):
 def test_with_the_right_variance_few_steps_have_the_variance_of_the_data(name):
     """x_s given x_t is normal for Gaussian data, so a chain of any stride can be exact.
 
-    Its variance is that of the joint normal of x_s and x_t; the share puts it between the bounds.
+    Its variance is that of the joint normal of x_s and x_t; v puts it between the bounds.
     """
     here = path(name)
     ours = sampler("ancestral", steps=5, variance="learned", span=[0.02, 20.0])
     visited = ours.noise_levels(here)
     denoiser, pending = Gaussian(here), pairwise(visited[:-1])
 
-    def estimate(x, t):
+    def predict_variance(x, t):
         x0 = denoiser(x, t)
         if (pair := next(pending, None)) is None:
             return x0, torch.zeros_like(x)
@@ -78,8 +77,8 @@ def test_with_the_right_variance_few_steps_have_the_variance_of_the_data(name):
         right = own[1] - (alpha * own[1]) ** 2 / own[0]
         large = high.b**2 - (alpha * low.b) ** 2
         small_ = large * low.b**2 / high.b**2
-        share = math.log(right / small_) / math.log(large / small_)
-        return x0, torch.full_like(x, share)
+        v = math.log(right / small_) / math.log(large / small_)
+        return x0, torch.full_like(x, v)
 
     rows = 7
     noise = Impulses(rows)
@@ -87,19 +86,19 @@ def test_with_the_right_variance_few_steps_have_the_variance_of_the_data(name):
     root = math.hypot(visited[0].a * SD, visited[0].b) / visited[0].b
     start = torch.zeros(rows, 1, dtype=torch.float64)
     start[0] = root
-    states = list(ours(estimate, start, here, noise))
+    states = list(ours(predict_variance, start, here, noise))
     influence = states[-2] - states[-2][-1]
     low = visited[-2]
     wanted = (low.a * SD) ** 2 + low.b**2
     assert influence.square().sum().item() == pytest.approx(wanted, rel=1e-6)
 
 
-def test_shares_of_none_and_all_are_the_small_and_the_large_variance():
+def test_v_of_0_and_1_are_the_small_and_the_large_variance():
     here, draws = path("ddpm"), torch.randn(6, 9, 1)
     denoiser = Gaussian(here)
-    for share, fixed in ((0.0, "small"), (1.0, "large")):
+    for v, fixed in ((0.0, "small"), (1.0, "large")):
         ours = sampler("ancestral", steps=6, variance="learned")
-        found = ours(lambda x, t, s=share: (denoiser(x, t), x * 0 + s), z(), here, Given(*draws))
+        found = ours(lambda x, t, s=v: (denoiser(x, t), x * 0 + s), z(), here, Given(*draws))
         plain = sampler("ancestral", steps=6, variance=fixed)(denoiser, z(), here, Given(*draws))
         torch.testing.assert_close(last(found), last(plain), rtol=1e-9, atol=1e-12)
 
@@ -110,12 +109,12 @@ def test_shares_of_none_and_all_are_the_small_and_the_large_variance():
 def test_one_evaluation_gives_both_and_counts_once():
     ours = model("ddpm", process("vp"), variance="learned")
     fixed = model("ddpm", process("vp"))
-    assert isinstance(ours, Spreads) and ours.spreads and not fixed.spreads
-    shares, forward = [], ours.net.forward
+    assert ours.learned_variance and not fixed.learned_variance
+    vs, forward = [], ours.net.forward
 
     def counted(x, t, y):
         out = forward(x, t, y)
-        shares.append((out[:, 2:] + 1) / 2)
+        vs.append((out[:, 2:] + 1) / 2)
         return out
 
     ours.net.forward = counted
@@ -125,14 +124,14 @@ def test_one_evaluation_gives_both_and_counts_once():
     solver.watch = lambda x: states.append(x)
     with torch.no_grad():
         ours.transport(draws[0], None, Given(*draws[1:]), solver)
-    assert len(shares) == solver.evaluations == 5
+    assert len(vs) == solver.evaluations == 5
     high, low, *_ = noise_levels(ours.process, [1.0, 0.8])
     beta = 1 - (high.a / low.a) ** 2
     tilde = beta * low.b**2 / high.b**2
     with torch.no_grad():
         x0 = ours.denoise(states[0], torch.ones(3), None)
     on_x0, on_x = low.a * beta / high.b**2, high.a / low.a * low.b**2 / high.b**2
-    deviation = (0.5 * (shares[0] * math.log(beta) + (1 - shares[0]) * math.log(tilde))).exp()
+    deviation = (0.5 * (vs[0] * math.log(beta) + (1 - vs[0]) * math.log(tilde))).exp()
     x = on_x0 * x0 + on_x * states[0] + deviation * draws[1]
     torch.testing.assert_close(states[1], x, rtol=1e-4, atol=1e-5)
 
@@ -143,8 +142,8 @@ LEARNED = ["model=ddpm", "model.variance=learned", "network.net.outputs=2"]
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["model=flow_matching", "sampler=ancestral"], ["'flow_matching' learns none"]),
-        (["model=ddpm"], ["'ddpm' with model.variance=fixed learns none", "variance=small"]),
+        (["model=flow_matching", "sampler=ancestral"], ["'flow_matching' here learns none"]),
+        (["model=ddpm"], ["'ddpm' here learns none", "variance=small"]),
         ([*LEARNED, "sampler.through=vp"], ["sampler.through=null", "variance=small"]),
         ([*LEARNED, "guidance.scale=2"], ["guidance=cfg", "guidance.scale=1", "variance=small"]),
         ([*LEARNED, "guidance.scale=0"], ["guidance.scale=1"]),

@@ -69,8 +69,8 @@ def test_iddpm_learns_the_variance_by_the_bound_alone(bytes_):
     noisy = a.sqrt() * x + (1 - a).sqrt() * eps
     said = ours.net.said.double()
     guess = (noisy - (1 - a).sqrt() * said[:, :1]) / a.sqrt()
-    share = (said[:, 1:] + 1) / 2
-    deviation = (0.5 * (share * b.log() + (1 - share) * small.log())).exp()
+    v = (said[:, 1:] + 1) / 2
+    deviation = (0.5 * (v * b.log() + (1 - v) * small.log())).exp()
     on_x0, on_x = p.sqrt() * b / (1 - a), (1 - b).sqrt() * (1 - p) / (1 - a)
     model_step = Normal(on_x0 * guess + on_x * noisy, deviation)
     terms = kl_divergence(Normal(on_x0 * x + on_x * noisy, small.sqrt()), model_step)
@@ -99,16 +99,16 @@ def test_the_bound_teaches_the_variance_alone():
     assert variance.any(dim=1).all()
 
 
-def test_an_estimate_comes_with_the_share_of_the_larger_variance():
+def test_the_variance_is_predicted_beside_the_datum():
     ours = model("ddpm", process("vp"), variance="learned")
     ours.net.forward = lambda x, t, y: torch.tensor([[1.0, 2.0, -1.0, 0.5]])
     alpha = ddpm_table()[1][499].item()
     x, t = torch.ones(1, 2), torch.full((1,), 0.5)
     x0 = (x - math.sqrt(1 - alpha) * torch.tensor([[1.0, 2.0]])) / alpha**0.5
-    estimate, share = ours.estimate(x, t, None)
+    estimate, v = ours.predict_variance(x, t, None)
     torch.testing.assert_close(estimate, x0)
     torch.testing.assert_close(ours.denoise(x, t, None), x0)
-    assert share.tolist() == [[0.0, 0.75]]
+    assert v.tolist() == [[0.0, 0.75]]
 
 
 SDES = {

@@ -15,6 +15,7 @@ __all__ = ["check_base", "check_classes", "check_compatibility"]
 BASES: Mapping[str, type] = {
     "model": contract.Model,
     "network": contract.Network,
+    "process": contract.Process,
     "sampler": contract.Sampler,
     "guidance": contract.Guidance,
     "codec": contract.Codec,

@@ -1,4 +1,4 @@
-"""What a model is, and what the trainer, the samplers and the codecs may ask of it.
+"""The interfaces: what a model is, then the base class of every other group of components.
 
 A model is a generator of updates: `step` draws batches, computes a loss and yields it together
 with the player whose optimizer shall step on it; the line after `yield` runs when it has stepped.
@@ -6,6 +6,8 @@ with the player whose optimizer shall step on it; the line after `yield` runs wh
 Shape legend, used in every docstring of the project: B batch, C channels, H W pixels, S any event
 shape (C H W for images, 2 for plane points), Z latent shape, K classes.
 Time t runs from 0 (data) to 1 (noise).
+
+One file because these classes name each other, and are what a newcomer reads first.
 """
 
 from __future__ import annotations
@@ -20,22 +22,17 @@ from torch import Tensor, nn
 
 from genlab.core.ema import EMA
 
+# --- a step of training -----------------------------------------------------------------------
 
-@dataclass(frozen=True)
-class Spec:
-    """What one datum looks like.
 
-    shape: event shape S, e.g. (3, 32, 32) or (2,).
-    classes: number of labels K the run uses, None without labels.
-    vocabulary: number of token values, which are then 0 .. vocabulary - 1; None where data are
-        numbers.
-    bounds: least and largest value a number may have, None where data have none; a codec says.
-    """
+class Batch(NamedTuple):
+    """One micro-batch on the device of the model; the noise of its whole is at the same call."""
 
-    shape: tuple[int, ...]
-    classes: int | None = None
-    vocabulary: int | None = None
-    bounds: tuple[float, float] | None = None
+    x: Tensor  # [B, *S] model space (after Codec.encode): float32, or int64 tokens
+    y: Tensor | None  # [B] int64 labels; None when unconditional, networks take -1 as no label
+    noise: Noise  # all randomness a loss may use
+    z: Tensor | None = None  # [B, *Z] float32 noise that stored data are paired with
+    whole: Callable[[], tuple[Batch, slice]] | None = None  # global batch, our rows; None: is this
 
 
 class Noise(Protocol):
@@ -55,244 +52,6 @@ class Noise(Protocol):
     def uniform(self, *shape: int) -> Tensor:
         """[n, *shape] float32 uniform on [0, 1)."""
         ...
-
-
-Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(x_t [B, *S], t [B], y [B] or None) -> x0 [B, *S], the estimate E[x0 | x_t] of the datum."""
-
-
-BoundDenoiser = Callable[[Tensor, Tensor], Tensor]
-"""(x_t [B, *S], t [B]) -> x0 [B, *S]: a denoiser with labels and guidance bound, as samplers take
-it."""
-
-
-class Process(Protocol):
-    """A Gaussian path x_t = a(t) x0 + b(t) eps, with t = 0 data and t = 1 noise.
-
-    The noise level sigma = b / a rises with t. All of it is float64. `gaussian_path.Path` has
-    the defaults, and the algebra of such paths is beside it.
-    """
-
-    steps: int | None  # T of a discrete path, learned at the times i / T alone; None: at all
-
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """t [B] -> (a, b, da/dt, db/dt), each [B]."""
-        ...
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """t [B] -> b / a [B], inf where a = 0."""
-        ...
-
-    def time(self, sigma: Tensor) -> Tensor:
-        """sigma [B] -> t [B], the inverse; what lies outside the path gives its nearer end."""
-        ...
-
-    def c_noise(self, t: Tensor) -> Tensor:
-        """t [B] -> [B], the number that tells a network the time; networks embed 1000 times it."""
-        ...
-
-    def c_in(self, t: Tensor, sd: float) -> Tensor:
-        """t [B], standard deviation of the data -> [B], what x_t is multiplied by before a network
-        sees it."""
-        ...
-
-
-class Sampler:
-    """Carries noise along a path to data, whatever the path and whatever was learned.
-
-    z is standard normal; the path starts at b(t) z, t the first time of the sampler.
-
-    follows_path: False where the model draws by itself, in one call of its network.
-    learned_variance: whether its denoiser is `predict_variance` of a model, (x, t) -> (x0, v).
-    temperature: what the starting noise is multiplied by. steps: noise levels; None where the path
-    or the sampler chooses them.
-    """
-
-    follows_path: bool = True
-    learned_variance: bool = False
-    temperature: float = 1.0
-    steps: int | None = None
-
-    def check(self, process: Process, spec: Spec) -> None:
-        """Raises ConfigError, before anything is drawn, where it cannot follow the path."""
-
-    def start(self, process: Process) -> tuple[float, float]:
-        """a and b of the level it starts at; that of t = 1 unless it says otherwise."""
-        a, b, _, _ = process.coefficients(torch.ones(1, dtype=torch.float64))
-        return a.item(), b.item()
-
-    def __call__(
-        self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise
-    ) -> Iterator[Tensor]:
-        """Yields the states x_t [B, *S] from b(t) z to the sample (the last one)."""
-        raise NotImplementedError
-
-
-class Guidance:
-    """Wraps the denoiser of a model.
-
-    scale: 1 where it leaves the estimate as it is; None for one without that key. unconditional:
-    whether it asks for estimates without a label, which label dropout teaches. factor: how many
-    times the size of training the images are that it draws.
-    """
-
-    scale: float | None = None
-    unconditional: bool = False
-    factor: int = 1
-
-    def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
-        """(x, t, y) -> x0, times on `process`, with labels y bound: (x, t) -> x0."""
-        raise NotImplementedError
-
-
-class BoundSampler(Protocol):
-    """A sampler with its process and guidance bound, as `build` hands it to a model."""
-
-    @property
-    def follows_path(self) -> bool:
-        """Whether it is to be called; a model that draws in one step or many asks."""
-        ...
-
-    @property
-    def learned_variance(self) -> bool:
-        """Whether it takes `predict_variance` of the model in place of `denoise`."""
-        ...
-
-    def __call__(
-        self,
-        denoise: Denoiser,
-        z: Tensor,
-        y: Tensor | None,
-        noise: Noise,
-    ) -> Tensor:
-        """z [B, *S] -> sample [B, *S]."""
-        ...
-
-
-class Codec:
-    """The bridge between stored data and model space.
-
-    spec: of model space. bits: of a stored number, where fewer than 8 are kept; None for all.
-    """
-
-    spec: Spec
-    bits: int | None = None
-
-    @property
-    def name(self) -> str:
-        """What likelihoods are recorded as being of."""
-        return type(self).__name__.lower()
-
-    def encode(self, u: Tensor, noise: Noise | None) -> Tensor:
-        """u [B, C, H, W] uint8 (or [B, *S] float points or int64 tokens) -> x [B, *S]."""
-        raise NotImplementedError
-
-    def logdet(self, x: Tensor) -> Tensor | None:
-        """x [B, *S] -> log |dx/du| [B] nats at x; None for bytes that are not dequantized."""
-        raise NotImplementedError
-
-    def decode(self, x: Tensor) -> Tensor:
-        """x [B, *S] -> uint8 [B, C, H, W], or points or tokens as they were stored."""
-        raise NotImplementedError
-
-
-class Split(NamedTuple):
-    """The data of one split; row i of each tensor belongs to the same datum."""
-
-    x: Tensor  # [N, *S] as stored: uint8 images, float32 points or int64 tokens
-    y: Tensor | None = None  # [N] int64 labels
-    z: Tensor | None = None  # [N, *Z] float32 noise that each datum is paired with
-
-
-class Dataset:
-    """Stored data; `spec` is known before anything is read into memory.
-
-    spec: as stored, classes None when there are no labels. count: training data. names: of the
-    classes. path: where they were found. flip: whether training mirrors half of the images.
-    notes: of their reading, for the record of a run.
-    """
-
-    spec: Spec
-    count: int
-    names: list[str] | None = None
-    path: Path | None = None
-    flip: bool = False
-    notes: Mapping[str, Any] = {}
-
-    def load(self, split: str) -> Split:
-        """split: "train" or "test"; ValueError for others."""
-        raise NotImplementedError
-
-
-class Network(nn.Module):
-    """A network as a model is handed it, built for the Spec of the data.
-
-    any_size: whether it takes images of other sizes than those of training. outputs: numbers it
-    gives for each number of x. notes: sentences on it that a run says when it starts.
-    """
-
-    any_size: bool = False
-    outputs: int = 1
-    notes: Sequence[str] = ()
-
-    def compiled_regions(self) -> Sequence[nn.Module]:
-        """The parts that are compiled, each by itself."""
-        return [self]
-
-    def normalize_weights(self) -> None:
-        """Runs after every step, before the averages are taken: what a step did to lengths of
-        weights that are to be fixed ends here."""
-
-
-class Bijection(Network):
-    """An invertible network between data and D = prod(S) independent standard normal numbers.
-
-    Learned priors, also those that depend on a label or on other latents, are part of it: their
-    mean and deviation are one more affine map.
-    """
-
-    def start(self, x: Tensor) -> None:
-        """Sees the first data x [B, *S], before the first step of a run; for actnorm."""
-
-    def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x [B, *S], y [B] or None -> (z [B, D], log |dz/dx| [B] nats), float32."""
-        raise NotImplementedError
-
-    def inverse(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """z [B, D], y [B] or None -> x [B, *S] float32."""
-        raise NotImplementedError
-
-
-class Optimizer(torch.optim.Optimizer):
-    """An optimizer of torch, and what the trainer hands it.
-
-    clip: largest norm of the gradient of its player, None for any. fused: whether its step divides
-    the gradients by `grad_scale` and is left out where `found_inf` says so, both on the device.
-    """
-
-    clip: float | None = None
-    fused: bool = False
-
-
-class Schedule:
-    """The learning-rate shape and the length of a run; stateless."""
-
-    images: int  # images the run draws in all
-    batch: int  # global batch
-
-    def __call__(self, images: int) -> float:
-        """Multiplier of the base learning rate when `images` images have been drawn."""
-        raise NotImplementedError
-
-
-class Batch(NamedTuple):
-    """One micro-batch on the device of the model; the noise of its whole is at the same call."""
-
-    x: Tensor  # [B, *S] model space (after Codec.encode): float32, or int64 tokens
-    y: Tensor | None  # [B] int64 labels; None when unconditional, networks take -1 as no label
-    noise: Noise  # all randomness a loss may use
-    z: Tensor | None = None  # [B, *Z] float32 noise that stored data are paired with
-    whole: Callable[[], tuple[Batch, slice]] | None = None  # global batch, our rows; None: is this
 
 
 @dataclass
@@ -395,7 +154,7 @@ class Model(nn.Module):
         return mine[0].network_for(self.weights) if mine else network
 
 
-# --- capabilities: asked with isinstance, never flags ----------------------------------------
+# --- capabilities of a model, asked with isinstance -------------------------------------------
 
 
 @runtime_checkable
@@ -465,3 +224,263 @@ class Reconstructs(Protocol):
     def decode(self, codes: Tensor) -> Tensor:
         """codes -> [B, *S]."""
         ...
+
+
+# --- data -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one datum looks like.
+
+    shape: event shape S, e.g. (3, 32, 32) or (2,).
+    classes: number of labels K the run uses, None without labels.
+    vocabulary: number of token values, which are then 0 .. vocabulary - 1; None where data are
+        numbers.
+    bounds: least and largest value a number may have, None where data have none; a codec says.
+    """
+
+    shape: tuple[int, ...]
+    classes: int | None = None
+    vocabulary: int | None = None
+    bounds: tuple[float, float] | None = None
+
+
+class Split(NamedTuple):
+    """The data of one split; row i of each tensor belongs to the same datum."""
+
+    x: Tensor  # [N, *S] as stored: uint8 images, float32 points or int64 tokens
+    y: Tensor | None = None  # [N] int64 labels
+    z: Tensor | None = None  # [N, *Z] float32 noise that each datum is paired with
+
+
+class Dataset:
+    """Stored data; `spec` is known before anything is read into memory.
+
+    spec: as stored, classes None when there are no labels. count: training data. names: of the
+    classes. path: where they were found. flip: whether training mirrors half of the images.
+    notes: of their reading, for the record of a run.
+    """
+
+    spec: Spec
+    count: int
+    names: list[str] | None = None
+    path: Path | None = None
+    flip: bool = False
+    notes: Mapping[str, Any] = {}
+
+    def load(self, split: str) -> Split:
+        """split: "train" or "test"; ValueError for others."""
+        raise NotImplementedError
+
+
+class Codec:
+    """The bridge between stored data and model space.
+
+    spec: of model space. bits: of a stored number, where fewer than 8 are kept; None for all.
+    """
+
+    spec: Spec
+    bits: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What likelihoods are recorded as being of."""
+        return type(self).__name__.lower()
+
+    def encode(self, u: Tensor, noise: Noise | None) -> Tensor:
+        """u [B, C, H, W] uint8 (or [B, *S] float points or int64 tokens) -> x [B, *S]."""
+        raise NotImplementedError
+
+    def logdet(self, x: Tensor) -> Tensor | None:
+        """x [B, *S] -> log |dx/du| [B] nats at x; None for bytes that are not dequantized."""
+        raise NotImplementedError
+
+    def decode(self, x: Tensor) -> Tensor:
+        """x [B, *S] -> uint8 [B, C, H, W], or points or tokens as they were stored."""
+        raise NotImplementedError
+
+
+# --- networks ---------------------------------------------------------------------------------
+
+
+class Network(nn.Module):
+    """A network as a model is handed it, built for the Spec of the data.
+
+    any_size: whether it takes images of other sizes than those of training. outputs: numbers it
+    gives for each number of x. notes: sentences on it that a run says when it starts.
+    """
+
+    any_size: bool = False
+    outputs: int = 1
+    notes: Sequence[str] = ()
+
+    def compiled_regions(self) -> Sequence[nn.Module]:
+        """The parts that are compiled, each by itself."""
+        return [self]
+
+    def normalize_weights(self) -> None:
+        """Runs after every step, before the averages are taken: what a step did to lengths of
+        weights that are to be fixed ends here."""
+
+
+class Bijection(Network):
+    """An invertible network between data and D = prod(S) independent standard normal numbers.
+
+    Learned priors, also those that depend on a label or on other latents, are part of it: their
+    mean and deviation are one more affine map.
+    """
+
+    def start(self, x: Tensor) -> None:
+        """Sees the first data x [B, *S], before the first step of a run; for actnorm."""
+
+    def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x [B, *S], y [B] or None -> (z [B, D], log |dz/dx| [B] nats), float32."""
+        raise NotImplementedError
+
+    def inverse(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """z [B, D], y [B] or None -> x [B, *S] float32."""
+        raise NotImplementedError
+
+
+# --- paths and samplers -----------------------------------------------------------------------
+
+
+class Process:
+    """A Gaussian path x_t = a(t) x0 + b(t) eps, with t = 0 data and t = 1 noise.
+
+    The noise level sigma = b / a rises with t. All of it is float64. The algebra that such paths
+    share is in `gaussian_path`.
+
+    steps: T of a discrete path, learned at the times i / T alone; None for a continuous one.
+    """
+
+    steps: int | None = None
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """t [B] in [0, 1] -> (a, b, da/dt, db/dt), each [B] float64."""
+        raise NotImplementedError
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """t [B] -> b / a [B] float64, inf where a = 0."""
+        a, b, _, _ = self.coefficients(t)
+        return b / a
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """sigma [B] -> t [B] float64, the inverse; outside the path its nearer end."""
+        raise NotImplementedError
+
+    def c_noise(self, t: Tensor) -> Tensor:
+        """t [B] -> [B] float64, the input of the network for the time; it embeds 1000 times it."""
+        return t.double()
+
+    def c_in(self, t: Tensor, sd: float) -> Tensor:
+        """t [B], standard deviation of the data -> [B] float64, what x_t is multiplied by before
+        the network."""
+        return torch.ones_like(t, dtype=torch.float64)
+
+
+Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(x_t [B, *S], t [B], y [B] or None) -> x0 [B, *S], the estimate E[x0 | x_t] of the datum."""
+
+
+BoundDenoiser = Callable[[Tensor, Tensor], Tensor]
+"""(x_t [B, *S], t [B]) -> x0 [B, *S]: a denoiser with labels and guidance bound, as samplers take
+it."""
+
+
+class Sampler:
+    """Carries noise along a path to data, whatever the path and whatever was learned.
+
+    z is standard normal; the path starts at b(t) z, t the first time of the sampler.
+
+    follows_path: False where the model draws by itself, in one call of its network.
+    learned_variance: whether its denoiser is `predict_variance` of a model, (x, t) -> (x0, v).
+    temperature: what the starting noise is multiplied by. steps: noise levels; None where the path
+    or the sampler chooses them.
+    """
+
+    follows_path: bool = True
+    learned_variance: bool = False
+    temperature: float = 1.0
+    steps: int | None = None
+
+    def check(self, process: Process, spec: Spec) -> None:
+        """Raises ConfigError, before anything is drawn, where it cannot follow the path."""
+
+    def start(self, process: Process) -> tuple[float, float]:
+        """a and b of the level it starts at; that of t = 1 unless it says otherwise."""
+        a, b, _, _ = process.coefficients(torch.ones(1, dtype=torch.float64))
+        return a.item(), b.item()
+
+    def __call__(
+        self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise
+    ) -> Iterator[Tensor]:
+        """Yields the states x_t [B, *S] from b(t) z to the sample (the last one)."""
+        raise NotImplementedError
+
+
+class Guidance:
+    """Wraps the denoiser of a model.
+
+    scale: 1 where it leaves the estimate as it is; None for one without that key. unconditional:
+    whether it asks for estimates without a label, which label dropout teaches. factor: how many
+    times the size of training the images are that it draws.
+    """
+
+    scale: float | None = None
+    unconditional: bool = False
+    factor: int = 1
+
+    def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
+        """(x, t, y) -> x0, times on `process`, with labels y bound: (x, t) -> x0."""
+        raise NotImplementedError
+
+
+class BoundSampler(Protocol):
+    """A sampler with its process and guidance bound, as `build` hands it to a model."""
+
+    @property
+    def follows_path(self) -> bool:
+        """Whether it is to be called; a model that draws in one step or many asks."""
+        ...
+
+    @property
+    def learned_variance(self) -> bool:
+        """Whether it takes `predict_variance` of the model in place of `denoise`."""
+        ...
+
+    def __call__(
+        self,
+        denoise: Denoiser,
+        z: Tensor,
+        y: Tensor | None,
+        noise: Noise,
+    ) -> Tensor:
+        """z [B, *S] -> sample [B, *S]."""
+        ...
+
+
+# --- optimization -----------------------------------------------------------------------------
+
+
+class Optimizer(torch.optim.Optimizer):
+    """An optimizer of torch, and what the trainer hands it.
+
+    clip: largest norm of the gradient of its player, None for any. fused: whether its step divides
+    the gradients by `grad_scale` and is left out where `found_inf` says so, both on the device.
+    """
+
+    clip: float | None = None
+    fused: bool = False
+
+
+class Schedule:
+    """The learning-rate shape and the length of a run; stateless."""
+
+    images: int  # images the run draws in all
+    batch: int  # global batch
+
+    def __call__(self, images: int) -> float:
+        """Multiplier of the base learning rate when `images` images have been drawn."""
+        raise NotImplementedError

@@ -19,7 +19,6 @@ from genlab.core.schema import Predict, Weight
 
 __all__ = [
     "NoiseLevel",
-    "Path",
     "Step",
     "TruncatedPath",
     "append_dims",
@@ -48,34 +47,7 @@ def append_dims(values: Tensor, x: Tensor) -> Tensor:
     return values.view(*values.shape, *[1] * (x.dim() - 1))
 
 
-class Path:
-    """What a process has unless it says otherwise: continuous, seen as it is, told by its time."""
-
-    steps: int | None = None
-
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """t [B] in [0, 1] -> (a, b, da/dt, db/dt), each [B] float64."""
-        raise NotImplementedError
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """t [B] -> b / a [B] float64, inf where a = 0."""
-        a, b, _, _ = self.coefficients(t)
-        return b / a
-
-    def time(self, sigma: Tensor) -> Tensor:
-        """sigma [B] -> t [B] float64; outside the path, its nearer end."""
-        raise NotImplementedError
-
-    def c_noise(self, t: Tensor) -> Tensor:
-        """t [B] -> [B] float64."""
-        return t.double()
-
-    def c_in(self, t: Tensor, sd: float) -> Tensor:
-        """t [B], standard deviation of the data -> [B] float64."""
-        return torch.ones_like(t, dtype=torch.float64)
-
-
-class TruncatedPath:
+class TruncatedPath(Process):
     """The part of a path from the datum to the time `end`, with times from 0 to 1 again.
 
     A discrete path is cut at one of its levels, the nearest; `end` then says which.

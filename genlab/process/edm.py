@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genlab.core.gaussian_path import Path
+from genlab.core.contract import Process
 from genlab.core.registry import register
 from genlab.core.schema import Positive
 
@@ -15,7 +15,7 @@ QUIETEST = 1e-6  # sigma below which a network is told no less: ln 0 is no numbe
 
 
 @register
-class EDM(Path):
+class EDM(Process):
     """Data with noise added, whose deviation grows evenly with time.
 
     x_t = x0 + sigma eps,  sigma = t sigma_max

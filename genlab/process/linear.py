@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genlab.core.gaussian_path import Path
+from genlab.core.contract import Process
 from genlab.core.registry import register
 
 __all__ = ["Linear"]
 
 
 @register
-class Linear(Path):
+class Linear(Process):
     """The straight path between a datum and its noise.
 
     x_t = (1 - t) x0 + t eps, so the velocity dx_t/dt = eps - x0 does not depend on t.

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from genlab.core.gaussian_path import Path
+from genlab.core.contract import Process
 
 __all__ = ["Decay", "Preserving", "Rising"]
 
@@ -44,7 +44,7 @@ class Rising:
         return (2 * decay / (self.low + root).clamp(min=1e-300)).clamp(max=1.0)
 
 
-class Preserving(Path):
+class Preserving(Process):
     """Data whose variance is 1 keep it: a^2 + b^2 = 1, whatever the decay."""
 
     decay: Decay

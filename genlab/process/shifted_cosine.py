@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Spec
-from genlab.core.gaussian_path import Path
+from genlab.core.contract import Process, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Positive
 
@@ -24,7 +23,7 @@ ROUNDS = 8
 
 
 @register
-class ShiftedCosine(Path):
+class ShiftedCosine(Process):
     """`trig` with sigma moved by the resolution, variance preserved.
 
     sigma = tan(phi) d / d_0,  phi from 0.00055 to pi/2 - 0.00055 with t,  a^2 + b^2 = 1

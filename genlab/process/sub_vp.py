@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genlab.core.gaussian_path import Path
+from genlab.core.contract import Process
 from genlab.core.registry import register
 from genlab.core.schema import NonNegative, Positive
 from genlab.process.preserving import Rising
@@ -14,7 +14,7 @@ __all__ = ["SubVP"]
 
 
 @register
-class SubVP(Path):
+class SubVP(Process):
     """The continuous `vp` with less noise on the way: b = 1 - a^2.
 
     Made for likelihoods. sigma = 2 sinh(A / 2) with A = -ln a^2.

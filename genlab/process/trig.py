@@ -6,14 +6,14 @@ import math
 
 from torch import Tensor
 
-from genlab.core.gaussian_path import Path
+from genlab.core.contract import Process
 from genlab.core.registry import register
 
 __all__ = ["Trigonometric"]
 
 
 @register
-class Trigonometric(Path):
+class Trigonometric(Process):
     """Rotation from the datum to its noise at constant speed.
 
     x_t = cos(phi) x0 + sin(phi) eps,  phi = pi t / 2

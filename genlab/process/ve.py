@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from genlab.core.gaussian_path import Path
+from genlab.core.contract import Process
 from genlab.core.registry import register
 from genlab.core.schema import Positive
 
@@ -15,7 +15,7 @@ __all__ = ["VarianceExploding"]
 
 
 @register
-class VarianceExploding(Path):
+class VarianceExploding(Process):
     """Data with noise added, whose deviation grows geometrically with time.
 
     x_t = x0 + sigma eps,  sigma = sigma_min (sigma_max / sigma_min)^t

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from genlab.core.contract import Batch, Clock, Network, Spec
-from genlab.core.gaussian_path import Path
+from genlab.core.contract import Batch, Clock, Network, Process, Spec
 from genlab.core.random import DrawNoise
 from genlab.model.flow_matching import FlowMatching
 from genlab.model.gan import GAN
@@ -34,7 +33,7 @@ def batch(n: int, *shape: int, labels: bool = True, z: Tensor | None = None) -> 
 # --- flow matching -------------------------------------------------------------------------------
 
 
-class Cosine(Path):
+class Cosine(Process):
     """x_t = cos(pi t / 2) x0 + sin(pi t / 2) eps."""
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -13,7 +13,7 @@ from itertools import islice
 from genlab.core.format import count, duration, number
 from genlab.report.expected_result import ExpectedResult, expected_result
 from genlab.report.markup import Markup, tag
-from genlab.report.page import section, terms
+from genlab.report.page import html_table, section, small, terms
 from genlab.report.run_data import RunData, is_number, leaves, value_text
 from genlab.run.results import Number, Result
 
@@ -104,8 +104,7 @@ def _table(numbers: Sequence[Number], expected: ExpectedResult | None) -> Markup
         cell = tag("th", terms(line), colspan=len(heads), scope="rowgroup")
         lead = tag("tr", cell, class_="with") if line else None
         bodies.append(tag("tbody", lead, [_row(n, parts, shared, shown) for n, parts in rows]))
-    head = tag("tr", *(tag("th", h, scope="col") for h in heads))
-    return tag("table", tag("thead", head), bodies, class_="numbers")
+    return html_table(heads, bodies, class_="numbers")
 
 
 Row = tuple[Number, dict[str, Number]]
@@ -145,17 +144,13 @@ def _row(
     notes = ["" if f"{n.name}_".startswith(f"{n.metric}_") else n.metric, BETTER.get(n.better, "")]
     notes += [f"{k.replace('_', ' ')} {v}" for k, v in _protocol(n).items() if k not in shared]
     cells = [
-        tag("th", n.name, _small(" · ".join(w for w in notes if w)), scope="row"),
-        tag("td", tag("b", _value(n)), [_small(w) for w in _parts(n, parts)]),
+        tag("th", n.name, small(" · ".join(w for w in notes if w)), scope="row"),
+        tag("td", tag("b", _value(n)), [small(w) for w in _parts(n, parts)]),
     ]
     if expected is not None:
         shown = n.name == expected.metric
         cells.append(tag("td", _beside(n, expected), data_head="expected") if shown else tag("td"))
     return tag("tr", *cells, tag("td", _seconds(n.seconds)))
-
-
-def _small(words: str | None, class_: str | None = None) -> Markup | None:
-    return tag("small", words, class_=class_) if words else None
 
 
 def _seconds(value: float | None) -> str:
@@ -167,7 +162,7 @@ def _seconds(value: float | None) -> str:
 def _beside(n: Number, expected: ExpectedResult) -> list[Markup | None]:
     comparison, kind = expected.compare(n.value, n.protocol, n.better)
     after = f"after {count(expected.images)} images" if is_number(expected.images) else None
-    return [tag("span", expected.text), _small(after), _small(comparison, kind or None)]
+    return [tag("span", expected.text), small(after), small(comparison, kind or None)]
 
 
 def _value(n: Number) -> Markup:

@@ -80,13 +80,8 @@ def image_sets(run_dir: Path, problems: list[str]) -> list[ImageSet]:
 def last_training_grid(run_dir: Path, problems: list[str]) -> ImageSet:
     """The training grids with the newest whole one alone."""
     folder = run_dir / "samples" / "train"
-    images = ImageSet("train", record=_read_record(folder))
-    for path in _grids(folder)[::-1]:
-        picture = _embed(path, LARGE_FRAME, problems)
-        if picture is not None:
-            images.frames.append((int(path.stem), picture))
-            break
-    return images
+    newest = (_frames(path, problems) for path in reversed(_grids(folder)))
+    return ImageSet("train", frames=next(filter(None, newest), []), record=_read_record(folder))
 
 
 def embed(path: Path, limit: int) -> EmbeddedImage:
@@ -144,16 +139,18 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 def _over_training(folder: Path, problems: list[str]) -> ImageSet:
     """The grids over training: all if they are few, else spread evenly with first and last."""
-    images = ImageSet("train", record=_read_record(folder))
     files = _grids(folder)
     last = len(files) - 1
     if last >= FRAMES:
         files = [files[round(i * last / (FRAMES - 1))] for i in range(FRAMES)]
-    for path in files:
-        picture = _embed(path, LARGE_FRAME, problems)
-        if picture is not None:
-            images.frames.append((int(path.stem), picture))
-    return images
+    frames = [frame for path in files for frame in _frames(path, problems)]
+    return ImageSet("train", frames=frames, record=_read_record(folder))
+
+
+def _frames(path: Path, problems: list[str]) -> list[tuple[int, EmbeddedImage]]:
+    """(images seen, grid), or nothing where it is not readable."""
+    picture = _embed(path, LARGE_FRAME, problems)
+    return [] if picture is None else [(int(path.stem), picture)]
 
 
 def _grids(folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ Run directories are data of somebody else: as in the report, all text passes thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from genlab import __version__
@@ -16,7 +16,7 @@ from genlab.report.gallery import image
 from genlab.report.groups import SeedGroup, all_keys, short_key
 from genlab.report.images import last_training_grid
 from genlab.report.markup import Markup, tag
-from genlab.report.page import document, problems_section, section, terms
+from genlab.report.page import document, html_table, problems_section, section, small, terms
 from genlab.report.run_data import RunData, is_number
 from genlab.report.scatter import Axis, Interval, Point, scatter
 from genlab.report.table import Row, Table, image_range
@@ -107,7 +107,7 @@ def _numbers_section(table: Table, styles: Styles) -> Markup:
     above += [tag("th", t, colspan=n, scope="colgroup") for t, n in spans if n]
     heads = [tag("th", "row", scope="col"), tag("th", "group", scope="col", class_="words")]
     heads += [
-        tag("th", c.name, _small(table.distinctions.get(c, "")), scope="col") for c in columns
+        tag("th", c.name, small(table.distinctions.get(c, "")), scope="col") for c in columns
     ]
     heads += [tag("th", n, scope="col") for n in ("runs", "images", *table.settings)]
     body = []
@@ -118,6 +118,7 @@ def _numbers_section(table: Table, styles: Styles) -> Markup:
         values += [row.settings.get(k, "-") for k in table.settings]
         cells = [_number_cell(row, c) for c in columns] + [tag("td", _cut(v)) for v in values]
         body.append(tag("tr", name, tag("td", table.description(group), class_="words"), cells))
+    head = tag("thead", tag("tr", above), tag("tr", heads))
     left = max(len(table.rows) - ROWS, 0), len(table.columns) - len(columns)
     notes = [tag("li", note) for note in table.notes]
     more = [f"{n} more {what}" for n, what in zip(left, ("rows", "columns"), strict=True) if n]
@@ -125,27 +126,22 @@ def _numbers_section(table: Table, styles: Styles) -> Markup:
     return section(
         "numbers",
         "Numbers",
-        _wide_table("numbers-title", [tag("tr", above), tag("tr", heads)], body),
+        _scrolling("numbers-title", tag("table", head, tag("tbody", body))),
         tag("p", words, class_="hint") if any(left) else None,
         tag("ul", notes, class_="notes") if notes else None,
     )
 
 
-def _wide_table(title: str, heads: Sequence[Markup], body: Sequence[Markup]) -> Markup:
+def _scrolling(title: str, table: Markup) -> Markup:
     """A table that may be wider than the page; the keyboard can move it, too."""
-    whole = tag("table", tag("thead", heads), tag("tbody", body))
-    return tag("div", whole, class_="scroll", role="region", tabindex=0, aria_labelledby=title)
+    return tag("div", table, class_="scroll", role="region", tabindex=0, aria_labelledby=title)
 
 
 def _number_cell(row: Row, column: Column) -> Markup:
     mean, notes = row.cell_text(column)
     best = column in row.best
     value = [tag("b", mean), " ", tag("span", "best", class_="best")] if best else mean
-    return tag("td", value, _small(notes), class_="number")
-
-
-def _small(words: str) -> Markup | None:
-    return tag("small", words) if words else None
+    return tag("td", value, small(notes), class_="number")
 
 
 def _cut(text: str) -> str:
@@ -269,26 +265,26 @@ def _curves_section(table: Table, drawn: Sequence[SeedGroup], styles: Styles) ->
 
 def _scatter_section(table: Table, styles: Styles) -> Markup | None:
     """Numbers and numeric keys of all rows, any two of them as a plane."""
-    measured = [_axis(table, table.title(c), _cell(c)) for c in table.columns]
-    settings = [_axis(table, f"evaluated with {k}", _setting(k)) for k in table.settings]
-    configured = [_axis(table, k, _config(k)) for k in table.keys.shown]
-    seen = _axis(table, "images seen", _images)
+    rows = table.rows
+    measured = [Axis(table.title(c), [_cell(row, c) for row in rows]) for c in table.columns]
+    settings = [
+        Axis(f"evaluated with {k}", [_interval(row.settings.get(k)) for row in rows])
+        for k in table.settings
+    ]
+    configured = [
+        Axis(k, [_interval(row.group.values.get(k)) for row in rows]) for k in table.keys.shown
+    ]
+    seen = Axis("images seen", [_images(row) for row in rows])
     several = [a for a in [*settings, *configured, seen] if _varies(a)]
     there = [a for a in measured if any(a.values)]
-    if not there or len(there) + len(several) < 2 or len(table.rows) < 2:
+    if not there or len(there) + len(several) < 2 or len(rows) < 2:
         return None
     # what was chosen across, what came of it upwards: the first number that can be drawn so
     pairs = [max(((a, b) for a in several or there if a is not b), key=_common) for b in there]
     first = next((pair for pair in pairs if _common(pair) > 1), pairs[0])
     axes = [*first, *(a for a in [*several, *there] if a not in first)][:AXES]
-    points = [
-        Point(r.label, table.description(r.group), styles[r.group.label]) for r in table.rows
-    ]
+    points = [Point(r.label, table.description(r.group), styles[r.group.label]) for r in rows]
     return section("against", "Any two numbers", scatter(points, axes))
-
-
-def _axis(table: Table, title: str, value: Callable[[Row], Interval | None]) -> Axis:
-    return Axis(title, [value(row) for row in table.rows])
 
 
 def _common(pair: tuple[Axis, Axis]) -> int:
@@ -300,20 +296,9 @@ def _varies(axis: Axis) -> bool:
     return len(set(axis.values) - {None}) > 1
 
 
-def _cell(column: Column) -> Callable[[Row], Interval | None]:
-    def value(row: Row) -> Interval | None:
-        cell = row.cells.get(column)
-        return (cell.low, cell.mean, cell.high) if cell is not None and cell.values else None
-
-    return value
-
-
-def _setting(key: str) -> Callable[[Row], Interval | None]:
-    return lambda row: _interval(row.settings.get(key))
-
-
-def _config(key: str) -> Callable[[Row], Interval | None]:
-    return lambda row: _interval(row.group.values.get(key))
+def _cell(row: Row, column: Column) -> Interval | None:
+    cell = row.cells.get(column)
+    return (cell.low, cell.mean, cell.high) if cell is not None and cell.values else None
 
 
 def _images(row: Row) -> Interval | None:
@@ -348,14 +333,14 @@ def _keys_section(table: Table, styles: Styles) -> Markup | None:
 
 
 def _values_of_groups(table: Table, keys: Sequence[str], styles: Styles) -> Markup:
-    heads = [tag("th", h, scope="col") for h in ("group", *map(short_key, keys), "seeds")]
     body = []
     for group in table.groups[:ROWS]:
         name = tag("th", swatch(styles[group.label]), " ", group.label, scope="row")
         values = [_cut(group.values.get(k, "-")) for k in keys]
         cells = [tag("td", v) for v in (*values, _cut(", ".join(group.seeds)) or "-")]
         body.append(tag("tr", name, cells))
-    return _wide_table("keys-title", [tag("tr", heads)], body)
+    heads = ("group", *map(short_key, keys), "seeds")
+    return _scrolling("keys-title", html_table(heads, tag("tbody", body)))
 
 
 def _chosen(table: Table, keys: Sequence[str]) -> Markup:
@@ -375,13 +360,12 @@ def _chosen(table: Table, keys: Sequence[str]) -> Markup:
             rows.append(tag("tr", head, cells, tag("td", who, class_="who")))
         if len(rows) > ROWS:
             break
-    heads = (tag("th", h, scope="col") for h in ("key", "value", "of", "chosen by"))
-    return tag("table", tag("thead", tag("tr", *heads)), tag("tbody", rows), class_="differ")
+    heads = ("key", "value", "of", "chosen by")
+    return html_table(heads, tag("tbody", rows), class_="differ")
 
 
 def _runs_section(table: Table) -> Markup:
     """Every run: the id to type, and how it ended."""
-    heads = (tag("th", h, scope="col") for h in ("run", "of", "seed", "state", "images", "folder"))
     rows = [
         tag(
             "tr",
@@ -395,4 +379,6 @@ def _runs_section(table: Table) -> Markup:
         for group in table.groups
         for run in group.runs
     ]
-    return section("runs", "Runs", _wide_table("runs-title", [tag("tr", *heads)], rows[:ROWS]))
+    heads = ("run", "of", "seed", "state", "images", "folder")
+    table_of_runs = html_table(heads, tag("tbody", rows[:ROWS]))
+    return section("runs", "Runs", _scrolling("runs-title", table_of_runs))

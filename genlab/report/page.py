@@ -11,7 +11,7 @@ from pathlib import Path
 
 from genlab.report.markup import Child, Markup, raw, tag
 
-__all__ = ["document", "problems_section", "section", "terms"]
+__all__ = ["document", "html_table", "problems_section", "section", "small", "terms"]
 
 
 def document(
@@ -60,6 +60,17 @@ def terms(rows: Iterable[tuple[object, object]], class_: str = "made") -> Markup
     """(term, what it is) as a definition list."""
     cells = [tag("div", tag("dt", term), tag("dd", words)) for term, words in rows]
     return tag("dl", cells, class_=class_)
+
+
+def html_table(heads: Iterable[object], *bodies: Child, **attributes: object) -> Markup:
+    """A table with one row of column heads; a body is its rows or a `tbody` of its own."""
+    head = tag("tr", *(tag("th", h, scope="col") for h in heads))
+    return tag("table", tag("thead", head), *bodies, **attributes)
+
+
+def small(words: str | None, class_: str | None = None) -> Markup | None:
+    """A remark; None where there are no words."""
+    return tag("small", words, class_=class_) if words else None
 
 
 def problems_section(problems: Iterable[Child]) -> Markup | None:

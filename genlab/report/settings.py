@@ -6,7 +6,7 @@ import re
 from itertools import groupby
 
 from genlab.report.markup import Markup, tag
-from genlab.report.page import section, terms
+from genlab.report.page import html_table, section, terms
 from genlab.report.run_data import RunData, leaves, value_text
 
 __all__ = ["config_section", "environment_section"]
@@ -36,9 +36,8 @@ def config_section(run: RunData) -> Markup | None:
         node = run.config.get(name)
         component = value_text(node["name"]) if isinstance(node, dict) and "name" in node else ""
         title = [name or "run", *([" ", tag("code", component)] if component else [])]
-        head = tag("tr", *(tag("th", h, scope="col") for h in ("key", "value", "chosen by")))
-        body = [_key_row(run, key, value, name) for key, value in keys]
-        table = tag("table", tag("thead", head), tag("tbody", body))
+        body = tag("tbody", [_key_row(run, key, value, name) for key, value in keys])
+        table = html_table(("key", "value", "chosen by"), body)
         tables.append(tag("section", tag("h3", title), table, class_="group"))
     typed = [tag("li", tag("code", o)) for o in run.overrides]
     lead = tag("ul", typed, class_="typed") if typed else tag("p", "nothing: all defaults")

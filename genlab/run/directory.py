@@ -1,4 +1,4 @@
-"""One run on disk: where it is, what it was asked to do, who works on it, how it ended."""
+"""A run directory: its config, status and lock; and the runs of an outputs folder."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ NAME = re.compile(r"\d{8}-\d{6}-(?:\d+-)?[0-9a-f]{6}")
 
 
 class Run:
-    """A run directory.
+    """A run directory, outputs/<model>-<data>/<yyyymmdd-hhmmss>-<hash6>/.
 
-    outputs/<model>-<data>/<yyyymmdd-hhmmss>-<hash6>/
+    config.yaml       the resolved config
+    overrides.txt     what was typed, a line each
+    provenance.json   dotted key -> the file or command line that set it
+    STATUS            running | done | interrupted: why | failed: why
+    .lock             locked by the process that works on the run
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +45,7 @@ class Run:
         overrides: Sequence[str],
         provenance: Mapping[str, str],
     ) -> Run:
-        """Makes the directory and writes down what was asked; DiskError if it cannot."""
+        """Makes the directory with the config and its origins; DiskError if it cannot."""
         from omegaconf import OmegaConf
 
         parent = Path(config["outputs"]) / f"{config['model']['name']}-{config['data']['name']}"
@@ -120,9 +124,9 @@ class Run:
 
     @contextmanager
     def lock(self, patience: float = 1.0) -> Iterator[None]:
-        """Holds the run for this process; Locked after `patience` seconds of somebody else.
+        """Holds the run for this process; Locked where another holds it for `patience` seconds.
 
-        A little patience, because whoever looks at the state of a run locks it for a moment.
+        Not at once, because reading the status of a run locks it for a moment.
         """
         with disk("lock", self.path):
             f = open(self.path / ".lock", "a+b")
@@ -163,7 +167,10 @@ def runs(outputs: str | Path) -> list[Run]:
 
 
 def find_run(ref: str, outputs: str | Path = "outputs") -> Run:
-    """The run a person means by a path, an id (or a part of its directory name) or `latest`."""
+    """The run of a path, an id, a part of the directory name, or `latest`.
+
+    Raises ConfigError where none or several fit, and Refused for a file.
+    """
     path, is_file = Path(ref), False
     with suppress(OSError, ValueError):  # a name too long for a path may still be part of a title
         if (path / "config.yaml").is_file():

@@ -1,4 +1,7 @@
-"""Named points where a test makes this process die or the disk fill: nothing unless asked for.
+"""Fail points: named places where a test kills this process or fills the disk.
+
+Without the environment variable nothing happens.
+
 
 GENLAB_FAIL=save.before_rename:kill      kill -9 at the first passage
 GENLAB_FAIL=save.mid_file:enospc@3       disk full at the third passage
@@ -11,7 +14,7 @@ import os
 import signal
 import time
 
-__all__ = ["KEEPING", "POINTS", "point"]
+__all__ = ["EMA_POINTS", "POINTS", "point"]
 
 POINTS = (
     "save.before_temp",
@@ -25,8 +28,8 @@ POINTS = (
 )
 """Passed by every save."""
 
-KEEPING = ("average.before_fsync", "average.after_rename")
-"""Passed where averages are kept, which few models do."""
+EMA_POINTS = ("average.before_fsync", "average.after_rename")
+"""Passed where states of an EMA are kept for later, which few models do."""
 
 _name, _, _what = os.environ.get("GENLAB_FAIL", "").partition(":")
 _kind, _, _nth = _what.partition("@")
@@ -34,9 +37,9 @@ _left = int(_nth or 1)
 
 
 def point(name: str) -> None:
-    """Fails here if the environment asks for it."""
+    """Fails here if GENLAB_FAIL names this point."""
     global _left
-    assert name in POINTS + KEEPING, name
+    assert name in POINTS + EMA_POINTS, name
     if name != _name:
         return
     _left -= 1

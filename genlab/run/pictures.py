@@ -14,7 +14,7 @@ from PIL import Image
 
 __all__ = ["animation", "grid", "pairs", "save", "save_each", "scatter", "sheet", "strip"]
 
-SHEET = 32  # grey of the sheet behind the tiles: tells black and white images alike from it
+SHEET = 32  # grey of the sheet behind the tiles: neither black nor white images vanish in it
 TILE = 56  # pixels: smaller images are enlarged to at least this
 PAPER = np.array([16.0, 20.0, 28.0])  # background of a scatter plot
 RULE = np.array([38.0, 45.0, 58.0])
@@ -75,8 +75,8 @@ def scatter(
 
     points: [n, 2]; those that are not finite are left out. limit: the picture shows
     [-limit, limit]^2; by default what holds 99 % of `behind`, so that all pictures of one run
-    compare, or else of `points`, with some room. behind: [m, 2] the data, in grey. pixels: side
-    of the picture. Lines stand at multiples of a round step, two or more to each side of 0.
+    compare, or else of `points`, with a margin. behind: [m, 2] the data, in grey. pixels: side of
+    the picture. Lines stand at multiples of a round step, two or more to each side of 0.
     """
     layers = [_finite(p) for p in (behind, points) if p is not None]
     if limit is None:
@@ -200,10 +200,10 @@ def _dots(
     """[side, side] how many discs of `radius` pixels cover each pixel; the y axis points up."""
     bins, edges = side, [[-limit, limit]] * 2
     hits = np.histogram2d(-points[:, 1], points[:, 0], bins=bins, range=edges)[0]
-    room = np.pad(hits, radius)
+    padded = np.pad(hits, radius)
     total = np.zeros_like(hits)
     for dy in range(2 * radius + 1):
         for dx in range(2 * radius + 1):
             if math.hypot(dy - radius, dx - radius) <= radius + 0.25:
-                total += room[dy : dy + side, dx : dx + side]
+                total += padded[dy : dy + side, dx : dx + side]
     return total

@@ -105,7 +105,7 @@ def test_a_run_that_goes_on_keeps_what_one_that_never_stopped_keeps(run, tmp_pat
     )
 
 
-@pytest.mark.parametrize("place", failpoint.KEEPING)
+@pytest.mark.parametrize("place", failpoint.EMA_POINTS)
 def test_killed_while_averages_are_kept(run, tmp_path, place):
     other = started(config(tmp_path))
 

@@ -31,12 +31,12 @@ class PathSampler:
         self.sampler, self.guidance, self.process = sampler, guidance, process
         self.through = through and process and truncate(through, process)
         self.temperature = sampler.temperature
-        self.asked = self.drawn = 0  # rows that networks have seen, samples they were for
+        self.rows = self.drawn = 0  # evaluated by networks, and samples they were for
         self.watch: Callable[[Tensor], None] | None = None
 
     @property
     def follows_path(self) -> bool:
-        """Whether it is to be called; of a model of one step or many the config says which."""
+        """Whether the model is to call it; False where the sampler is one_step."""
         return self.sampler.follows_path
 
     @property
@@ -50,12 +50,12 @@ class PathSampler:
 
         A guided one counts twice. All samples of a sampler cost the same, but for rk45's.
         """
-        mean = self.asked / max(1, self.drawn)
+        mean = self.rows / max(1, self.drawn)
         return int(mean) if mean.is_integer() else round(mean, 2)
 
     def recount(self) -> None:
         """Counts evaluations from here on."""
-        self.asked = self.drawn = 0
+        self.rows = self.drawn = 0
 
     def check(self, spec: Spec) -> None:
         """Raises ConfigError where the sampler cannot follow the path, or not to such data."""
@@ -65,7 +65,7 @@ class PathSampler:
 
     def count(self, rows: int) -> None:
         """Adds evaluations of rows, by this denoiser or another one of guidance."""
-        self.asked += rows
+        self.rows += rows
 
     def __call__(
         self,

@@ -85,7 +85,7 @@ class Model(nn.Module):
 
     double_backward: whether it needs double backward, so that its networks stay uncompiled.
     one_step: whether it draws samples by itself, in one call of its network; one that denoises and
-    leaves it True draws in one step or along its path, as the sampler says.
+    leaves it True draws in one step or along its path, by the sampler.
     learned_variance: whether it has learned `predict_variance` beside `denoise`, which Nichol and
     Dhariwal 2021, arXiv 2102.09672, eq. 15, need for a step back: (x, t, y) -> (x0, v), both
     [B, *S], ln variance = v ln large + (1 - v) ln small in the terms of `gaussian_path.Step`.
@@ -154,7 +154,7 @@ class Model(nn.Module):
         return mine[0].network_for(self.weights) if mine else network
 
 
-# --- capabilities of a model, asked with isinstance -------------------------------------------
+# --- capabilities of a model, tested with isinstance ------------------------------------------
 
 
 @runtime_checkable
@@ -211,7 +211,7 @@ class Reconstructs(Protocol):
     """A model with an encoder and a decoder.
 
     codebook_size: number of codes it chooses from, None without a codebook. code_bits: what the
-    codes of one datum can say, None where they are numbers.
+    codes of one datum can hold, None where they are numbers.
     """
 
     codebook_size: int | None
@@ -237,7 +237,7 @@ class Spec:
     classes: number of labels K the run uses, None without labels.
     vocabulary: number of token values, which are then 0 .. vocabulary - 1; None where data are
         numbers.
-    bounds: least and largest value a number may have, None where data have none; a codec says.
+    bounds: least and largest value a number may have, None where data have none; set by a codec.
     """
 
     shape: tuple[int, ...]
@@ -424,7 +424,7 @@ class Guidance:
     """Wraps the denoiser of a model.
 
     scale: 1 where it leaves the estimate as it is; None for one without that key. unconditional:
-    whether it asks for estimates without a label, which label dropout teaches. factor: how many
+    whether it uses estimates without a label, which label dropout teaches. factor: how many
     times the size of training the images are that it draws.
     """
 
@@ -442,7 +442,7 @@ class BoundSampler(Protocol):
 
     @property
     def follows_path(self) -> bool:
-        """Whether it is to be called; a model that draws in one step or many asks."""
+        """Whether the model is to call it; False for a model of one step or many to take one."""
         ...
 
     @property

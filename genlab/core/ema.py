@@ -4,7 +4,7 @@ A step of n images that ends at t images moves an average by
 
     avg <- beta avg + (1 - beta) net
 
-and a model's key `ema` says what beta is:
+where beta follows from the key `ema` of a model:
 
     h, {halflife: h, ramp: r}   beta = 2^(-n / min(h, r t))    r = 0.05 for a plain number
     {decay: d}                  beta = d

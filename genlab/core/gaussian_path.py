@@ -35,8 +35,8 @@ __all__ = [
 LOUDEST = 200.0
 """Where a path that loses its datum ends for a prediction of the noise, as sigma.
 
-x0 = (x_t - b eps) / a: the noise tells nothing of the datum where a = 0, and little before: what a
-network errs in eps is sigma times as large in x0. DDPM's path ends at 157. iDDPM's ends at 20,000,
+x0 = (x_t - b eps) / a: the noise determines no datum where a = 0, and hardly one before: the error
+of a network in eps is sigma times as large in x0. DDPM's path ends at 157. iDDPM's ends at 20,000,
 where only estimates that are clipped lead anywhere; it loses 3 of 1,000 levels. One that keeps its
 datum, a = 1, errs at sigma as x_t does, and is left whole.
 """
@@ -50,7 +50,7 @@ def append_dims(values: Tensor, x: Tensor) -> Tensor:
 class TruncatedPath(Process):
     """The part of a path from the datum to the time `end`, with times from 0 to 1 again.
 
-    A discrete path is cut at one of its levels, the nearest; `end` then says which.
+    A discrete path is cut at one of its levels, the nearest, and `end` is the time of that one.
     """
 
     def __init__(self, process: Process, end: float) -> None:
@@ -149,7 +149,7 @@ def posterior(a: N, b: N, a_s: N, b_s: N) -> Step[N]:
 
 
 DATUM = NoiseLevel(0.0, 1.0, 0.0, 0.0, 0.0)
-"""The end of every grid: no noise. No process is asked for it, since some never get there."""
+"""The end of every grid: no noise. No process gives it, since some never get there."""
 
 
 def noise_levels(process: Process, times: Iterable[float]) -> list[NoiseLevel]:

@@ -1,4 +1,4 @@
-"""Random numbers as a function of who asks: no state, so nothing to save for an exact resume.
+"""Random numbers as a function of seed, position and call: no state to save for a resume.
 
 A seed is the 64-bit hash of a few integers (run seed, position or index, number of the call).
 """
@@ -20,7 +20,7 @@ def hash64(*keys: int) -> int:
     """63-bit hash of integers, the same on every machine.
 
     A polynomial in a random odd 64-bit number tells sequences apart, the finalizer of splitmix64
-    spreads their bits; two microseconds matter here, since every step asks several times.
+    spreads their bits; two microseconds matter here, since every step hashes several times.
     """
     h = len(keys)
     for key in keys:

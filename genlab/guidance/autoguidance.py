@@ -23,7 +23,7 @@ class Autoguidance(Guidance):
 
     The weaker model is another run, smaller or shorter trained, of the same data and labels; it
     may be of another path and predict something else. Both are given the label, so unlike
-    classifier-free guidance this does not trade variety for what the label asks, and it works
+    classifier-free guidance this does not trade variety for closeness to the label, and it works
     without labels. A run without labels as the weaker one of a labelled run is the guidance of
     EDM2 (arXiv 2312.02696).
 

@@ -26,7 +26,7 @@ class ClassifierFree(Guidance):
     """
 
     def __init__(self, *, scale: NonNegative, interval: list[NonNegative | None] | None) -> None:
-        """scale: 1 plain conditional, above 1 more of what the label asks; interval: of sigma."""
+        """scale: 1 plain conditional, above 1 closer to the label; interval: of sigma."""
         self.scale, self.interval = scale, Interval(interval)
         self.unconditional = scale != 1
 

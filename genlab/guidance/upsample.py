@@ -22,9 +22,9 @@ class Upsample(Guidance):
     x0 = x0(x; sigma) + theta U[ x0(D x; sigma / m) - D x0(x; sigma) ]
 
     D is the mean over m x m pixels, U repeats pixels, so D U = 1: with theta 1 the estimate has
-    the low resolution that the model gives at the size it knows, and its own details. A mean over
-    m^2 independent numbers has a deviation m times smaller, hence sigma / m; where a path has none
-    so small, the level is the least it has. With theta 0 the network runs at the larger size by
+    the low resolution of the one at the size of training, and its own details. A mean over m^2
+    independent numbers has a deviation m times smaller, hence sigma / m; where a path has none so
+    small, the level is the least it has. With theta 0 the network runs at the larger size by
     itself.
 
     This is the paper's rule for eps, in which D x_t is divided by rho and its eps by m, written

@@ -142,7 +142,7 @@ def grey(x: Tensor, mean: Tensor, log_variance: Tensor, levels: int = 256) -> Te
     inward = torch.where(first, off, torch.where(last, -off, -far))
     rate = (-log_variance / 2).exp() * math.sqrt(0.5)
     near, other = (half + inward) * rate, (half + far) * rate
-    # both forms are asked everywhere, so each where it has a value and a gradient
+    # both forms are evaluated everywhere, so each where it has a value and a gradient
     outside, inside = near.clamp(max=0), near.clamp(min=0)
     tail = erfcx(other) * (-4 * half * far * rate.square()).exp()
     scaled = (erfcx(-outside) - tail.masked_fill(outer, 0)).clamp(min=torch.finfo(x.dtype).tiny)

@@ -32,7 +32,7 @@ class VQVAE(Model):
     so that the weight of the commitment means the same for all data.
 
     grid: (h, w) of the codes of an image; codebook_size: K codes to choose from; code_bits: h w
-    log2 K, what those of an image can say.
+    log2 K, what those of an image can hold.
 
     Reference: van den Oord et al. 2017, arXiv 1711.00937, eq. 3.
     """

@@ -89,7 +89,7 @@ class WGANGP(Model):
         """-V [], what D minimizes, with the parts of V to log.
 
         On held-out data V is what the paper plots against overfitting. It falls as G improves as
-        long as D keeps up with G, and says nothing where D does not.
+        long as D keeps up with G, and means nothing where D does not.
         """
         with torch.no_grad():
             fakes = self.generator(self.prior(batch.noise), batch.y)

@@ -115,7 +115,7 @@ class Glow(Bijection):
 
 
 def _compute(x: Tensor) -> torch.dtype:
-    """What coupling networks compute in: the type autocast asks for, else that of x."""
+    """What coupling networks compute in: the type of autocast, else that of x."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 

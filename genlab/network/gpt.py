@@ -218,7 +218,7 @@ class GPT(Network):
         self._reach(int(last) + 1)
 
     def _placed(self, h: Tensor, at: Tensor) -> Tensor:
-        """h [B, T, C] with what says where its tokens stand added."""
+        """h [B, T, C] with the position embedding of its tokens added."""
         if self.learned is not None:
             return self.learned(h, at)
         if self.position == "sincos":

@@ -1,4 +1,4 @@
-"""What networks of images ask of the size of their data."""
+"""The sizes of images that networks take."""
 
 from __future__ import annotations
 

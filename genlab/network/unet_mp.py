@@ -75,7 +75,7 @@ class UNetMP(Network):
     channel of ones beside the image takes the place of those.
 
     Made for paths that tell the logarithm of sigma (`edm`, `ve`), predict=F and
-    schedule=inverse_sqrt: weights of fixed length turn as fast as the learning rate says, to the
+    schedule=inverse_sqrt: weights of fixed length turn at the learning rate, to the
     end. `normalize_weights` keeps them at that length.
 
     Reference: Karras et al. 2024, arXiv 2312.02696, config G.

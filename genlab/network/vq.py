@@ -139,7 +139,7 @@ class VectorQuantizer(Network):
 
     @torch.no_grad()
     def collect(self, z: Tensor, indices: Tensor, noise: Noise) -> None:
-        """Keeps what a micro-batch says of the codes: z [B, d, h, w], indices [B, h, w]."""
+        """Adds z [B, d, h, w] with indices [B, h, w] to the sums of its codes."""
         z = _vectors(z.detach().float())
         hits, total = sums(z, indices.flatten(), self.size)
         one = torch.arange(noise.n, device=z.device) * (len(z) // noise.n)

@@ -1,4 +1,4 @@
-"""Layers with attention: what knows its backend, and self-attention of tokens and of pixels."""
+"""Self-attention of tokens and of pixels, on the backend of the hardware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convolutional parts of two classifiers of photographs, and looks inside them."""
+"""Convolutional parts of two classifiers of photographs, with the maps inside them."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding:
     # under autocast torch's own function casts; slopes are taken without
     if torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling():
         return F.conv2d(x, weight, bias, stride, padding)
-    # views, since the engine does not say of a leaf whether its gradient is wanted
+    # views, since of a leaf the engine does not report whether its gradient is needed
     weight, bias = weight.view_as(weight), None if bias is None else bias.view_as(bias)
     return _Convolution.apply(x, weight, bias, stride, padding)
 
@@ -78,23 +78,23 @@ class _Convolution(torch.autograd.Function):
         if g is None:
             return None, None, None, None, None
         x, weight = ctx.saved_tensors
-        wanted = list(ctx.needs_input_grad[:3])
+        needed = list(ctx.needs_input_grad[:3])
         if not torch.is_grad_enabled():
-            return *_slopes(g, x, weight, [len(weight)], *ctx.shape, wanted), None, None
-        # needs_input_grad speaks of all that could be asked for; autograd.grad asks for x alone
+            return *_slopes(g, x, weight, [len(weight)], *ctx.shape, needed), None, None
+        # needs_input_grad covers every input; autograd.grad may need x alone
         for i, (node, _) in enumerate(ctx.next_functions):
-            wanted[i] = wanted[i] and (i == 0 or _is_asked_for(node))
-        dx = _InputSlope.apply(g, x.detach(), weight, ctx.shape) if wanted[0] else None
+            needed[i] = needed[i] and (i == 0 or _is_needed(node))
+        dx = _InputSlope.apply(g, x.detach(), weight, ctx.shape) if needed[0] else None
         dw = db = None
-        if any(wanted[1:]):
-            _, dw, db = _slopes(g, x, weight, [len(weight)], *ctx.shape, [False, *wanted[1:]])
+        if any(needed[1:]):
+            _, dw, db = _slopes(g, x, weight, [len(weight)], *ctx.shape, [False, *needed[1:]])
         return dx, dw, db, None, None
 
 
-def _is_asked_for(node: Any) -> bool:
-    """Whether this backward pass will reach a node; yes, where torch no longer tells."""
-    tells = getattr(torch._C, "_will_engine_execute_node", None)
-    return tells is None or bool(tells(node))
+def _is_needed(node: Any) -> bool:
+    """Whether this backward pass will reach a node; yes, where torch no longer reports it."""
+    will_execute = getattr(torch._C, "_will_engine_execute_node", None)
+    return will_execute is None or bool(will_execute(node))
 
 
 class _InputSlope(torch.autograd.Function):

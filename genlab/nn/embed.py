@@ -33,7 +33,7 @@ class Fourier(nn.Module):
 
     [cos(2 pi f_i 1000 t), sin(2 pi f_i 1000 t)],  f_i ~ N(0, scale^2), drawn once
 
-    1000 t is what a path tells a network: on `edm`, ln(sigma) / 4.
+    1000 t is 1000 c_noise of the path: on `edm`, ln(sigma) / 4.
 
     Reference: Tancik et al. 2020, arXiv 2006.10739; Song et al. 2021, arXiv 2011.13456, app. C.1.
     """
@@ -52,7 +52,7 @@ class Fourier(nn.Module):
 class Waves(nn.Module):
     """sqrt(2) cos(2 pi (f_i 1000 t + p_i)),  f_i ~ N(0, 1), p_i ~ U[0, 1), drawn once.
 
-    1000 t is what a path tells a network, on `edm` ln(sigma) / 4.
+    1000 t is 1000 c_noise of the path, on `edm` ln(sigma) / 4.
     """
 
     def __init__(self, width: int) -> None:

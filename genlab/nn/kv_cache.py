@@ -57,7 +57,7 @@ class KVCache:
             self.places,
             position_q=at,
             position_k=self.places,
-            window=(-1, -1 if whole else 0),  # says in time what the ranks say: nothing lies after
+            window=(-1, -1 if whole else 0),  # as the ranks have it: nothing lies after
         )
 
     def advance(self, tokens: int) -> None:
@@ -75,7 +75,7 @@ class LayerCache:
         """k, v [B, Hkv, T, D] of the next T tokens, T at least 1 -> all M, [B, Hkv, M, D] each.
 
         More tokens than there is room for are an error of torch, on a GPU an asynchronous one:
-        who draws knows how many.
+        the caller has to count.
         """
         at = self.filled + torch.arange(k.shape[2], device=k.device)
         self.k.index_copy_(2, at, k.detach().to(self.k.dtype))

@@ -143,7 +143,7 @@ class Attention2d(AttentionLayer):
     weighted_sum(x, W_o softmax(q k^T / sqrt(D)) v, balance)
 
     q k^T is then sqrt(D) times a cosine. Means of values are smaller than values: where attention
-    is spread over many pixels, the branch speaks softly.
+    is spread over many pixels, the branch is small.
     """
 
     def __init__(self, channels: int, head_width: int, balance: float) -> None:

@@ -26,7 +26,7 @@ def unpatchify(tokens: Tensor, patch: int, height: int, width: int) -> Tensor:
 
 
 def narrow(patch: int, channels: int, width: int) -> list[str]:
-    """What is to be said of a first map from patches to `width` numbers; nothing of a wide one."""
+    """Notes on a first map from patches to `width` numbers; none on a wide one."""
     numbers = patch**2 * channels
     if width >= numbers:
         return []

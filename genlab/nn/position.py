@@ -1,4 +1,4 @@
-"""Where a token stands: what a Transformer is told of it besides its mask."""
+"""Embeddings of the positions of tokens, and the slopes of ALiBi."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LearnedPositions(nn.Module):
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self, h: Tensor, at: Tensor) -> Tensor:
-        """h [B, T, C] at places [T] or [B, T] -> the same, told where they are."""
+        """h [B, T, C] at places [T] or [B, T] -> h plus the embedding of its places."""
         return h + F.embedding(at, self.table).to(h.dtype)
 
 

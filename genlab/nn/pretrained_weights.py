@@ -20,7 +20,7 @@ PICKLED = (".pth", ".pt", ".bin")  # of torch.save, read without running what is
 
 
 def weights_path(file: str | None, key: str, what: str, where: str) -> Path:
-    """The path a key names; DataError that says what is wanted and where it is found for null."""
+    """The path a key names; for null a DataError with what it is and where it is found."""
     if file is None:
         raise DataError(f"{key} is null: it takes the path of {what} ({where})")
     return Path(file).expanduser()

@@ -16,7 +16,7 @@ BEND = 0.75  # of NTK-mixed: how the stretch grows from the first pair to the la
 
 
 class Rotary(nn.Module):
-    """Turns queries and keys by angles of their positions: their product knows differences alone.
+    """Turns queries and keys by their positions, so that products depend on differences alone.
 
     (x_i, x_{i + d/2}) turned by p w_i,  w_i = base^(-2 i / d),  i = 0 .. d/2 - 1
 

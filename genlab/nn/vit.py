@@ -29,7 +29,7 @@ GELUS: Mapping[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gelu":
 
 
 class ViT(nn.Module):
-    """Transformer over patches; what it says is the class token of its last layer.
+    """Transformer over patches; the output is the class token of its last layer.
 
     h = [class; W patch + b] + position, with registers after the class token; then
     h += s1 attention(norm(h)), h += s2 W2 gelu(W1 norm(h)) for each block; norm(h[0]) P at last.

@@ -11,7 +11,7 @@ from genlab.core.schema import Positive
 
 __all__ = ["EDM"]
 
-QUIETEST = 1e-6  # sigma below which a network is told no less: ln 0 is no number
+QUIETEST = 1e-6  # least sigma of c_noise: ln 0 is no number
 
 
 @register
@@ -21,7 +21,7 @@ class EDM(Process):
     x_t = x0 + sigma eps,  sigma = t sigma_max
 
     A network sees x_t / sqrt(sd^2 + sigma^2), whose variance is 1 for data of deviation sd (with
-    predict=F, that is all of the preconditioning), and is told ln(sigma) / 4.
+    predict=F, that is all of the preconditioning), and c_noise = ln(sigma) / 4.
 
     Reference: Karras et al. 2022, arXiv 2206.00364, table 1.
     """

@@ -62,7 +62,7 @@ class Preserving(Process):
     def c_noise(self, t: Tensor) -> Tensor:
         """t [B] -> [B] float64: t - 1 / T, or .999 t; DDPM counts its 1,000 steps from 0.
 
-        Less noise than the first of T levels has is told as that level.
+        Less noise than the first of T levels has is embedded as that level.
         """
         if self.steps is not None:
             return (t.double() - 1 / self.steps).clamp(min=0.0)

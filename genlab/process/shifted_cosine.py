@@ -1,4 +1,4 @@
-"""The cosine path with as much noise as the size of the images asks for."""
+"""The cosine path with its noise shifted by the size of the images."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ __all__ = ["Table"]
 class Table:
     """The decay of T steps, A(i / T) = -sum_(j <= i) ln(1 - beta_j), made smooth.
 
-    Networks learn the T times alone, but samplers may ask between them and need dA/dt at them.
-    There it is the mean of the two steps that meet; between them A is the rising rational
-    quadratic with these slopes, whose inverse has a closed form. Where betas grow evenly it is
-    quadratic, as A is on the continuous path.
+    Networks learn the T times alone, but samplers may visit times between and need dA/dt. There it
+    is the mean of the two steps that meet; between them A is the rising rational quadratic with
+    these slopes, whose inverse has a closed form. Where betas grow evenly it is quadratic, as A is
+    on the continuous path.
 
     Reference: Gregory and Delbourgo 1982, IMA J. Numer. Anal. 2(2), 123-130.
     """

@@ -22,7 +22,7 @@ class VarianceExploding(Process):
 
     So uniform times are NCSN's ladder of noise levels. At t = 0 there is still the noise
     sigma_min; samplers end with the estimate of the datum behind it. For data of deviation sd a
-    network sees x_t / sqrt(sd^2 + sigma^2), in the papers x_t itself, and is told ln(sigma / 2).
+    network sees x_t / sqrt(sd^2 + sigma^2), in the papers x_t itself, and ln(sigma / 2).
 
     Reference: Song and Ermon 2019, arXiv 1907.05600, section 4; Song et al. 2020, arXiv
     2011.13456, section 3.4 and appendix C.

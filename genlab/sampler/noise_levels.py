@@ -16,10 +16,10 @@ from genlab.core.gaussian_path import NoiseLevel, TruncatedPath, noise_levels
 __all__ = ["Gridded", "bounds", "ends", "grid"]
 
 MANY = 1000
-"""Levels where nothing else is asked of a path that has no number of its own."""
+"""Levels by default, of a path that has no number of its own."""
 
 USUAL = (0.002, 80.0)
-"""Least and largest sigma of grids in sigma where nothing else is asked, as in EDM's paper."""
+"""Least and largest sigma of grids in sigma by default, as in EDM's paper."""
 
 NEAR = 1e-3
 """How far outside a path a sigma may lie, in parts: DDPM's quietest is .0100005, written .01."""

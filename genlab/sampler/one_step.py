@@ -18,7 +18,7 @@ __all__ = ["OneStep"]
 class OneStep(Sampler):
     """The sampler of models whose network maps noise to data in one call.
 
-    Such a model (`gan`, `glow`) never asks its solver; one with a path to integrate is refused.
+    Such a model (`gan`, `glow`) never calls it; one with a path to integrate is refused.
     temperature: what the noise is multiplied by; below 1 a model of densities draws likelier data.
     """
 

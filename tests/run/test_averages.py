@@ -152,7 +152,7 @@ def test_one_that_was_tracked_is_found_again(run):
         made = loaded.built.rebuilt(std)
         assert made.residual < 1e-6
         assert made.moments == tuple(range(48, 481, 48))
-        shown = loaded.built.model.ema.shown(std)
+        shown = loaded.built.model.ema.network_for(std)
         torch.testing.assert_close(vector(shown), vector(copy), rtol=1e-5, atol=1e-7)
 
 
@@ -168,7 +168,7 @@ def test_samples_are_drawn_with_it_and_others_as_before(run):
     z = loaded.built.model.prior(genlab.core.random.SampleNoise(0, range(8), "cpu"))
     with torch.no_grad():
         loaded.built.rebuilt(0.12)
-        direct = loaded.built.codec.decode(loaded.built.model.ema.shown(0.12)(z, None))
+        direct = loaded.built.codec.decode(loaded.built.model.ema.network_for(0.12)(z, None))
     np.testing.assert_allclose(direct.numpy(), made[0.12], atol=1e-6)
 
 

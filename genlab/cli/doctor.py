@@ -186,9 +186,8 @@ def _data(root: str) -> Iterator[str]:
         except GenlabError as e:
             yield _mark(False, f"data={name}", str(e).splitlines()[0])
             continue
-        where = getattr(data, "folder", None) or getattr(data, "path", None)
         shape = " x ".join(map(str, data.spec.shape))
-        yield _mark(True, f"data={name}: {data.count:,} of {shape}", str(where or "computed"))
+        yield _mark(True, f"data={name}: {data.count:,} of {shape}", str(data.path or "computed"))
 
 
 def _node(path: Path, root: str) -> dict[str, Any]:

@@ -270,7 +270,7 @@ class Dataset:
     notes: Mapping[str, Any] = {}
 
     def load(self, split: str) -> Split:
-        """split: "train" or "test"; ValueError for others."""
+        """split: "train" or "test"; KeyError for others."""
         raise NotImplementedError
 
 

@@ -50,15 +50,15 @@ class Cached:
 class Cache:
     """The decoded images of one data set at one size.
 
-    home: folder of the data. kind: which data set. variant: size and whatever else tells its
+    folder: of the data. kind: which data set. variant: size and whatever else tells its
     caches apart, which lie side by side. key: text that changes when the images do.
     """
 
-    def __init__(self, home: Path, kind: str, variant: str, key: str) -> None:
+    def __init__(self, folder: Path, kind: str, variant: str, key: str) -> None:
         self.kind = _slug(kind)
         self.name = f"{self.kind}@{variant}"
         self.key = hashlib.sha256(f"{VERSION} {self.name} {key}".encode()).hexdigest()
-        self._places = [home / ".genlab-cache", _elsewhere(home)]
+        self._places = [folder / ".genlab-cache", _elsewhere(folder)]
 
     def find(self) -> Cached | None:
         """The cache if it is there, whole, and of this key; reads no pixel."""
@@ -173,9 +173,9 @@ def _may_write(place: Path) -> None:
         raise PermissionError(errno.EACCES, "it is read-only")
 
 
-def _elsewhere(home: Path) -> Path:
+def _elsewhere(folder: Path) -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    whose = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:12]
+    whose = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:12]
     return Path(os.path.expanduser(base)) / "genlab" / whose
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from genlab.core.contract import Dataset, Spec, Split
+from genlab.core.contract import Spec
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.registry import register, suggest
-from genlab.data.decoded import Decoded, last_tenth
-from genlab.data.image import Box, Recipe, centred
+from genlab.data.decoded import DecodedImages, last_tenth
+from genlab.data.image import Box, ImageTransform, centre_crop
 from genlab.data.resize import check_size
-from genlab.data.source import Source, source
+from genlab.data.source import ImageSource, open_images
 
 __all__ = ["CelebA"]
 
@@ -28,7 +29,7 @@ WIDTH = 178  # of an official image, in pixels of which a crop is given
 
 
 @register
-class CelebA(Dataset):
+class CelebA(DecodedImages):
     """Aligned faces, 178 x 218; 162,770 to train on and 19,962 to test.
 
     Read from the official files img_align_celeba.zip (or the folder it unpacks to),
@@ -63,40 +64,28 @@ class CelebA(Dataset):
         self.flip = flip
         base = Path(os.path.abspath(os.path.expanduser(root)))
         images = self._find(base)
-        self.path, self.folder = images.path, images.path.parent
+        self.path = images.path
         self._labels: dict[str, int] | None = None
         self._attributes = [attribute] if isinstance(attribute, str) else list(attribute or ())
         self.names = self._class_names()
-        train, test, told = self._split(images.names)
-        self.spec = Spec((3, size, size), len(self.names) if self.names else None)
-        self._images = Decoded(
+        train, test, remark = self._split(images.names)
+        super().__init__(
             images,
             train,
             test,
-            Recipe(3, size, _box(WIDTH if crop == "full" else crop)),
+            ImageTransform(3, size, _box(WIDTH if crop == "full" else crop)),
+            spec=Spec((3, size, size), len(self.names) if self.names else None),
             kind="celeba",
             variant=f"{size}-{crop}",
-            home=self.folder,
-            shape=self.spec.shape,  # type: ignore[arg-type]
+            folder=self.path.parent,
             skip=corrupt == "skip",
-            told=[told] if told else [],
+            remarks=[remark] if remark else [],
         )
 
-    @property
-    def count(self) -> int:
-        """Images to train on."""
-        return self._images.count
-
-    @property
-    def notes(self) -> dict[str, object]:
-        """What happened when the images were decoded, for the record of a run."""
-        return self._images.notes
-
-    def load(self, split: str) -> Split:
-        """split "train" or "test" -> uint8 [N, 3, size, size] and labels."""
-        u, names = self._images.load(split)
+    def labels(self, names: Sequence[str]) -> Tensor | None:
+        """[n] int64, of the attributes of images; DataError for one that the list lacks."""
         if not self._attributes:
-            return Split(u)
+            return None
         if self._labels is None:
             self._labels = self._read_labels()
         if lacking := next((n for n in names if _file(n) not in self._labels), None):
@@ -104,11 +93,11 @@ class CelebA(Dataset):
                 f"{self._list(ATTRIBUTES)} has no row for {_file(lacking)}; get the official list "
                 "or set data.attribute=null"
             )
-        return Split(u, torch.tensor([self._labels[_file(n)] for n in names]))
+        return torch.tensor([self._labels[_file(n)] for n in names])
 
     # --- files -----------------------------------------------------------------------------------
 
-    def _find(self, root: Path) -> Source:
+    def _find(self, root: Path) -> ImageSource:
         """The images in the first place that has them."""
         self._homes = [base / f for base in (root, root.parent) for f in FOLDERS]
         for home in self._homes:
@@ -116,7 +105,7 @@ class CelebA(Dataset):
                 for name in IMAGES:
                     if (home / part / name).exists():
                         self._homes = [home]
-                        return source(home / part / name)
+                        return open_images(home / part / name)
         raise DataError(
             f"celeba is not there: no {' or '.join(IMAGES)} in data.root={root} or its parent, "
             f"in celeba, CelebA or bare; it cannot be downloaded from here: get "
@@ -233,6 +222,6 @@ def _box(crop: int) -> Callable[[int, int], Box]:
         side = round(crop * width / WIDTH)
         if side > height:
             raise ValueError(f"{width} x {height} pixels hold no square of {side}")
-        return centred(width, height, side)
+        return centre_crop(width, height, side)
 
     return box

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor
 
 from genlab.core.console import log, progress
+from genlab.core.contract import Dataset, Spec, Split
 from genlab.core.errors import DataError
 from genlab.data.cache import Cache, Cached
-from genlab.data.image import Corrupt, Recipe, quiet
-from genlab.data.source import Source, fingerprint
+from genlab.data.image import Corrupt, ImageTransform, no_pillow_warnings
+from genlab.data.source import ImageSource, fingerprint
 
-__all__ = ["Decoded", "last_tenth", "planes"]
+__all__ = ["DecodedImages", "channels_first", "last_tenth"]
 
 BLOCK = 256  # images decoded before they are written
 CAP = 0.01  # share of corrupt images that may be skipped
@@ -27,54 +29,53 @@ CAP = 0.01  # share of corrupt images that may be skipped
 Row = tuple[np.ndarray | None, set[str], str]  # pixels, what was done, why there are none
 
 
-class Decoded:
-    """The images of a source, those to train on first.
+class DecodedImages(Dataset):
+    """A data set of image files, of which those to train on come first.
 
-    images: where they are. train, test: names of the splits. recipe: how one becomes an array.
-    kind, variant: name of the cache; home: folder it lies beside. shape: (C, H, W) of an image.
-    skip: whether up to 1 % of corrupt images are left out instead of refused. told: sentences to
-    say and record when the images are decoded.
+    It makes `spec`, `count` and `notes`; a set with labels has `labels`.
     """
 
     def __init__(
         self,
-        images: Source,
+        images: ImageSource,
         train: Sequence[str],
         test: Sequence[str],
-        recipe: Recipe,
+        transform: ImageTransform,
         *,
+        spec: Spec,
         kind: str,
         variant: str,
-        home: Path,
-        shape: tuple[int, int, int],
+        folder: Path,
         skip: bool,
-        told: Sequence[str] = (),
+        remarks: Sequence[str] = (),
     ) -> None:
-        self.source, self.recipe, self.skip, self.told = images, recipe, skip, told
+        """train, test: names of the splits. transform: from a file to an array.
+
+        kind, variant: name of the cache; folder: which it lies in. skip: whether up to 1 % of
+        corrupt images are left out instead of refused. remarks: sentences to say and record when
+        the images are decoded.
+        """
+        self.source, self.transform, self.skip, self.remarks = images, transform, skip, remarks
+        self.path, self.spec = images.path, spec
         self.splits = {"train": list(train), "test": list(test)}
-        self.shape = (shape[1], shape[2], shape[0])
-        every = [*train, *test]
-        key = f"{fingerprint(images, every)} {shape} {len(train)} {skip}"
-        self._cache = Cache(home, kind, variant, key)
-        self.notes: dict[str, Any] = {}
+        self.count, self.notes = len(train), {}
+        channels, height, width = spec.shape
+        self.shape = (height, width, channels)
+        key = f"{fingerprint(images, [*train, *test])} {spec.shape} {len(train)} {skip}"
+        self._cache = Cache(folder, kind, variant, key)
         self._take(self._cache.find())
 
-    @property
-    def count(self) -> int:
-        """Images to train on: all until they are decoded, then without the skipped ones."""
-        return len(self.splits["train"])
+    def labels(self, names: Sequence[str]) -> Tensor | None:
+        """[n] int64 of n images; None where there are none."""
+        return None
 
-    def load(self, split: str) -> tuple[Tensor, list[str]]:
-        """split "train" or "test" -> (uint8 [N, C, H, W] in channels_last, names of the N)."""
-        if split not in self.splits:
-            raise ValueError(f'split must be "train" or "test", not {split!r}')
+    def load(self, split: str) -> Split:
+        """split "train" or "test" -> uint8 [N, C, H, W] in channels_last, and labels."""
         if self._cached is None:
-            most = len([*self.splits["train"], *self.splits["test"]]) * int(np.prod(self.shape))
+            most = sum(map(len, self.splits.values())) * math.prod(self.shape)
             self._take(self._cache.make(most, self._write))
-        assert self._cached is not None
-        n = self.count
-        rows = self._cached.images[:n] if split == "train" else self._cached.images[n:]
-        return planes(rows), self.splits[split]
+        rows = {"train": slice(None, self.count), "test": slice(self.count, None)}[split]
+        return Split(channels_first(self._cached.images[rows]), self.labels(self.splits[split]))
 
     def _take(self, cached: Cached | None) -> None:
         self._cached = cached
@@ -85,9 +86,10 @@ class Decoded:
             self.splits = {
                 s: [n for n in names if n not in skipped] for s, names in self.splits.items()
             }
+            self.count = len(self.splits["train"])
 
     def _write(self, file: BinaryIO) -> tuple[tuple[int, ...], dict[str, Any]]:
-        for sentence in self.told:
+        for sentence in self.remarks:
             log(sentence)
         names = [*self.splits["train"], *self.splits["test"]]
         done: Counter[str] = Counter()
@@ -97,7 +99,7 @@ class Decoded:
         with (
             ThreadPoolExecutor(workers) as pool,
             progress(f"decoding {self.source.path.name}", len(names)) as advance,
-            quiet(),
+            no_pillow_warnings(),
         ):
             for start in range(0, len(names), BLOCK):
                 block = names[start : start + BLOCK]
@@ -116,7 +118,7 @@ class Decoded:
         self._summary(kept, done, skipped)
         notes = {
             "images": kept,
-            "told": list(self.told),
+            "told": list(self.remarks),
             "converted": dict(sorted(done.items())),
             "skipped": skipped,
         }
@@ -124,7 +126,7 @@ class Decoded:
 
     def _row(self, name: str) -> Row:
         try:
-            pixels, words = self.recipe(self.source.image(name))
+            pixels, words = self.transform(self.source.image(name))
         except Corrupt as e:
             return None, set(), str(e)
         return pixels, words, ""
@@ -156,7 +158,7 @@ class Decoded:
         log(f"decoded {kept:,} images of {self.source.path}" + "".join(f"; {p}" for p in parts))
 
 
-def planes(rows: np.ndarray) -> Tensor:
+def channels_first(rows: np.ndarray) -> Tensor:
     """uint8 [N, H, W, C] -> [N, C, H, W] in channels_last, without a copy."""
     return torch.from_numpy(rows).permute(0, 3, 1, 2)
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Dataset, Spec, Split
+from genlab.core.contract import Spec, Split
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.registry import register
-from genlab.data.array import Rows
-from genlab.data.decoded import Decoded, last_tenth, planes
-from genlab.data.image import Corrupt, Recipe, quiet, square
+from genlab.data.decoded import DecodedImages, channels_first, last_tenth
+from genlab.data.image import Corrupt, ImageTransform, centre_square
 from genlab.data.resize import check_size
-from genlab.data.source import Source, source
+from genlab.data.source import ArrayImages, ImageSource, open_images
 
 __all__ = ["Folder"]
 
 
 @register
-class Folder(Dataset):
+class Folder(DecodedImages):
     """Images of your own: a folder, a .zip file, or a .npy array of bytes.
 
     A folder or zip file is searched with its sub-folders, in the order of names; an array is
@@ -58,91 +58,53 @@ class Folder(Dataset):
             )
         self.flip = flip
         self.path = _place(path, Path(os.path.expanduser(root)))
-        images: Source = Rows(self.path) if self.path.suffix == ".npy" else source(self.path)
-        stored = images.shape[2] if isinstance(images, Rows) else 3
-        depth = stored if channels == "auto" else int(channels)
-        classes = _classes(images.names) if labels == "folders" else {}
-        self.names = sorted(set(classes.values())) or None
-        self._class = {n: k for k, n in enumerate(self.names or ())}
-        self._classes = classes
+        images = open_images(self.path)
+        depth = images.channels if channels == "auto" else int(channels)
+        self._classes = _classes(images.names) if labels == "folders" else {}
+        self.names = sorted(set(self._classes.values())) or None
         train, test = self._split(images.names)
-        self._rows: Rows | None = None
-        if isinstance(images, Rows) and depth == stored and size in (None, *_side(images)):
-            self._rows, self._train = images, len(train)
-            shape = (depth, *images.shape[:2])
-        else:
-            shape = (depth, *((size, size) if size else _first(images, depth)))
-            self._images = Decoded(
-                images,
-                train,
-                test,
-                Recipe(depth, size, square if size else None),
-                kind=self.path.name,
-                variant=f"{size or 'stored'}-{depth}",
-                home=self.path if self.path.is_dir() else self.path.parent,
-                shape=shape,
-                skip=corrupt == "skip",
-                told=[
-                    f"folder: no held-out split of its own: the last 10 % by name"
-                    f"{' of each class' if self.names else ''} are held out, "
-                    f"{len(test):,} of {len(images.names):,} images"
-                ],
-            )
-        self.spec = Spec(shape, len(self.names) if self.names else None)
+        held = f"{len(test):,} of {len(images.names):,}"
+        self._array: np.ndarray | None = None
+        if isinstance(images, ArrayImages) and depth == images.channels:
+            height, width, _ = images.shape
+            if size is None or (height, width) == (size, size):
+                self._array, self.count = images.array, len(train)
+                self.spec = Spec((depth, height, width))
+                self.notes = {"told": [f"folder: the last {held} are held out"]}
+                return
+        shape = (depth, *((size, size) if size else _first(images, depth)))
+        super().__init__(
+            images,
+            train,
+            test,
+            ImageTransform(depth, size, centre_square if size else None),
+            spec=Spec(shape, len(self.names) if self.names else None),
+            kind=self.path.name,
+            variant=f"{size or 'stored'}-{depth}",
+            folder=self.path if self.path.is_dir() else self.path.parent,
+            skip=corrupt == "skip",
+            remarks=[
+                f"folder: no held-out split of its own: the last 10 % by name"
+                f"{' of each class' if self.names else ''} are held out, {held} images"
+            ],
+        )
 
-    @property
-    def count(self) -> int:
-        """Images to train on."""
-        return self._train if self._rows is not None else self._images.count
-
-    @property
-    def notes(self) -> dict[str, Any]:
-        """What happened when the images were decoded, for the record of a run."""
-        if self._rows is None:
-            return self._images.notes
-        held = len(self._rows.names) - self._train
-        return {"told": [f"folder: the last {held:,} of {len(self._rows.names):,} are held out"]}
+    def labels(self, names: Sequence[str]) -> Tensor | None:
+        """[n] int64, of the sub-folders of images; None where they are not asked for."""
+        if self.names is None:
+            return None
+        number = {name: k for k, name in enumerate(self.names)}
+        return torch.tensor([number[self._classes[n]] for n in names])
 
     def load(self, split: str) -> Split:
-        """split "train" or "test" -> uint8 [N, C, H, W], and labels if there are some."""
-        if self._rows is not None:
-            if split not in ("train", "test"):
-                raise ValueError(f'split must be "train" or "test", not {split!r}')
-            train, n = split == "train", self._train
-            return Split(planes(self._rows.array[:n] if train else self._rows.array[n:]))
-        u, names = self._images.load(split)
-        if self.names is None:
-            return Split(u)
-        return Split(u, torch.tensor([self._class[self._classes[n]] for n in names]))
+        """split "train" or "test" -> uint8 [N, C, H, W], and labels if there are some.
 
-    @staticmethod
-    def each(
-        path: str, channels: int | None, size: int | None
-    ) -> Iterator[tuple[str, Tensor | None, set[str]]]:
-        """Every image of a place in the order of names, nothing held out or kept.
-
-        channels: 3, 1 for grey, None for 3 of image files and those stored of an array. size:
-        side in pixels of the centred square, None as stored. Yields its name, uint8 [C, H, W] or
-        None for a corrupt one, and what was done to it, in words.
-        Raises DataError for a place without images and Refused for a bomb.
+        An array whose images need no change is read where it lies.
         """
-        place = Path(os.path.abspath(os.path.expanduser(path)))
-        images: Source = Rows(place) if place.suffix == ".npy" else source(place)
-        depth = channels or (images.shape[2] if isinstance(images, Rows) else 3)
-        recipe = Recipe(depth, size, square if size else None)
-        for name in images.names:
-            try:
-                with quiet():
-                    picture = images.image(name)
-                    resized = size is not None and min(picture.size) != size
-                    words = {f"resized to {size}"} if resized else set()
-                    if size is not None and picture.width != picture.height:
-                        words.add("cropped to the square")
-                    pixels, done = recipe(picture)
-            except Corrupt as e:
-                yield name, None, {str(e)}
-                continue
-            yield name, torch.from_numpy(pixels.transpose(2, 0, 1).copy()), words | done
+        if self._array is None:
+            return super().load(split)
+        rows = {"train": slice(None, self.count), "test": slice(self.count, None)}[split]
+        return Split(channels_first(self._array[rows]))
 
     def _split(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
         """Names to train on and names held out, each in the order of names."""
@@ -182,18 +144,12 @@ def _classes(names: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def _side(rows: Rows) -> tuple[int, ...]:
-    """(side,) of the images of an array when they are square."""
-    h, w = rows.shape[:2]
-    return (h,) if h == w else ()
-
-
-def _first(images: Source, channels: int) -> tuple[int, int]:
+def _first(images: ImageSource, channels: int) -> tuple[int, int]:
     """(H, W) of the first image that can be decoded."""
-    recipe, reason = Recipe(channels, None, None), ""
+    transform, reason = ImageTransform(channels, None, None), ""
     for name in images.names[:100]:
         try:
-            pixels, _ = recipe(images.image(name))
+            pixels, _ = transform(images.image(name))
         except Corrupt as e:
             reason = reason or f"{name}: {e}"
             continue

@@ -27,7 +27,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from genlab.core.errors import Refused
 
-__all__ = ["BYTES", "Corrupt", "Recipe", "centred", "opened", "plain", "quiet", "square"]
+__all__ = [
+    "BYTES",
+    "Corrupt",
+    "ImageTransform",
+    "centre_crop",
+    "centre_square",
+    "convert",
+    "no_pillow_warnings",
+    "open_image",
+]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # readers of rarer formats are rarely tested
 PIXELS = 2**26  # of one image; Pillow warns from 1.3 times and stops at 2.7 times as many
@@ -41,7 +50,7 @@ class Corrupt(Exception):
     """An image that cannot be decoded; the message says why."""
 
 
-class Recipe:
+class ImageTransform:
     """How the images of a set become arrays of one shape.
 
     channels: 3 colours or 1 grey. size: side in pixels, None as stored. crop: (width, height) ->
@@ -59,7 +68,7 @@ class Recipe:
         Raises Corrupt for an image that is damaged inside.
         """
         with _corrupt():
-            picture, done = plain(image, self.channels)
+            picture, done = convert(image, self.channels)
             if self.crop is not None:
                 picture = picture.crop(self.crop(*picture.size))
             if self.size is not None and picture.size != (self.size, self.size):
@@ -69,18 +78,18 @@ class Recipe:
             return np.asarray(picture).reshape(picture.height, picture.width, -1), done
 
 
-def centred(width: int, height: int, side: int) -> Box:
+def centre_crop(width: int, height: int, side: int) -> Box:
     """The square of `side` pixels in the middle, half a pixel up and left where it must be."""
     left, upper = (width - side) // 2, (height - side) // 2
     return left, upper, left + side, upper + side
 
 
-def square(width: int, height: int) -> Box:
+def centre_square(width: int, height: int) -> Box:
     """The centred square of the shorter side."""
-    return centred(width, height, min(width, height))
+    return centre_crop(width, height, min(width, height))
 
 
-def opened(data: bytes, name: str) -> Image.Image:
+def open_image(data: bytes, name: str) -> Image.Image:
     """The image in the bytes of a file, its pixels not decoded yet.
 
     name: of the file, for messages. Raises Corrupt, and Refused for a decompression bomb.
@@ -104,7 +113,7 @@ def _bomb(name: str, many: str) -> Refused:
     )
 
 
-def plain(image: Image.Image, channels: int) -> tuple[Image.Image, set[str]]:
+def convert(image: Image.Image, channels: int) -> tuple[Image.Image, set[str]]:
     """An image of mode "L" (channels 1) or "RGB" (3), decoded; and what was done, in words."""
     done = set()
     if getattr(image, "n_frames", 1) > 1:
@@ -139,7 +148,7 @@ def plain(image: Image.Image, channels: int) -> tuple[Image.Image, set[str]]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def no_pillow_warnings() -> Iterator[None]:
     """Without Pillow's warnings: bombs are refused earlier, odd metadata is no concern here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -73,12 +73,12 @@ class MNIST(Dataset):
         self.flip = flip
         self.size = size
         self.names = list(self.labels)
-        self.folder = self._find(Path(os.path.abspath(os.path.expanduser(root))), download)
+        self.path = self._find(Path(os.path.abspath(os.path.expanduser(root))), download)
         shapes = {split: self._shape(split) for split in PREFIX}
         self.count, h, w = shapes["train"]
         if shapes["test"][1:] != (h, w):
             raise DataError(
-                f"{self.folder} mixes images of {h} x {w} (train) and "
+                f"{self.path} mixes images of {h} x {w} (train) and "
                 f"{' x '.join(map(str, shapes['test'][1:]))} (t10k); put files of one set there"
             )
         if size is not None and h != w:
@@ -90,8 +90,6 @@ class MNIST(Dataset):
 
         Raises DataError for files that are damaged inside, and for labels without a name.
         """
-        if split not in PREFIX:
-            raise ValueError(f'split must be "train" or "test", not {split!r}')
         images, labels = self._paths(split)
         u = torch.from_numpy(read_idx(images, 3)).unsqueeze(1)
         y = torch.from_numpy(read_idx(labels, 1)).long()
@@ -114,7 +112,7 @@ class MNIST(Dataset):
         """Images and labels of a split; a regular file is preferred, a plain one before .gz."""
         found = []
         for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
-            both = _spellings(self.folder / f"{PREFIX[split]}-{kind}")
+            both = _spellings(self.path / f"{PREFIX[split]}-{kind}")
             present = [p for p in both if os.path.lexists(p)] or both
             found.append(next((p for p in present if p.is_file()), present[0]))
         return found[0], found[1]

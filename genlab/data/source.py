@@ -13,22 +13,42 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from genlab.core.errors import DataError, Refused
-from genlab.data.image import BYTES, Corrupt, opened
+from genlab.data.image import (
+    BYTES,
+    Corrupt,
+    ImageTransform,
+    centre_square,
+    no_pillow_warnings,
+    open_image,
+)
 
-__all__ = ["Files", "Source", "Zip", "fingerprint", "source"]
+__all__ = [
+    "ArrayImages",
+    "FolderImages",
+    "ImageSource",
+    "ZipImages",
+    "fingerprint",
+    "iter_images",
+    "open_images",
+]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+CHANNELS = (1, 3)  # of images in an array
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Images by name; `names` is sorted, so a listing in another order gives the same set."""
 
     path: Path
     names: list[str]  # with / between folders
+    channels: int  # 3 of image files, of an array as stored
 
     def image(self, name: str) -> Image.Image:
         """The opened image; raises Corrupt, and Refused for a bomb."""
@@ -39,12 +59,14 @@ class Source(Protocol):
         ...
 
 
-def source(path: Path) -> Files | Zip:
-    """The images of a folder or zip file, or an image alone; DataError says what others lack."""
+def open_images(path: Path) -> ImageSource:
+    """The images of a folder, a .zip or a .npy file, or an image alone; DataError for others."""
+    if path.suffix == ".npy":
+        return ArrayImages(path)
     if path.is_dir():
-        return Files(path)
+        return FolderImages(path)
     if path.suffix.lower() in SUFFIXES and path.is_file():
-        return File(path)
+        return OneImage(path)
     if path.suffix.lower() == ".zip" and path.exists():
         found = path.stat()
         return _zip(path, found.st_size, found.st_mtime_ns)
@@ -53,12 +75,12 @@ def source(path: Path) -> Files | Zip:
 
 
 @lru_cache(maxsize=2)
-def _zip(path: Path, size: int, changed: int) -> Zip:
+def _zip(path: Path, size: int, changed: int) -> ZipImages:
     """A zip file as it is now: listing 200,000 members takes seconds, and a run asks twice."""
-    return Zip(path)
+    return ZipImages(path)
 
 
-def fingerprint(images: Source, names: Iterable[str]) -> str:
+def fingerprint(images: ImageSource, names: Iterable[str]) -> str:
     """SHA-256 of the named images' state; the same wherever the folder or zip file lies."""
     text = hashlib.sha256()
     for line in images.state(names):
@@ -66,12 +88,41 @@ def fingerprint(images: Source, names: Iterable[str]) -> str:
     return text.hexdigest()
 
 
-class Files:
+def iter_images(
+    path: str, channels: int | None, size: int | None
+) -> Iterator[tuple[str, Tensor | None, set[str]]]:
+    """Every image of a place in the order of names, nothing held out or kept.
+
+    path: what `open_images` takes, ~ for home. channels: 3, 1 for grey, None for 3 of image files
+    and those stored of an array. size: side in pixels of the centred square, None as stored.
+    Yields its name, uint8 [C, H, W] or None for a corrupt one, and what was done to it, in words.
+    Raises DataError for a place without images and Refused for a bomb.
+    """
+    images = open_images(Path(os.path.abspath(os.path.expanduser(path))))
+    convert = ImageTransform(channels or images.channels, size, centre_square if size else None)
+    for name in images.names:
+        try:
+            with no_pillow_warnings():
+                picture = images.image(name)
+                resized = size is not None and min(picture.size) != size
+                words = {f"resized to {size}"} if resized else set()
+                if size is not None and picture.width != picture.height:
+                    words.add("cropped to the square")
+                pixels, done = convert(picture)
+        except Corrupt as e:
+            yield name, None, {str(e)}
+            continue
+        yield name, torch.from_numpy(pixels.transpose(2, 0, 1).copy()), words | done
+
+
+class FolderImages:
     """Image files below a folder; hidden ones and other kinds of files are passed over.
 
     Links are followed, each folder is entered once.
     Raises DataError when there is none, with what was found instead.
     """
+
+    channels = 3
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -112,7 +163,7 @@ class Files:
             data = path.read_bytes()
         except OSError as e:
             raise Corrupt(f"it cannot be read: {e.strerror}") from e
-        return opened(data, str(path))
+        return open_image(data, str(path))
 
     def state(self, names: Iterable[str]) -> Iterator[str]:
         """Name, size and time of change."""
@@ -121,7 +172,7 @@ class Files:
             yield f"{name} {found.st_size} {found.st_mtime_ns}"
 
 
-class File(Files):
+class OneImage(FolderImages):
     """One image file, a folder of one."""
 
     def __init__(self, path: Path) -> None:
@@ -129,13 +180,15 @@ class File(Files):
         self._stats = {path.name: path.stat()}
 
 
-class Zip:
+class ZipImages:
     """Image members of a zip file, read into memory one at a time, never unpacked to disk.
 
     Folders, links, hidden members and those of other kinds are passed over.
     Raises DataError for a file that is cut short, encrypted, packed by a rare method or has no
     image; Refused for a name that leaves the folder and for a member that swells beyond BYTES.
     """
+
+    channels = 3
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -197,13 +250,56 @@ class Zip:
             ValueError,  # and to names that are no text
         ) as e:
             raise Corrupt(f"the zip file is damaged there: {e}") from e
-        return opened(data, f"{self.path}: {name}")
+        return open_image(data, f"{self.path}: {name}")
 
     def state(self, names: Iterable[str]) -> Iterator[str]:
         """Name, size and checksum of the contents."""
         for name in names:
             info = self._members[name]
             yield f"{name} {info.file_size} {info.CRC:08x}"
+
+
+class ArrayImages:
+    """A .npy file of bytes [N, H, W], [N, H, W, C] or [N, C, H, W], mapped into memory.
+
+    array: uint8 [N, H, W, C] with C of 1 or 3, a view of the file; shape: (H, W, C). Where both
+    the second and the last size could be channels, the last is.
+    Raises DataError, with what was found, for every other array. Nothing is unpickled.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
+        except (OSError, ValueError, EOFError, SyntaxError) as e:
+            reason = str(e).splitlines()[0]
+            raise DataError(f"{path} is no array that can be read ({reason})") from None
+        wanted = "wanted are bytes (uint8) [N, H, W], [N, H, W, C] or [N, C, H, W], C of 1 or 3"
+        found = f"{array.dtype} {list(array.shape)}"
+        if array.dtype != np.uint8 or array.ndim not in (3, 4) or 0 in array.shape:
+            raise DataError(f"{path} holds {found}; {wanted}")
+        if array.ndim == 3:
+            array = array[..., None]
+        elif array.shape[3] not in CHANNELS:
+            if array.shape[1] not in CHANNELS:
+                raise DataError(f"{path} holds {found}; {wanted}")
+            array = array.transpose(0, 2, 3, 1)
+        self.array = array
+        self.shape: tuple[int, int, int] = array.shape[1:]
+        self.channels = self.shape[2]
+        digits = len(str(len(array) - 1))
+        self.names = [f"{i:0{digits}d}" for i in range(len(array))]
+
+    def image(self, name: str) -> Image.Image:
+        """The row of a name."""
+        row = self.array[int(name)]
+        return Image.fromarray(np.ascontiguousarray(row[..., 0] if row.shape[2] == 1 else row))
+
+    def state(self, names: Iterable[str]) -> Iterator[str]:
+        """Size and time of change of the file, then the rows."""
+        found = self.path.stat()
+        yield f"{self.shape} {found.st_size} {found.st_mtime_ns}"
+        yield from names
 
 
 def _none(path: Path, others: Counter[str]) -> str:

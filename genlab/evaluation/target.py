@@ -22,6 +22,7 @@ from genlab.core.contract import Dataset, Generates, HasLikelihood, Reconstructs
 from genlab.core.ema import EMA
 from genlab.core.errors import ConfigError, DataError, DeviceError
 from genlab.core.metric import Pairs
+from genlab.data.source import iter_images
 from genlab.evaluation.cache import digest
 from genlab.evaluation.streams import Reference, Subject, choose
 from genlab.hardware.hardware import Hardware
@@ -151,7 +152,7 @@ def read_images(place: str, key: str, size: int | None, channels: int | None) ->
     images: list[Tensor] = []
     first = ""
     done: Counter[str] = Counter()
-    for name, image, words in registry.find("data", "folder").each(str(path), channels, size):
+    for name, image, words in iter_images(str(path), channels, size):
         if image is None:
             reason = ", ".join(words)
             raise DataError(f"{key}={place}: {name} is corrupt ({reason}); replace or remove it")

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from genlab.core import registry
 from genlab.core.errors import ConfigError, DataError
+from genlab.data.source import iter_images
 from genlab.nn.quantize import codebook_usage
 from genlab.nn.similarity import psnr
 from genlab.run import pictures
@@ -41,7 +41,7 @@ def write_reconstructions(loaded: Loaded, asked: Mapping[str, Any], folder: Path
     if height != width:
         raise ConfigError(f"from= takes runs of square images, not {height}x{width}")
     place = asked["from"]
-    given = registry.find("data", "folder").each(place, channels, width)
+    given = iter_images(place, channels, width)
     names: list[str] = []
     done: Counter[str] = Counter()
     corrupt: dict[str, str] = {}
@@ -164,7 +164,7 @@ def write_edits(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
     names: list[str] = []
     done: Counter[str] = Counter()
     corrupt: dict[str, str] = {}
-    given = registry.find("data", "folder").each(asked["from"], channels, width)
+    given = iter_images(asked["from"], channels, width)
     images = islice(decoded(given, names, done, corrupt), asked["n"])
     loaded.built.solver.recount()
     rows: list[NDArray[np.uint8]] = []  # of the grid
@@ -235,7 +235,7 @@ def _mask(place: str) -> NDArray[np.bool_]:
     asks = "give one image, white where it should draw"
     if not Path(place).expanduser().exists():
         raise DataError(f"mask={place} is not there; {asks}")
-    found = list(registry.find("data", "folder").each(place, 1, None))
+    found = list(iter_images(place, 1, None))
     if len(found) != 1 or found[0][1] is None:
         what = "is corrupt" if len(found) == 1 else f"holds {len(found)} images"
         raise DataError(f"mask={place} {what}; {asks}")

@@ -11,8 +11,8 @@ from genlab.codec.pixels import Pixels
 from genlab.core.contract import Spec, Split
 from genlab.core.errors import DiskError
 from genlab.data import cache as caching
-from genlab.data.decoded import Decoded
-from genlab.data.image import Recipe
+from genlab.data.decoded import DecodedImages
+from genlab.data.image import ImageTransform
 from genlab.training.stream import Stream
 from tests.data.test_folder import FILES, STACKED, both, images
 from tests.helpers.image_files import encoded, folder, picture, zipped
@@ -28,13 +28,13 @@ def where(tmp_path, monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch):
     """Names of images decoded so far."""
-    names, row = [], Decoded._row
+    names, row = [], DecodedImages._row
 
     def counted(self, name):
         names.append(name)
         return row(self, name)
 
-    monkeypatch.setattr(Decoded, "_row", counted)
+    monkeypatch.setattr(DecodedImages, "_row", counted)
     return names
 
 
@@ -50,7 +50,7 @@ def test_the_second_start_decodes_nothing(where, decoded, monkeypatch, capsys):
     def never(self, image):
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(Recipe, "__call__", never)
+    monkeypatch.setattr(ImageTransform, "__call__", never)
     data = images(where, size=8)
     again, _ = both(data)
     assert (first == again).all()
@@ -126,7 +126,7 @@ def test_a_killed_process_leaves_nothing_that_counts(where, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
-        m.setattr(Recipe, "__call__", killed)
+        m.setattr(ImageTransform, "__call__", killed)
         with pytest.raises(KeyboardInterrupt):
             images(where, size=8).load("train")
     assert cached(where) == []

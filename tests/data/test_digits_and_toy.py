@@ -170,5 +170,5 @@ def test_toy_refuses_bad_values():
     for bad in ({"kind": "moon"}, {"count": 0}, {"count": 10**9}, {"draw_seed": -1}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             Toy(**{"kind": "grid25", "count": 5, "draw_seed": 0, **bad})
-    with pytest.raises(ValueError, match="split"):
+    with pytest.raises(KeyError, match="valid"):
         toy("grid25").load("valid")

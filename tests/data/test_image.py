@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from genlab.core.errors import Refused
-from genlab.data.image import PIXELS, Corrupt, Recipe, opened, square
+from genlab.data.image import PIXELS, Corrupt, ImageTransform, centre_square, open_image
 from tests.helpers.image_files import encoded, huge, picture
 
 RGB = picture()
 
 
 def read(data, channels=3, size=None, crop=None):
-    pixels, done = Recipe(channels, size, crop)(opened(data, "x.png"))
+    pixels, done = ImageTransform(channels, size, crop)(open_image(data, "x.png"))
     assert pixels.dtype == np.uint8
     assert pixels.shape[2] == channels
     return pixels.astype(int), done
@@ -128,11 +128,11 @@ def test_the_first_frame_of_an_animation():
 
 def test_crop_and_resize_are_those_of_pillow():
     wide = picture(3, 50, 30)
-    pixels, done = read(encoded(wide), size=16, crop=square)
+    pixels, done = read(encoded(wide), size=16, crop=centre_square)
     known = Image.fromarray(wide).crop((10, 0, 40, 30)).resize((16, 16), Image.Resampling.BICUBIC)
     assert (pixels == np.asarray(known)).all()
     assert done == set()
-    assert read(encoded(RGB), size=16, crop=square)[1] == {"enlarged"}
+    assert read(encoded(RGB), size=16, crop=centre_square)[1] == {"enlarged"}
 
 
 PNG, JPEG = encoded(picture(1, 64, 64)), encoded(picture(1, 64, 64), "JPEG")

@@ -61,8 +61,8 @@ def test_relative_root_and_split_name(tmp_path, monkeypatch):
     write(tmp_path / "data" / "MNIST" / "raw", mini()[0])
     monkeypatch.chdir(tmp_path)
     data = mnist("data")
-    assert data.folder == tmp_path / "data" / "MNIST" / "raw"
-    with pytest.raises(ValueError, match="train"):
+    assert data.path == tmp_path / "data" / "MNIST" / "raw"
+    with pytest.raises(KeyError, match="valid"):
         data.load("valid")
 
 
@@ -92,11 +92,11 @@ def test_another_set_in_the_same_files_is_passed_over(tmp_path, monkeypatch, no_
         digests = {f: (hashlib.sha256(d).hexdigest(), len(d)) for f, d in contents.items()}
         monkeypatch.setattr(cls, "pinned", digests)
     write(tmp_path, theirs)
-    assert mnist(tmp_path, FashionMNIST).folder == tmp_path
+    assert mnist(tmp_path, FashionMNIST).path == tmp_path
     with pytest.raises(DataError, match=f"{tmp_path} holds fashion_mnist"):
         mnist(tmp_path)
     write(tmp_path / "raw", ours, zipped=False)
-    assert mnist(tmp_path).folder == tmp_path / "raw"
+    assert mnist(tmp_path).path == tmp_path / "raw"
 
 
 def test_absent_says_what_goes_where(tmp_path, no_package):

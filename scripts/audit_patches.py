@@ -57,8 +57,8 @@ def lines(words):
     bits = next((float(w.partition("=")[2]) for w in words if w.startswith("bits=")), 3.0)
     run = next((w.partition("=")[2] for w in words if w.startswith("run=")), None)
     rest = [w for w in words if not w.startswith(("bits=", "run="))]
-    loaded = genlab.load(run, overrides=rest) if run else None
-    built = build(loaded.config if loaded else compose(["hardware=cpu", *rest])[0])
+    pipeline = genlab.load(run, overrides=rest) if run else None
+    built = build(pipeline.config if pipeline else compose(["hardware=cpu", *rest])[0])
     found = stems(built.model)
     if not found:
         yield "no network here reads images patch by patch"
@@ -67,8 +67,8 @@ def lines(words):
     yield "|---" * (HEAD.count("|") - 1) + "|"
     for role, network in found:
         yield row(role, network, "start")
-    for role, network in stems(loaded.built.model) if loaded else ():
-        yield row(role, network, loaded.checkpoint)
+    for role, network in stems(pipeline.model) if pipeline else ():
+        yield row(role, network, pipeline.checkpoint.folder.name)
     yield ""
     for patch in sorted({network.patch for _, network in found}):
         yield from entropy(built.spec.shape, patch, bits)

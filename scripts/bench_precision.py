@@ -12,6 +12,7 @@ import time
 
 from genlab.assemble.components import build
 from genlab.config.compose import compose
+from genlab.sampling.pipeline import Pipeline
 from genlab.training.preview import validation_loss
 from genlab.training.setup import make_trainer
 
@@ -54,7 +55,7 @@ def main():
     print("|---|---|---|---|---|")
     for (precision, channels_last), (built, trainer) in sides.items():
         rate = statistics.median(rates[precision, channels_last])
-        loss = validation_loss(built, trainer.stream.batch, 0)["heldout/loss"]
+        loss = validation_loss(Pipeline(built), trainer.stream.batch, 0)["heldout/loss"]
         layout = "yes" if channels_last else "no"
         print(f"| {precision} | {layout} | {rate:.1f} | {rate / base:.2f} | {loss:.4f} |")
 

@@ -25,9 +25,9 @@ def main():
 
     run = genlab.load(args.run, outputs=args.outputs)
     flat = lambda u: np.asarray(u, np.float32).reshape(len(u), -1) / 255  # noqa: E731
-    images, labels, _ = run.built.data.load("train")
+    images, labels, _ = run.data.load("train")
     classifier = SVC(gamma="scale", C=10).fit(flat(images), labels)
-    images, labels, _ = run.built.data.load("test")
+    images, labels, _ = run.data.load("test")
     real = classifier.score(flat(images), labels)
     wanted = run.labels(args.n)
     share = classifier.score(flat(run.sample(args.n, seed=1)), wanted)

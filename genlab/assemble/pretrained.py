@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from genlab.core import registry
 from genlab.core.contract import Dataset, Denoiser, Denoises, Model, Process, Spec
 from genlab.core.errors import CheckpointError, ConfigError
 from genlab.core.gaussian_path import change_path
-from genlab.run.checkpoint import Checkpoints, load_model
+from genlab.run.checkpoint import Checkpoint, Checkpoints
 from genlab.run.directory import find_run
 
 __all__ = ["Reference"]
@@ -63,7 +61,7 @@ class Reference:
         found = Checkpoints(self.run.path / "checkpoints", print).find(checkpoint)
         if found is None:
             raise CheckpointError(f"{self.key}: {self.run.path} has no checkpoint yet")
-        self.folder = found
+        self.checkpoint = found
         self.model: Denoises | None = None
         self.count: Callable[[int], None] = lambda rows: None
 
@@ -105,18 +103,17 @@ class Reference:
         data: Dataset = registry.build("data", node, root=node["root"])
         return data
 
-    def is_of(self, folder: Path) -> bool:
-        """Whether this is the checkpoint in a folder."""
-        return self.folder.resolve() == folder.resolve()
+    def is_of(self, checkpoint: Checkpoint) -> bool:
+        """Whether this is a checkpoint."""
+        return self.checkpoint.folder.resolve() == checkpoint.folder.resolve()
 
     def record(self) -> dict[str, Any]:
         """What tells this reference from every other one."""
-        digest = hashlib.sha256((self.folder / "manifest.json").read_bytes()).hexdigest()
         return {
             "run": self.run.title,
-            "checkpoint": int(self.folder.name),
+            "checkpoint": self.checkpoint.images,
             "weights": self.weights,
-            "digest": digest[:12],
+            "digest": self.checkpoint.digest,
         }
 
     def __call__(self, process: Process) -> Denoiser:
@@ -134,7 +131,7 @@ class Reference:
     def _read(self) -> Denoises:
         with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
             model = self.builder(self.config, self.trust)
-        load_model(model, self.folder / "model.safetensors")
+        self.checkpoint.load(model)
         assert isinstance(model, Denoises)
         model.eval()
         model.weights = self.weights

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from genlab.assemble.components import Built
 from genlab.core import dist
 from genlab.core.errors import ConfigError
 from genlab.evaluation.evaluate import evaluate, make_metrics, select_metrics
@@ -19,6 +18,7 @@ from genlab.evaluation.target import enlarged, of_built, reference, size_of, tol
 from genlab.run.directory import Run
 from genlab.run.environment import environment
 from genlab.run.results import write_result
+from genlab.sampling.pipeline import Pipeline
 
 __all__ = ["Evaluator"]
 
@@ -37,31 +37,31 @@ class Evaluator:
         self,
         run: Run,
         config: Mapping[str, Any],
-        built: Built,
+        pipeline: Pipeline,
         say: Callable[[str], None],
         trust: bool,
     ) -> None:
         """trust: whether out-of-tree names of the config may be imported."""
-        self.run, self.config, self.built, self.say = run, config, built, say
+        self.run, self.config, self.pipeline, self.say = run, config, pipeline, say
         self.seed, self.nodes = int(config["seed"]), dict(config["metric"])
         self.metrics = make_metrics(self.nodes, trust)
         if not self.metrics:
             return
-        if problem := enlarged(built):
+        if problem := enlarged(pipeline):
             raise ConfigError(f"metric=: {problem}")
-        kind, asked = built.hardware.device.type, config["eval"]["n"]
+        kind, asked = pipeline.hardware.device.type, config["eval"]["n"]
         self.n = SAMPLES.get(kind, SAMPLES["cuda"]) if asked == "auto" else int(asked)
-        spec = built.data.spec
+        spec = pipeline.data.spec
         self.name = f"{config['data']['name']} {size_of(spec)}"
-        self.subject = of_built(built, self.name, self.n, self.seed)
-        node, hardware = config["features"], built.hardware
+        self.subject = of_built(pipeline, self.name, self.n, self.seed)
+        node, hardware = config["features"], pipeline.hardware
         self.selected = select_metrics(
             self.metrics, node, self.subject, spec, hardware, True, trust
         )
         if self.selected.features is not None:
             self.say(f"metrics look at {self.n:,} samples by features={self.selected.chosen}")
         split = "test" if self.subject.of == "reconstructions" else "train"
-        self.real = reference(built.data, self.name, split, self.n)
+        self.real = reference(pipeline.data, self.name, split, self.n)
         self.cache = Path(config["outputs"]) / ".cache" / "features"
 
     def better(self, value: str) -> int:
@@ -116,7 +116,7 @@ class Evaluator:
             self.selected.features,
             folder=streams,
             cache=self.cache,
-            device=self.built.hardware.device,
+            device=self.pipeline.hardware.device,
             seed=self.seed,
             quiet=True,
         )
@@ -132,8 +132,9 @@ class Evaluator:
         for name, record in found.items():
             if "error" in record:
                 self.say(f"metric {name} at image {images:,}: {record['error']}")
-        told = told_of(self.run, self.config, self.built, self.subject, "ema", self.seed, images)
-        write_result(folder, told, found, environment(self.built.hardware, self.built.data))
+        pipeline, subject = self.pipeline, self.subject
+        told = told_of(self.run, self.config, pipeline, subject, "ema", self.seed, images)
+        write_result(folder, told, found, environment(pipeline.hardware, pipeline.data))
         return {
             f"metric/{k}": v if math.isfinite(v) else math.nan
             for record in found.values()

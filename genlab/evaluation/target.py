@@ -15,7 +15,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genlab.assemble.components import Built
 from genlab.core import dist, registry
 from genlab.core.console import log
 from genlab.core.contract import Dataset, Generates, HasLikelihood, Reconstructs, Spec
@@ -28,7 +27,7 @@ from genlab.evaluation.streams import Reference, Subject, choose
 from genlab.hardware.hardware import Hardware
 from genlab.run.directory import Run, find_run
 from genlab.run.environment import environment
-from genlab.sampling.pipeline import Loaded
+from genlab.sampling.pipeline import Pipeline, load
 
 __all__ = [
     "Case",
@@ -45,7 +44,7 @@ __all__ = [
 
 
 def of_built(
-    built: Built,
+    pipeline: Pipeline,
     name: str,
     n: int,
     seed: int,
@@ -56,7 +55,7 @@ def of_built(
 
     Raises ConfigError where it has no samples or reconstructions.
     """
-    model, data = built.model, built.data
+    model, data = pipeline.model, pipeline.data
     draws, copies = isinstance(model, Generates), isinstance(model, Reconstructs)
     if of == "samples" and not draws:
         raise ConfigError("of=samples: this model draws none; use of=reconstructions")
@@ -66,23 +65,23 @@ def of_built(
     held, labels, _ = data.load("test")
     total, whole = len(held), digest(held)[:12]
     held = choose(held, n)
-    labels = None if labels is None or built.spec.classes is None else choose(labels, n)
-    classes = built.spec.classes
+    labels = None if labels is None or pipeline.spec.classes is None else choose(labels, n)
+    classes = pipeline.spec.classes
 
     def draw(part: range) -> Tensor:
         y = None if classes is None else [i % classes for i in part]
-        return built.draw(y, seed, part, weights)
+        return pipeline.draw(y, seed, part, weights)
 
     def pairs(part: range) -> Pairs:
         originals = held[part.start : part.stop].contiguous()
-        codes, decoded = built.reconstruct(originals, weights)
-        return Pairs(originals, decoded, codes)
+        codes = pipeline.encode(originals, weights)
+        return Pairs(originals, pipeline.decode(codes, weights), codes)
 
     def bits(part: range) -> Tensor:
         y = None if labels is None else labels[part.start : part.stop]
-        return built.bits(held[part.start : part.stop], y, seed, part, weights)
+        return pipeline.bits_per_dim(held[part.start : part.stop], y, seed, part, weights)
 
-    likelihood, silent = _likelihood(built)
+    likelihood, silent = _likelihood(pipeline)
     return Subject(
         n=n if samples else len(held),
         held_out=len(held),
@@ -94,15 +93,15 @@ def of_built(
         of="samples" if samples else "reconstructions",
         held_out_set=f"{name} test {whole}, {len(held)} of {total}",
         data=name,
-        density=_density(built),
+        density=_density(pipeline),
         likelihood=likelihood,
         silent=silent,
     )
 
 
-def _likelihood(built: Built) -> tuple[str, str]:
+def _likelihood(pipeline: Pipeline) -> tuple[str, str]:
     """How the likelihood of a model is found, and why there is none; one of them is empty."""
-    model, codec = built.model, built.codec
+    model, codec = pipeline.model, pipeline.codec
     if not isinstance(model, HasLikelihood):
         return "", ""
     if not model.discrete_likelihood and codec.logdet(torch.zeros(1, *codec.spec.shape)) is None:
@@ -113,14 +112,14 @@ def _likelihood(built: Built) -> tuple[str, str]:
         return "", str(e)
 
 
-def _density(built: Built) -> str:
+def _density(pipeline: Pipeline) -> str:
     """Of which numbers a likelihood is: fewer bits are easier to predict.
 
     A bound of the bytes themselves is not ranked with densities of dequantized ones.
     """
-    if built.model.discrete_likelihood:
+    if pipeline.model.discrete_likelihood:
         return "bytes"
-    codec = built.codec
+    codec = pipeline.codec
     return codec.name + (f" {codec.bits} bits" if codec.bits else "")
 
 
@@ -202,40 +201,39 @@ class Case:
 def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case:
     """A run at one of its checkpoints. others: overrides of its sampler, guidance, hardware."""
     run = find_run(str(asked["run"]), asked["outputs"])
-    loaded = Loaded(run, trust, others, asked["checkpoint"])
-    built, config = loaded.built, loaded.config
-    dist.start(built.hardware.device)
+    pipeline = load(run.path, trust=trust, overrides=others, checkpoint=asked["checkpoint"])
+    config, checkpoint = pipeline.config, pipeline.checkpoint
+    assert checkpoint is not None
+    dist.start(pipeline.hardware.device)
     if dist.rank() == 0 and not run.status.startswith("done"):
         state = "still training" if run.status == "running" else run.status
-        log(
-            f"{run.title} is {state}; its checkpoint at image {int(loaded.checkpoint):,} is judged"
-        )
-    made = built.rebuilt(asked["weights"])
+        log(f"{run.title} is {state}; its checkpoint at image {checkpoint.images:,} is judged")
+    made = pipeline.post_hoc_ema(asked["weights"])
     if made is not None and dist.rank() == 0:
         log(str(made))
-    name = f"{config['data']['name']} {size_of(built.data.spec)}"
-    n = _samples(asked["n"], built.hardware)
-    if asked["real"] is None and (problem := enlarged(built)):
+    name = f"{config['data']['name']} {size_of(pipeline.data.spec)}"
+    n = _samples(asked["n"], pipeline.hardware)
+    if asked["real"] is None and (problem := enlarged(pipeline)):
         raise DataError(problem)
-    spec = _drawn(built)
-    subject = of_built(built, name, n, asked["seed"], asked["weights"], asked["of"])
+    spec = _drawn(pipeline)
+    subject = of_built(pipeline, name, n, asked["seed"], asked["weights"], asked["of"])
     told = told_of(
-        run, config, built, subject, asked["weights"], asked["seed"], int(loaded.checkpoint)
+        run, config, pipeline, subject, asked["weights"], asked["seed"], checkpoint.images
     )
     told["batch"] = asked["batch"]
-    env = environment(built.hardware, built.data)
-    machine = [built.hardware.precision, built.hardware.device.type]
+    env = environment(pipeline.hardware, pipeline.data)
+    machine = [pipeline.hardware.precision, pipeline.hardware.device.type]
     machine += [env[key] for key in ("attention", "genlab", "git")]
     kept = made.moments if made else ()  # those at hand may change, and the average with them
     return Case(
-        title=f"{run.title} at image {int(loaded.checkpoint):,}",
+        title=pipeline.title,
         subject=subject,
         told=told,
-        real=_reference(asked, built.data, name, spec, built.hardware, n, subject.of),
+        real=_reference(asked, pipeline.data, name, spec, pipeline.hardware, n, subject.of),
         spec=spec,
-        hardware=built.hardware,
+        hardware=pipeline.hardware,
         home=run.path / "eval",
-        key=" ".join([loaded.saved, subject.held_out_set, *map(str, [*machine, *kept])]),
+        key=" ".join([checkpoint.digest, subject.held_out_set, *map(str, [*machine, *kept])]),
         run=run.path,
         environment=env,
     )
@@ -244,14 +242,14 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Case
 def told_of(
     run: Run,
     config: Mapping[str, Any],
-    built: Built,
+    pipeline: Pipeline,
     subject: Subject,
     weights: str | float,
     seed: int,
     checkpoint: int,
 ) -> dict[str, Any]:
     """What is judged, for the record: all that two numbers of one protocol may differ in."""
-    averaged = any(isinstance(m, EMA) for m in built.model.modules())
+    averaged = any(isinstance(m, EMA) for m in pipeline.model.modules())
     told: dict[str, Any] = {
         "run": run.title,
         "id": run.id,
@@ -260,7 +258,7 @@ def told_of(
         "weights": weights if averaged else "raw",
         "seed": seed,
     }
-    if (made := built.rebuilt(weights)) is not None:
+    if (made := pipeline.post_hoc_ema(weights)) is not None:
         told["residual"] = made.residual
     if subject.likelihood:
         told["likelihood"] = subject.likelihood
@@ -268,10 +266,10 @@ def told_of(
         told["sampler"] = config["sampler"]
         if config["guidance"].get("name") is not None:
             told["guidance"] = config["guidance"]
-        if built.reference is not None:
-            told["reference"] = built.reference.record()
-        told["temperature"] = built.solver.temperature
-        told["evaluations"] = _evaluations(built)
+        if pipeline.reference is not None:
+            told["reference"] = pipeline.reference.record()
+        told["temperature"] = pipeline.sampler.temperature
+        told["evaluations"] = _evaluations(pipeline)
     return told
 
 
@@ -357,31 +355,32 @@ def _apart(judged: Spec, real: Spec, which: str) -> str:
     )
 
 
-def _drawn(built: Built) -> Spec:
+def _drawn(pipeline: Pipeline) -> Spec:
     """Of what is judged, as stored: guidance may draw at another size than that of training."""
-    resized = built.canvas != built.spec.shape
-    return replace(built.data.spec, shape=built.canvas) if resized else built.data.spec
+    resized = pipeline.output_shape != pipeline.spec.shape
+    spec = pipeline.data.spec
+    return replace(spec, shape=pipeline.output_shape) if resized else spec
 
 
-def enlarged(built: Built) -> str:
+def enlarged(pipeline: Pipeline) -> str:
     """The sentence for samples of another size than the data; "" where they are of one."""
-    drawn = _drawn(built)
-    if drawn.shape == built.data.spec.shape:
+    drawn = _drawn(pipeline)
+    if drawn.shape == pipeline.data.spec.shape:
         return ""
     return (
-        f"guidance draws {size_of(drawn)} and the data are {size_of(built.data.spec)}, which no "
-        f"metric compares; use another guidance, or genlab eval with real=<images> "
+        f"guidance draws {size_of(drawn)} and the data are {size_of(pipeline.data.spec)}, which "
+        f"no metric compares; use another guidance, or genlab eval with real=<images> "
         f"size={drawn.shape[1]}"
     )
 
 
-def _evaluations(built: Built) -> int | float:
+def _evaluations(pipeline: Pipeline) -> int | float:
     """Network evaluations a sample costs, counted on one."""
-    if not built.solver.follows_path:
+    if not pipeline.sampler.follows_path:
         return 1
-    built.solver.recount()
-    built.draw([0] if built.spec.classes else None, 0, [0])
-    return built.solver.evaluations
+    pipeline.sampler.recount()
+    pipeline.draw([0] if pipeline.spec.classes else None, 0, [0])
+    return pipeline.sampler.evaluations
 
 
 def size_of(spec: Spec) -> str:

@@ -28,7 +28,7 @@ from genlab.core.errors import CheckpointError, ConfigError
 from genlab.run.failpoint import point
 from genlab.run.files import disk, fsync_folder
 
-__all__ = ["Averages", "Rebuilt"]
+__all__ = ["Averages", "PostHocEMA"]
 
 NAME = re.compile(r"(\d{12})\.safetensors")
 WORST = 0.1
@@ -36,8 +36,8 @@ WORST = 0.1
 hundredths of what the weights moved."""
 
 
-class Rebuilt(NamedTuple):
-    """What an average that was made afterwards is made of."""
+class PostHocEMA(NamedTuple):
+    """What an average that is made after training is made of."""
 
     std: float
     residual: float  # distance of its profile from the wanted one, relative to that
@@ -94,7 +94,7 @@ class Averages:
         for path in [*late, *self.folder.glob(".tmp-*")]:
             path.unlink(missing_ok=True)
 
-    def rebuild(self, model: nn.Module, images: int, std: float) -> Rebuilt:
+    def rebuild(self, model: nn.Module, images: int, std: float) -> PostHocEMA:
         """Makes the average of a relative std at `images`, for Model.weights = std.
 
         model: with the weights of its checkpoint at `images`, whose own averages are the last of
@@ -128,7 +128,7 @@ class Averages:
                 sums[path][name] = sums[path][name] + part if name in sums[path] else part
         for path, average in powers.items():
             average.rebuild(std, sums[path])
-        return Rebuilt(std, float(f"{worst:.3g}"), tuple(moments))
+        return PostHocEMA(std, float(f"{worst:.3g}"), tuple(moments))
 
     def _is_of(self, images: int, own: Mapping[str, Tensor]) -> bool:
         """Whether a file is whole and of these averages; one loud line where it is not."""

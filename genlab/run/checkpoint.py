@@ -33,11 +33,36 @@ from genlab.core.errors import CheckpointError, DiskError
 from genlab.run.failpoint import point
 from genlab.run.files import disk, fsync_folder, write_text
 
-__all__ = ["Checkpoints", "load_model", "load_optimizers", "model_tensors", "optimizer_tensors"]
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "load_model",
+    "load_optimizers",
+    "model_tensors",
+    "optimizer_tensors",
+]
 
 FORMAT = 1
 NAME = re.compile(r"\d{12}")
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+
+
+class Checkpoint:
+    """A checkpoint that was found valid.
+
+    run: directory of its run; images: that the run had drawn; digest: 12 hex digits of the SHA-256
+    of its manifest, which holds that of every file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """folder: <run>/checkpoints/<images>."""
+        self.folder, self.run, self.images = folder, folder.parent.parent, int(folder.name)
+        manifest = (folder / "manifest.json").read_bytes()
+        self.digest = hashlib.sha256(manifest).hexdigest()[:12]
+
+    def load(self, model: nn.Module) -> None:
+        """Copies its tensors into a built model; CheckpointError on another architecture."""
+        load_model(model, self.folder / "model.safetensors")
 
 
 class Checkpoints:
@@ -137,14 +162,14 @@ class Checkpoints:
             )
         return None
 
-    def find(self, which: str | int = "latest") -> Path | None:
-        """The folder of a valid checkpoint: latest, best, or the images it had seen.
+    def find(self, which: str | int = "latest") -> Checkpoint | None:
+        """A valid checkpoint: latest, best, or the images it had seen.
 
         None if there never was one; CheckpointError for one that is damaged or not there.
         """
         if which == "latest":
             found = self.newest()
-            return found[0] if found else None
+            return Checkpoint(found[0]) if found else None
         name = self.pointer("best") if which == "best" else f"{int(which):012d}"
         if name not in self.names():
             have = ", ".join(f"{int(n):,}" for n in self.names()) or "none"
@@ -153,7 +178,7 @@ class Checkpoints:
                 "best names one where a value decides it"
             )
         verify(self.folder / name)
-        return self.folder / name
+        return Checkpoint(self.folder / name)
 
     def _sweep(self) -> None:
         """Removes what killed processes left."""

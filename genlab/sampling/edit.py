@@ -38,7 +38,7 @@ from genlab.core.contract import (
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.gaussian_path import TruncatedPath
 from genlab.core.random import SampleNoise
-from genlab.sampling.pipeline import Loaded
+from genlab.sampling.pipeline import Pipeline
 
 __all__ = ["ImageEditor", "filled", "held_grey"]
 
@@ -100,7 +100,7 @@ class ImageEditor:
 
     def __init__(
         self,
-        loaded: Loaded,
+        pipeline: Pipeline,
         task: Task,
         *,
         mask: NDArray[np.bool_] | None = None,
@@ -110,13 +110,13 @@ class ImageEditor:
 
         Raises ConfigError for a run that cannot do this, DataError for a mask that does not fit.
         """
-        _check(loaded, task, mask is not None, strength)
-        self.task, self.strength, self.built = task, strength, loaded.built
+        _check(pipeline, task, mask is not None, strength)
+        self.task, self.strength, self.pipeline = task, strength, pipeline
         self.mask = None
         if mask is not None:
-            size = self.built.canvas[1:]
+            size = pipeline.output_shape[1:]
             if mask.shape != size:
-                who = "guidance" if size != self.built.spec.shape[1:] else "the run"
+                who = "guidance" if size != pipeline.spec.shape[1:] else "the run"
                 raise DataError(
                     f"the mask has {_size(mask.shape)} pixels, what {who} draws {_size(size)}; "
                     "make it of that size"
@@ -125,12 +125,12 @@ class ImageEditor:
                 raise DataError("the mask is black everywhere: white pixels are those to draw")
             if mask.all():
                 raise DataError("the mask is white everywhere: black pixels are those to keep")
-            self.mask = torch.from_numpy(mask).to(self.built.hardware.device)
+            self.mask = torch.from_numpy(mask).to(pipeline.hardware.device)
 
     @property
     def cut(self) -> TruncatedPath | None:
         """The part of the path that is followed, None for all of it."""
-        solver = self.built.solver
+        solver = self.pipeline.sampler
         path = solver.through or solver.process
         if self.strength is None or path is None:
             return None
@@ -155,32 +155,32 @@ class ImageEditor:
 
         y: a label for each; indices: which of the endless edits of `seed`, as for samples.
         """
-        built, device = self.built, self.built.hardware.device
+        pipeline, device = self.pipeline, self.pipeline.hardware.device
         images = images.to(device)
-        x = built.codec.encode(images, None)
+        x = pipeline.codec.encode(images, None)
         noise = SampleNoise(seed, indices, device)
-        z = built.start(noise)
+        z = pipeline.start(noise)
         known, project = self._known(x)
         labels = None if y is None else torch.tensor(y, device=device)
-        cut, held = self.cut, ProjectionGuidance(built.solver.guidance, project)
-        with _following(built.solver, held, cut):
+        cut, held = self.cut, ProjectionGuidance(pipeline.sampler.guidance, project)
+        with _following(pipeline.sampler, held, cut):
             if cut is not None:
-                a, b = built.solver.sampler.start(cut)
+                a, b = pipeline.sampler.sampler.start(cut)
                 z = z + x * (a / b)
                 known = project(b * z / math.hypot(a, b))
-            with built.viewed(weights), built.hardware.autocast():
-                assert isinstance(built.model, Generates)
-                out = built.model.transport(z, labels, noise, built.solver)
-        drawn = built.codec.decode(project(out.float()))
+            with pipeline.using(weights), pipeline.hardware.autocast():
+                assert isinstance(pipeline.model, Generates)
+                out = pipeline.model.transport(z, labels, noise, pipeline.sampler)
+        drawn = pipeline.codec.decode(project(out.float()))
         if self.mask is not None:  # a codec of few bits gives back other bytes
             drawn = torch.where(self.mask, drawn, images)
-        return built.codec.decode(known.float()).cpu(), drawn.cpu()
+        return pipeline.codec.decode(known.float()).cpu(), drawn.cpu()
 
     def _known(self, x: Tensor) -> tuple[Tensor, Projection]:
         """What is known of x [B, C, H, W] as a picture, and the projection onto it."""
         if self.task == "colourise":
             grey = x.mean(1, keepdim=True)
-            low, high = _range(self.built.codec, x)
+            low, high = _range(self.pipeline.codec, x)
             return grey.expand_as(x), lambda x0: held_grey(x0, grey, low, high)
         if self.mask is None:
             return x, lambda x0: x0
@@ -215,14 +215,14 @@ def _range(codec: Codec, x: Tensor) -> tuple[float, float]:
     return low, high
 
 
-def _check(loaded: Loaded, task: Task, masked: bool, strength: float | None) -> None:
+def _check(pipeline: Pipeline, task: Task, masked: bool, strength: float | None) -> None:
     """ConfigError where the run, or these options together, allow no such task."""
-    shape = loaded.built.spec.shape
-    sampler = loaded.config["sampler"]
-    if not loaded.built.solver.follows_path:
+    shape = pipeline.spec.shape
+    sampler = pipeline.config["sampler"]
+    if not pipeline.sampler.follows_path:
         raise ConfigError(
-            f"task={task} needs a model with a path; {loaded.config['model']['name']!r} draws its "
-            "samples in one step"
+            f"task={task} needs a model with a path; {pipeline.config['model']['name']!r} draws "
+            "its samples in one step"
         )
     if len(shape) != 3:
         raise ConfigError(f"task={task} is of images, and this run draws points")

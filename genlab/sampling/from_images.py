@@ -24,20 +24,20 @@ from genlab.nn.similarity import psnr
 from genlab.run import pictures
 from genlab.run.files import write_text
 from genlab.sampling.edit import ImageEditor
-from genlab.sampling.pipeline import Loaded
+from genlab.sampling.pipeline import Pipeline
 
 __all__ = ["decoded", "save_as", "write_edits", "write_reconstructions"]
 
 PAIRS = 32  # in the grid
 
 
-def write_reconstructions(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
+def write_reconstructions(pipeline: Pipeline, asked: Mapping[str, Any], folder: Path) -> None:
     """Writes codes.npy, names.json, images/<name>.png, grid.png of the first pairs, sample.json.
 
     Images are read one batch at a time, whatever their number. Raises DataError when none can be
     decoded, ConfigError for a run whose images are not square.
     """
-    channels, height, width = loaded.built.data.spec.shape
+    channels, height, width = pipeline.data.spec.shape
     if height != width:
         raise ConfigError(f"from= takes runs of square images, not {height}x{width}")
     place = asked["from"]
@@ -50,7 +50,7 @@ def write_reconstructions(loaded: Loaded, asked: Mapping[str, Any], folder: Path
     written: set[str] = set()
     while batch := list(islice(images, asked["batch"])):
         u = np.stack(batch)
-        index, copied = loaded.reconstruct(u, batch=len(u), weights=asked["weights"])
+        index, copied = pipeline.reconstruct(u, batch=len(u), weights=asked["weights"])
         codes.append(index.astype(np.int32) if index.dtype == np.int64 else index)
         decibels.append(psnr(torch.from_numpy(u), torch.from_numpy(copied)).numpy())
         if sum(map(len, first)) < PAIRS:
@@ -72,7 +72,7 @@ def write_reconstructions(loaded: Loaded, asked: Mapping[str, Any], folder: Path
     picture = pictures.pairs(shown, np.concatenate(copies)[: len(shown)])
     pictures.save(picture, folder / "grid.png")
     quality = np.concatenate(decibels)
-    record = _record(loaded, every, quality)
+    record = _record(pipeline, every, quality)
     record |= {
         "from": str(place),
         "weights": asked["weights"],
@@ -81,7 +81,7 @@ def write_reconstructions(loaded: Loaded, asked: Mapping[str, Any], folder: Path
     record |= {"corrupt": corrupt} if corrupt else {}
     write_text(folder / "names.json", json.dumps(names, indent=1))
     write_text(folder / "sample.json", json.dumps(record, indent=1))
-    _say(loaded, record, folder)
+    _say(pipeline, record, folder)
 
 
 def decoded(
@@ -111,18 +111,20 @@ def save_as(pixels: NDArray[np.uint8], folder: Path, name: str, written: set[str
     pictures.save(Image.fromarray(flat[..., 0] if flat.shape[2] == 1 else flat), folder / target)
 
 
-def _record(loaded: Loaded, codes: NDArray[Any], quality: NDArray[np.float32]) -> dict[str, Any]:
-    model = loaded.built.model
+def _record(
+    pipeline: Pipeline, codes: NDArray[Any], quality: NDArray[np.float32]
+) -> dict[str, Any]:
+    model = pipeline.model
     finite = quality[np.isfinite(quality)]
     record: dict[str, Any] = {
         "shows": "reconstructions",
-        "checkpoint": loaded.checkpoint,
+        "checkpoint": pipeline.record()["checkpoint"],
         "n": len(codes),
         "psnr": round(float(finite.mean()), 3) if len(finite) else None,
     }
     if (bits := model.code_bits) is not None:
         record["bits"] = bits
-        record["bits_per_number"] = round(bits / float(np.prod(loaded.built.spec.shape)), 4)
+        record["bits_per_number"] = round(bits / float(np.prod(pipeline.spec.shape)), 4)
     if (size := model.codebook_size) is not None:
         count = torch.bincount(torch.from_numpy(codes).flatten(), minlength=size)
         usage, perplexity = codebook_usage(count)
@@ -131,22 +133,19 @@ def _record(loaded: Loaded, codes: NDArray[Any], quality: NDArray[np.float32]) -
     return record
 
 
-def _say(loaded: Loaded, record: Mapping[str, Any], folder: Path) -> None:
+def _say(pipeline: Pipeline, record: Mapping[str, Any], folder: Path) -> None:
     if record["converted"]:
         print(f"to the size of the run: {record['converted']}")
     facts = [f"PSNR {record['psnr']} dB"] if record["psnr"] is not None else []
     facts += [f"{record['bits']:,.0f} bits an image"] if "bits" in record else []
     facts += [f"{record['usage']:.1%} of the codes used"] if "usage" in record else []
-    print(
-        f"{record['n']:,} reconstructions by {loaded.run.title} at image "
-        f"{int(loaded.checkpoint):,}: {folder}\n{', '.join(facts)}"
-    )
+    print(f"{record['n']:,} reconstructions by {pipeline.title}: {folder}\n{', '.join(facts)}")
 
 
 ROWS = 16  # images in the grid
 
 
-def write_edits(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
+def write_edits(pipeline: Pipeline, asked: Mapping[str, Any], folder: Path) -> None:
     """Writes images/<name>-<k>.png (or edits.npy, names.json), grid.png and sample.json.
 
     Of every image of from=, the first n of them, `variants` edits; a row of the grid is an image,
@@ -156,9 +155,9 @@ def write_edits(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
     """
     task, variants, weights = asked["task"], asked["variants"], asked["weights"]
     mask = None if asked["mask"] is None else _mask(asked["mask"])
-    edits = ImageEditor(loaded, task, mask=mask, strength=asked["strength"])
-    label = _labels(loaded, asked["labels"])
-    channels, height, width = loaded.built.canvas
+    edits = ImageEditor(pipeline, task, mask=mask, strength=asked["strength"])
+    label = _labels(pipeline, asked["labels"])
+    channels, height, width = pipeline.output_shape
     if height != width:
         raise ConfigError(f"from= takes runs of square images, not {height}x{width}")
     names: list[str] = []
@@ -166,7 +165,7 @@ def write_edits(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
     corrupt: dict[str, str] = {}
     given = iter_images(asked["from"], channels, width)
     images = islice(decoded(given, names, done, corrupt), asked["n"])
-    loaded.built.solver.recount()
+    pipeline.sampler.recount()
     rows: list[NDArray[np.uint8]] = []  # of the grid
     kept: list[NDArray[np.uint8]] = []
     written: set[str] = set()
@@ -202,8 +201,8 @@ def write_edits(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
         **{k: asked[k] for k in ("batch", "seed", "weights")},
         "labels": "none" if label is None else asked["labels"],
         "converted": converted,
-        **loaded.record(),
-        "evaluations": loaded.built.solver.evaluations,
+        **pipeline.record(),
+        "evaluations": pipeline.sampler.evaluations,
     }
     record |= {"corrupt": corrupt} if corrupt else {}
     write_text(folder / "names.json", json.dumps(names, indent=1))
@@ -212,17 +211,14 @@ def write_edits(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
         print(f"to the size of the run: {converted}")
     if next(given, None) is not None:
         print(f"{asked['from']} holds more than the first {len(names):,} images; n= takes more")
-    print(
-        f"{variants} edits of each of {len(names):,} images by {loaded.run.title} at image "
-        f"{int(loaded.checkpoint):,}: {folder}"
-    )
+    print(f"{variants} edits of each of {len(names):,} images by {pipeline.title}: {folder}")
 
 
-def _labels(loaded: Loaded, asked: int | list[int] | None) -> list[int] | None:
+def _labels(pipeline: Pipeline, asked: int | list[int] | None) -> list[int] | None:
     """Labels the images take in turn; without any the model is asked for none."""
     if asked is not None:
-        return loaded.labels(1 if isinstance(asked, int) else len(asked), asked)
-    if loaded.classes is not None and loaded.built.model.label_dropout == 0:
+        return pipeline.labels(1 if isinstance(asked, int) else len(asked), asked)
+    if pipeline.classes is not None and pipeline.model.label_dropout == 0:
         raise ConfigError(
             "labels= is needed: this run was trained with model.label_dropout=0, so it has no "
             "estimates without a label"

@@ -1,9 +1,10 @@
-"""A trained run, ready to draw: `genlab.load(run).sample(n)` in Python."""
+"""A model with all it takes to draw from it: `genlab.load(run).sample(n)` in Python."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -13,84 +14,232 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
+from torch import Tensor
 
-from genlab.assemble.components import build
+from genlab.assemble.components import Components, build
 from genlab.config import compose as cfg
-from genlab.core import registry
-from genlab.core.contract import Generates, Reconstructs
+from genlab.core import registry, schema
+from genlab.core.contract import Generates, HasLikelihood, Noise, Reconstructs
 from genlab.core.errors import CheckpointError, ConfigError
 from genlab.core.random import SampleNoise
-from genlab.run.averages import Averages
-from genlab.run.checkpoint import Checkpoints, load_model
+from genlab.run.averages import Averages, PostHocEMA
+from genlab.run.checkpoint import Checkpoint, Checkpoints
 from genlab.run.directory import Run, find_run
 
-__all__ = ["STEPS", "Loaded", "load"]
+__all__ = ["STEPS", "Pipeline", "load"]
 
 PAIRS, STEPS = 6, 9  # rows and columns of an interpolation strip
 
 
 def load(
     run: str | Path = "latest",
-    outputs: str = "outputs",
+    outputs: str | Path = "outputs",
     trust: bool = False,
     overrides: Sequence[str] = (),
-) -> Loaded:
-    """A trained run: `genlab.load("outputs/...").sample(16)`.
+    checkpoint: str | int = "latest",
+) -> Pipeline:
+    """The pipeline of a trained run: `genlab.load("outputs/...").sample(16)`.
 
-    run: path, id or latest; overrides: of sampler, guidance and hardware, as on a command line.
-    trust: allow its config to import code from outside genlab. Raises a GenlabError.
+    run: path, id or latest; overrides: of sampler, guidance and hardware, as on a command line;
+    checkpoint: latest (the newest valid one), best, or the images it had seen; trust: allow its
+    config to import code from outside genlab. Raises a GenlabError.
     """
-    return Loaded(find_run(str(run), outputs), trust, overrides)
+    found = find_run(str(run), outputs)
+    place = {"outputs": str(found.path.parent.parent)}  # where it lies now
+    config = _with(found.config, overrides) | place
+    if problems := cfg.validate(config):
+        raise ConfigError(*problems)
+    saved = Checkpoints(found.path / "checkpoints", print).find(checkpoint)
+    if saved is None:
+        raise CheckpointError(
+            f"{found.path} has no checkpoint yet; train it with genlab resume run={found.id}"
+        )
+    return Pipeline(build(config, trust=trust), saved)
 
 
-class Loaded:
-    """The newest valid checkpoint of a run, ready to draw samples."""
+class Pipeline:
+    """Draws, encodes, decodes and measures with a model, at given weights.
 
-    def __init__(
-        self,
-        run: Run,
-        trust: bool = False,
-        overrides: Sequence[str] = (),
-        checkpoint: str | int = "latest",
-    ) -> None:
-        """checkpoint: latest, best, or the images it had seen."""
-        self.run = run
-        outputs = {"outputs": str(run.path.parent.parent)}  # where it lies now
-        self.config = _with(run.config, overrides) | outputs
-        if problems := cfg.validate(self.config):
-            raise ConfigError(*problems)
-        folder = Checkpoints(run.path / "checkpoints", print).find(checkpoint)
-        if folder is None:
-            raise CheckpointError(
-                f"{run.path} has no checkpoint yet; train it with genlab resume run={run.id}"
-            )
-        self.checkpoint = folder.name
-        self.built = build(self.config, trust=trust)
-        self.built.folder = folder
-        self.built.hardware.start()
-        load_model(self.built.model, folder / "model.safetensors")
-        kept = partial(Averages(run.path, print).rebuild, self.built.model, int(folder.name))
-        self.built.rebuild = lru_cache(maxsize=1)(kept)  # a model holds one of them at a time
-        self.saved = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:12]
+    `genlab.load` makes one of a saved run. One of components alone works with the model as it
+    stands, so a training looks at itself through it.
+
+    What takes and gives arrays does so in batches; what takes and gives tensors does it at once:
+    on any device, the result on the CPU. u are stored data, uint8 [n, C, H, W] or float points
+    [n, 2]; weights are "ema", "raw", or the relative std of a power-function average that is made
+    of those the run has kept.
+    """
+
+    def __init__(self, components: Components, checkpoint: Checkpoint | None = None) -> None:
+        """checkpoint: whose weights are loaded; None leaves those that the model has."""
+        self.components, self.config = components, components.config
+        self.hardware, self.data = components.hardware, components.data
+        self.codec, self.spec = components.codec, components.spec
+        self.model, self.sampler = components.model, components.sampler
+        self.reference = components.reference
+        self.checkpoint = checkpoint
+        if checkpoint is not None:
+            self.hardware.start()
+            checkpoint.load(self.model)
+            kept = Averages(checkpoint.run, print)
+            rebuild = partial(kept.rebuild, self.model, checkpoint.images)
+            self._rebuild = lru_cache(maxsize=1)(rebuild)  # a model holds one of them at a time
+
+    @property
+    def run(self) -> Run:
+        """The run it was loaded from."""
+        assert self.checkpoint is not None
+        return Run(self.checkpoint.run)
+
+    @property
+    def title(self) -> str:
+        """<model>-<data>/<directory> at image <images>."""
+        assert self.checkpoint is not None
+        return f"{self.run.title} at image {self.checkpoint.images:,}"
 
     @property
     def classes(self) -> int | None:
         """Number of labels the model was trained with; None if it is unconditional."""
-        return self.built.spec.classes
+        return self.spec.classes
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of what is drawn: that of the data unless guidance draws at another size."""
+        guidance, (channels, *sides) = self.sampler.guidance, self.spec.shape
+        factor = guidance.factor if guidance else 1
+        return (channels, *(factor * side for side in sides))
 
     def record(self) -> dict[str, Any]:
         """How it draws, for a sample.json."""
-        reference = self.built.reference
+        assert self.checkpoint is not None
         return {
-            "checkpoint": self.checkpoint,
+            "checkpoint": self.checkpoint.folder.name,
             "sampler": self.config["sampler"],
             "guidance": self.config["guidance"],
-            **({} if reference is None else {"reference": reference.record()}),
+            **({} if self.reference is None else {"reference": self.reference.record()}),
         }
+
+    # --- weights -------------------------------------------------------------------------------
+
+    @contextmanager
+    def using(self, weights: str | float) -> Iterator[None]:
+        """The model in evaluation mode with these weights; afterwards as it was."""
+        self.post_hoc_ema(weights)
+        model = self.model
+        before = model.training, model.weights
+        model.eval()
+        model.weights = weights
+        try:
+            yield
+        finally:
+            model.train(before[0])
+            model.weights = before[1]
+
+    def post_hoc_ema(self, weights: str | float) -> PostHocEMA | None:
+        """Makes the average of a relative std, and says of what; None for "ema" and "raw".
+
+        Raises ConfigError for other weights, for those that guidance compares the model with and
+        where there is no such average, CheckpointError where those that were kept do not make it.
+        """
+        try:
+            weights = schema.coerce(weights, schema.WEIGHTS)
+        except ValueError as e:
+            raise ConfigError(f"weights must be {e}, not {weights!r}") from None
+        other, own = self.reference, self.checkpoint
+        if other and own and other.is_of(own) and other.weights == weights:
+            raise ConfigError(
+                f"{other.key} is this run at this checkpoint with these weights, and guides it "
+                "nowhere: name another run, or guidance.checkpoint=<images it had seen>"
+            )
+        if isinstance(weights, str):
+            return None
+        if own is None:
+            raise ConfigError(f"weights={weights:g} is of a trained run, not of a fresh model")
+        return self._rebuild(weights)
+
+    # --- tensors, all at once ------------------------------------------------------------------
+
+    def start(self, noise: Noise) -> Tensor:
+        """[n, *Z] where sampling starts."""
+        assert isinstance(self.model, Generates)
+        shape = self.output_shape
+        resized = shape != self.spec.shape  # the prior of a path is standard normal
+        z = noise.normal(*shape) if resized else self.model.prior(noise)
+        return z * self.sampler.temperature
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        labels: Sequence[int] | None,
+        seed: int,
+        indices: Sequence[int],
+        weights: str | float = "ema",
+    ) -> Tensor:
+        """Samples u [n, ...]. labels: n; indices: which of the endless samples of `seed`."""
+        noise = SampleNoise(seed, indices, self.hardware.device)
+        y = None if labels is None else torch.tensor(labels, device=self.hardware.device)
+        assert isinstance(self.model, Generates)
+        with self.using(weights), self.hardware.autocast():
+            x = self.model.transport(self.start(noise), y, noise, self.sampler)
+        return self.codec.decode(x.float()).cpu()
+
+    @torch.inference_mode()
+    def encode(self, u: Tensor, weights: str | float = "ema") -> Tensor:
+        """u [n, ...] -> codes [n, ...], of a model with an encoder."""
+        assert isinstance(self.model, Reconstructs)
+        with self.using(weights), self.hardware.autocast():
+            return self.model.encode(self.codec.encode(u.to(self.hardware.device), None)).cpu()
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor, weights: str | float = "ema") -> Tensor:
+        """codes [n, ...] -> u [n, ...], of a model with a decoder."""
+        assert isinstance(self.model, Reconstructs)
+        with self.using(weights), self.hardware.autocast():
+            x = self.model.decode(codes.to(self.hardware.device))
+        return self.codec.decode(x.float()).cpu()
+
+    @torch.inference_mode()
+    def log_prob(
+        self,
+        u: Tensor,
+        labels: Tensor | None,
+        seed: int,
+        indices: Sequence[int],
+        weights: str | float = "ema",
+    ) -> Tensor:
+        """u [n, ...] -> log p(u) [n] float64 nats = log p(x) + log |dx/du|.
+
+        The noise of the codec, and of an estimate, is a function of (seed, index). Where the model
+        is of the bytes themselves there is no log |dx/du|.
+        """
+        assert isinstance(self.model, HasLikelihood)
+        noise = SampleNoise(seed, indices, self.hardware.device)
+        y = None if labels is None else labels.to(self.hardware.device)
+        x = self.codec.encode(u.to(self.hardware.device), noise)
+        with self.using(weights), self.hardware.autocast():
+            nats = self.model.log_prob(x, y, noise).double()
+        if not self.model.discrete_likelihood:
+            inside = self.codec.logdet(x)
+            assert inside is not None
+            nats += inside.double()
+        return nats.cpu()
+
+    def bits_per_dim(
+        self,
+        u: Tensor,
+        labels: Tensor | None,
+        seed: int,
+        indices: Sequence[int],
+        weights: str | float = "ema",
+    ) -> Tensor:
+        """u [n, ...] -> -log p(u) / (D ln 2) [n] float64, where u has D numbers each."""
+        nats = self.log_prob(u, labels, seed, indices, weights)
+        return nats / (-math.log(2) * math.prod(self.spec.shape))
+
+    # --- arrays, in batches --------------------------------------------------------------------
 
     def labels(self, n: int, asked: int | Sequence[int] | None = None) -> list[int] | None:
         """n labels: `asked` repeated, or all classes in turn; None without classes."""
-        k = self.classes
+        k = self.spec.classes
         if k is None:
             if asked is not None:
                 raise ConfigError(
@@ -127,7 +276,7 @@ class Loaded:
         for start in range(0, n, batch):
             stop = min(n, start + batch)
             part = None if y is None else y[start:stop]
-            parts.append(self.built.draw(part, seed, range(start, stop), weights).numpy())
+            parts.append(self.draw(part, seed, range(start, stop), weights).numpy())
             if progress:
                 progress(stop)
         return np.concatenate(parts)
@@ -140,20 +289,20 @@ class Loaded:
         Raises ConfigError for a model that does not reconstruct and for images of another shape.
         """
         self.require(Reconstructs)
-        shape = self.built.data.spec.shape
+        shape = self.data.spec.shape
         if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
             raise ConfigError(
                 f"this run takes uint8 images [n, {', '.join(map(str, shape))}], "
                 f"not {images.dtype} {list(images.shape)}"
             )
         u = torch.from_numpy(np.ascontiguousarray(images))
-        parts = [self.built.reconstruct(part, weights) for part in u.split(batch)]
-        codes, copies = (torch.cat(p).numpy() for p in zip(*parts, strict=True))
-        return codes, copies
+        codes = [self.encode(part, weights) for part in u.split(batch)]
+        copies = [self.decode(part, weights) for part in codes]
+        return torch.cat(codes).numpy(), torch.cat(copies).numpy()
 
     def require(self, capability: type[Generates] | type[Reconstructs]) -> None:
         """ConfigError with what to do instead, for a model without a capability."""
-        if isinstance(self.built.model, capability):
+        if isinstance(self.model, capability):
             return
         name = repr(self.config["model"]["name"])
         if capability is Reconstructs:
@@ -174,9 +323,8 @@ class Loaded:
         through points the model never saw.
         """
         self.require(Generates)
-        built = self.built
-        with torch.inference_mode(), built.viewed(weights), built.hardware.autocast():
-            ends = built.start(SampleNoise(seed, range(2 * PAIRS), built.hardware.device))
+        with torch.inference_mode(), self.using(weights), self.hardware.autocast():
+            ends = self.start(SampleNoise(seed, range(2 * PAIRS), self.hardware.device))
             a, b = ends[0::2].flatten(1), ends[1::2].flatten(1)
             cos = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1, 1)
             angle = cos.acos()[:, None]
@@ -186,31 +334,29 @@ class Loaded:
                 mixed = (torch.sin((1 - f) * angle) * a + torch.sin(f * angle) * b) / angle.sin()
                 rows.append(mixed.view(PAIRS, *ends.shape[1:]))
             z = torch.stack(rows, 1).flatten(0, 1)
-            classes = self.classes
             y = None
-            if classes is not None:
-                chosen = [label if label is not None else p % classes for p in range(PAIRS)]
+            if k := self.spec.classes:
+                chosen = [label if label is not None else p % k for p in range(PAIRS)]
                 y = torch.tensor(chosen, device=z.device).repeat_interleave(STEPS)
-            noise = SampleNoise(seed, range(len(z)), built.hardware.device)
-            x = built.model.transport(z, y, noise, built.solver)
-        return built.codec.decode(x.float()).cpu().numpy()
+            noise = SampleNoise(seed, range(len(z)), self.hardware.device)
+            x = self.model.transport(z, y, noise, self.sampler)
+        return self.codec.decode(x.float()).cpu().numpy()
 
     def trajectory(
         self, n: int, *, labels: Any = None, seed: int = 0, weights: str | float = "ema"
     ) -> list[NDArray[Any]]:
         """The decoded states from noise to n samples; ConfigError for a model without a path."""
-        if not self.built.solver.follows_path:
+        if not self.sampler.follows_path:
             raise ConfigError(
                 f"animate=true needs a model with a path; {self.config['model']['name']!r} draws "
                 "its samples in one step"
             )
         frames: list[NDArray[Any]] = []
-        solver = self.built.solver
-        solver.watch = lambda x: frames.append(self.built.codec.decode(x.float()).cpu().numpy())
+        self.sampler.watch = lambda x: frames.append(self.codec.decode(x.float()).cpu().numpy())
         try:
-            self.built.draw(self.labels(n, labels), seed, range(n), weights)
+            self.draw(self.labels(n, labels), seed, range(n), weights)
         finally:
-            solver.watch = None
+            self.sampler.watch = None
         return frames
 
 

@@ -17,7 +17,7 @@ from genlab.core.errors import ConfigError
 from genlab.run import pictures
 from genlab.run.files import disk, write_text
 from genlab.sampling.from_images import write_edits, write_reconstructions
-from genlab.sampling.pipeline import STEPS, Loaded, load
+from genlab.sampling.pipeline import STEPS, Pipeline, load
 
 __all__ = ["main"]
 
@@ -43,22 +43,22 @@ def main(words: Sequence[str]) -> int:
             problems.append(f"{key} must be {e}, not {asked[key]!r}")
     if problems:
         raise ConfigError(*problems)
-    loaded = load(asked["run"], asked["outputs"], bool(options.get("trust")), others)
+    pipeline = load(asked["run"], asked["outputs"], bool(options.get("trust")), others)
     _check_given(asked)
-    loaded.require(Reconstructs if asked["from"] and not asked["task"] else Generates)
-    if asked["animate"] and not loaded.built.solver.follows_path:
-        loaded.trajectory(1)  # raises before anything is drawn
-    loaded.labels(asked["n"], asked["labels"])  # wrong ones make no folder
-    if (made := loaded.built.rebuilt(asked["weights"])) is not None:
+    pipeline.require(Reconstructs if asked["from"] and not asked["task"] else Generates)
+    if asked["animate"] and not pipeline.sampler.follows_path:
+        pipeline.trajectory(1)  # raises before anything is drawn
+    pipeline.labels(asked["n"], asked["labels"])  # wrong ones make no folder
+    if (made := pipeline.post_hoc_ema(asked["weights"])) is not None:
         print(made)
-    folder = loaded.run.path / "samples" / _slug(asked["name"])
+    folder = pipeline.run.path / "samples" / _slug(asked["name"])
     with disk("write samples to", folder):
         if asked["from"] is not None:
             write = write_edits if asked["task"] else write_reconstructions
-            write(loaded, asked, folder)
+            write(pipeline, asked, folder)
             return 0
         folder.mkdir(parents=True, exist_ok=True)
-        _write(loaded, asked, folder)
+        _write(pipeline, asked, folder)
     return 0
 
 
@@ -74,13 +74,13 @@ def _check_given(asked: Mapping[str, Any]) -> None:
         raise ConfigError(f"{stray[0]}= is of task=inpaint or edit; name the task")
 
 
-def _write(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
+def _write(pipeline: Pipeline, asked: Mapping[str, Any], folder: Path) -> None:
     n, seed, weights = asked["n"], asked["seed"], asked["weights"]
-    loaded.built.solver.recount()
-    samples = loaded.sample(
+    pipeline.sampler.recount()
+    samples = pipeline.sample(
         n, labels=asked["labels"], seed=seed, batch=asked["batch"], weights=weights
     )
-    evaluations = loaded.built.solver.evaluations
+    evaluations = pipeline.sampler.evaluations
     if asked["save"] == "npy" or (asked["save"] == "png" and samples.ndim == 2):
         np.save(folder / "samples.npy", samples, allow_pickle=False)
     elif asked["save"] == "png":
@@ -88,23 +88,25 @@ def _write(loaded: Loaded, asked: Mapping[str, Any], folder: Path) -> None:
     pictures.save(pictures.sheet(samples[:256]), folder / "grid.png")
     if asked["interpolate"]:
         label = asked["labels"] if isinstance(asked["labels"], int) else None
-        rows = loaded.interpolate(seed=seed, weights=weights, label=label)
+        rows = pipeline.interpolate(seed=seed, weights=weights, label=label)
         picture = pictures.grid(rows, columns=STEPS) if rows.ndim == 4 else pictures.sheet(rows)
         pictures.save(picture, folder / "interpolation.png")
     if asked["animate"]:
-        states = loaded.trajectory(min(n, 64), labels=asked["labels"], seed=seed, weights=weights)
+        states = pipeline.trajectory(
+            min(n, 64), labels=asked["labels"], seed=seed, weights=weights
+        )
         pick = sorted({round(i * (len(states) - 1) / (FRAMES - 1)) for i in range(FRAMES)})
         frames = [pictures.sheet(states[i]) for i in pick]
         pictures.animation(frames, folder / "trajectory.png")
-    made = loaded.built.rebuilt(weights)
+    made = pipeline.post_hoc_ema(weights)
     record = {
         **{k: asked[k] for k in ("n", "batch", "seed", "labels", "weights")},
         **({"residual": made.residual} if made else {}),
-        **loaded.record(),
+        **pipeline.record(),
         "evaluations": evaluations,
     }
     write_text(folder / "sample.json", json.dumps(record, indent=1))
-    print(f"{n} samples of {loaded.run.title} at image {int(loaded.checkpoint):,}: {folder}")
+    print(f"{n} samples of {pipeline.title}: {folder}")
 
 
 def _slug(name: str | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from genlab.assemble.components import Built, build
+from genlab.assemble.components import Components, build
 from genlab.core.contract import Dataset, Split
 from genlab.core.format import count, duration, size
 from genlab.core.memory import memory, memory_advice
@@ -27,19 +27,19 @@ LONG = 5.0  # seconds of a step on a CPU that are not waited for
 def measure(config: Mapping[str, Any]) -> int:
     """Prints parameters a network, memory, images/s and the estimated end; returns 0."""
     with memory_advice(config):
-        built = build(config)
-        hardware, schedule = built.hardware, built.schedule
+        components = build(config)
+        hardware, schedule = components.hardware, components.schedule
         hardware.start()
-        for role, network in built.model.named_children():
+        for role, network in components.model.named_children():
             total = sum(p.numel() for p in network.parameters())
             print(f"{role:<16}{total:>14,} parameters  {type(network).__name__}")
-        batch, part = schedule.batch, _part(built)
+        batch, part = schedule.batch, _part(components)
         if part < batch:
             print(f"measuring one step of {part} images first", flush=True)
-            drawn, seconds = _step(config, built, part, 1)
+            drawn, seconds = _step(config, components, part, 1)
         long = part < batch and seconds * batch / part > LONG
         if not long:
-            drawn, seconds = _step(config, built, batch, STEPS)
+            drawn, seconds = _step(config, components, batch, STEPS)
     rate = drawn / seconds
     if long:
         print(f"a step of {batch} would take long: what follows is {part} images, extrapolated")
@@ -55,21 +55,23 @@ def measure(config: Mapping[str, Any]) -> int:
     return 0
 
 
-def _part(built: Built) -> int:
+def _part(components: Components) -> int:
     """Images of the first step: a few on a CPU, where a whole batch may take minutes."""
-    batch = built.schedule.batch
-    if built.hardware.device.type != "cpu":
+    batch = components.schedule.batch
+    if components.hardware.device.type != "cpu":
         return batch
-    return math.gcd(batch, SMALL, built.hardware.accumulation(batch)[1])
+    return math.gcd(batch, SMALL, components.hardware.accumulation(batch)[1])
 
 
-def _step(config: Mapping[str, Any], built: Built, batch: int, steps: int) -> tuple[int, float]:
+def _step(
+    config: Mapping[str, Any], components: Components, batch: int, steps: int
+) -> tuple[int, float]:
     """(images, seconds) of the last of some steps; a small batch does not start the model."""
-    whole, built.schedule.batch = built.schedule.batch, batch
+    whole, components.schedule.batch = components.schedule.batch, batch
     try:
-        trainer = make_trainer(config, built, fake(built.data, 2 * batch))
+        trainer = make_trainer(config, components, fake(components.data, 2 * batch))
     finally:
-        built.schedule.batch = whole
+        components.schedule.batch = whole
     trainer.fresh = batch == whole
     for _ in range(steps):
         before, start = trainer.clock.images, time.perf_counter()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from genlab.assemble.components import Built
 from genlab.core.contract import Batch, Generates, Reconstructs
 from genlab.core.random import DrawNoise, hash64
 from genlab.run.files import disk, write_text
 from genlab.run.pictures import pairs, save, sheet
+from genlab.sampling.pipeline import Pipeline
 
 __all__ = ["validation_loss", "write_preview"]
 
@@ -21,25 +21,25 @@ VALIDATION_DATA = 1024  # held-out data a loss is averaged over
 
 
 @torch.no_grad()
-def validation_loss(built: Built, batch: int, seed: int) -> dict[str, float]:
+def validation_loss(pipeline: Pipeline, batch: int, seed: int) -> dict[str, float]:
     """`heldout/loss` and what the loss logs beside it, of a model that is one loss.
 
     Means over held-out data in batches of `batch`, with fixed noise.
     """
-    device, held = built.hardware.device, built.data.load("test")
-    held = held if built.spec.classes else held._replace(y=None)
+    device, held = pipeline.hardware.device, pipeline.data.load("test")
+    held = held if pipeline.spec.classes else held._replace(y=None)
     rows = [None if part is None else part[:VALIDATION_DATA].to(device) for part in held]
     n, generator = len(rows[0]), torch.Generator(device)
     total: Counter[str] = Counter()
-    with built.viewed("raw"):
+    with pipeline.using("raw"):
         for start in range(0, n, batch):
             u, y, z = (None if part is None else part[start : start + batch] for part in rows)
             noise = DrawNoise(
                 hash64(seed, VALIDATION), start, len(u), slice(0, len(u)), generator, None
             )
-            x = built.codec.encode(u, noise)
-            with built.hardware.autocast():
-                out = built.model.loss(Batch(x, y, noise, z))
+            x = pipeline.codec.encode(u, noise)
+            with pipeline.hardware.autocast():
+                out = pipeline.model.loss(Batch(x, y, noise, z))
             loss, log = out if isinstance(out, tuple) else (out, {})
             for name, value in {"loss": loss, **log}.items():
                 total[f"heldout/{name}"] += float(value) * len(u)
@@ -50,21 +50,23 @@ SAMPLES = 64
 PAIRS = 32
 
 
-def write_preview(built: Built, seed: int, folder: Path, images: int) -> tuple[str, Path] | None:
+def write_preview(
+    pipeline: Pipeline, seed: int, folder: Path, images: int
+) -> tuple[str, Path] | None:
     """Writes <folder>/<images>.png: samples of the same noise each time, or, of a model that
     draws none, held-out images beside their reconstructions; nothing for a model with neither.
 
     What the pictures show, if not samples, stands in <folder>/sample.json. Returns (what it
     shows, its path).
     """
-    shows = "samples" if isinstance(built.model, Generates) else "reconstructions"
-    if isinstance(built.model, Generates):
-        classes = built.spec.classes
+    shows = "samples" if isinstance(pipeline.model, Generates) else "reconstructions"
+    if isinstance(pipeline.model, Generates):
+        classes = pipeline.spec.classes
         y = None if classes is None else [i % classes for i in range(SAMPLES)]
-        picture = sheet(built.draw(y, seed, range(SAMPLES)).numpy())
-    elif isinstance(built.model, Reconstructs):
-        originals = built.data.load("test").x[:PAIRS]
-        picture = pairs(originals.numpy(), built.reconstruct(originals)[1].numpy())
+        picture = sheet(pipeline.draw(y, seed, range(SAMPLES)).numpy())
+    elif isinstance(pipeline.model, Reconstructs):
+        originals = pipeline.data.load("test").x[:PAIRS]
+        picture = pairs(originals.numpy(), pipeline.decode(pipeline.encode(originals)).numpy())
     else:
         return None
     path = folder / f"{images:012d}.png"
@@ -72,6 +74,6 @@ def write_preview(built: Built, seed: int, folder: Path, images: int) -> tuple[s
         folder.mkdir(parents=True, exist_ok=True)
         save(picture, path)
     if shows != "samples":
-        record = {"shows": shows, "bits": built.model.code_bits}
+        record = {"shows": shows, "bits": pipeline.model.code_bits}
         write_text(folder / "sample.json", json.dumps(record, indent=1))
     return shows, path

@@ -65,13 +65,15 @@ def main(words: Sequence[str]) -> int:
         raise ConfigError(*problems)
     from genlab.assemble.components import build
     from genlab.evaluation.in_training import Evaluator
+    from genlab.sampling.pipeline import Pipeline
     from genlab.training.setup import make_tracker
 
     trust, allow = bool(options.get("trust")), options.get("allow", [])
-    built = build(after, trust=trust, meta=True)
+    components = build(after, trust=trust, meta=True)
     make_tracker(after, trust)
-    Evaluator(run, after, built, lambda line: None, trust).check(after["keep"]["best"])
-    _say_rates(before, after, built.schedule)
+    pipeline = Pipeline(components)
+    Evaluator(run, after, pipeline, lambda line: None, trust).check(after["keep"]["best"])
+    _say_rates(before, after, components.schedule)
     if after != before:
         with run.lock():
             run.rewrite_config(after, changes)

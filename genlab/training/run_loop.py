@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import torch
 
-from genlab.assemble.components import Built, build
+from genlab.assemble.components import build
 from genlab.core import dist
 from genlab.core.contract import Model, Network
 from genlab.core.errors import (
@@ -37,6 +37,7 @@ from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run, find_run
 from genlab.run.environment import changes, environment, ranks, record
 from genlab.run.journal import Journal
+from genlab.sampling.pipeline import Pipeline
 from genlab.training.events import BestCheckpoint, EventSchedule
 from genlab.training.logger import Logger
 from genlab.training.preview import validation_loss, write_preview
@@ -83,13 +84,16 @@ class RunLoop:
     def __init__(self, run: Run, trust: bool, allow: tuple[str, ...]) -> None:
         self.run, self.config, self.trust = run, run.config, trust
         self.main = dist.rank() == 0
-        self.built: Built = build(self.config, trust=trust)
-        hardware = self.built.hardware
+        self.components = build(self.config, trust=trust)
+        self.pipeline = Pipeline(self.components)
+        hardware = self.components.hardware
         hardware.start()
         dist.start(hardware.device)
-        self.model: Model = self.built.model
-        self.total = self.built.schedule.images
-        self.schedule = EventSchedule(self.config["every"], self.total, self.built.schedule.batch)
+        self.model: Model = self.components.model
+        self.total = self.components.schedule.images
+        self.schedule = EventSchedule(
+            self.config["every"], self.total, self.components.schedule.batch
+        )
         self.display = ProgressDisplay(
             run.title, self.total, None if self.main else open(os.devnull, "w")
         )
@@ -103,9 +107,10 @@ class RunLoop:
 
     def _prepare(self, allow: tuple[str, ...]) -> None:
         with memory_advice(self.config):
-            self.trainer = make_trainer(self.config, self.built, self.built.data.load("train"))
+            data = self.components.data.load("train")
+            self.trainer = make_trainer(self.config, self.components, data)
         self.clock = self.trainer.clock
-        self.evaluator = Evaluator(self.run, self.config, self.built, self.log, self.trust)
+        self.evaluator = Evaluator(self.run, self.config, self.pipeline, self.log, self.trust)
         wanted = self.config["keep"]["best"]
         if wanted == "auto":  # with several players a low loss may be one that lags behind
             wanted = "heldout/loss" if len(self.trainer.players) == 1 else None
@@ -125,7 +130,7 @@ class RunLoop:
         dist.barrier()  # rank 0 has set damaged checkpoints aside before the others look
         if not self.main:
             found = self.checkpoints.newest()
-        now = environment(self.built.hardware, self.built.data)
+        now = environment(self.components.hardware, self.components.data)
         if self.main:
             self.averages.cut(int(found[0].name) if found else -1)
         if found:
@@ -175,7 +180,7 @@ class RunLoop:
         """Runs to the end of the schedule; returns 0."""
         networks = (n for n in self.model.children() if isinstance(n, Network))
         notes = [note for network in networks for note in network.notes]
-        for line in (str(self.run.path), self.built.hardware.describe(), *notes):
+        for line in (str(self.run.path), self.components.hardware.describe(), *notes):
             self.log(line)
         if not any(rate for p in self.trainer.players.values() for rate in p.rates):
             self.log("optimizer.lr=0: nothing will be learned")
@@ -280,13 +285,15 @@ class RunLoop:
             with signals.drawing(alone):  # ranks that draw wait for each other: none may leave
                 line |= self.evaluator(images)
             if self.main and type(self.model).loss is not Model.loss:
-                line |= validation_loss(self.built, self.built.schedule.batch, self.config["seed"])
+                line |= validation_loss(
+                    self.pipeline, self.trainer.stream.batch, self.config["seed"]
+                )
         if self.main and self.schedule.due(self.clock, "sample"):
             folder = self.run.path / "samples" / "train"
             try:
                 # other ranks are at their next step, where all stop, unless there is none
                 with signals.drawing(alone or images < self.total):
-                    grid = write_preview(self.built, self.config["seed"], folder, images)
+                    grid = write_preview(self.pipeline, self.config["seed"], folder, images)
             except DrawingStopped:
                 if alone:
                     raise
@@ -303,7 +310,7 @@ class RunLoop:
         if images > drawn and means:
             training = self._began - before - self._pause  # without grids and checkpoints
             values["images_per_second"] = (images - drawn) / max(training, 1e-9)
-            values["memory"] = memory(self.built.hardware.device)
+            values["memory"] = memory(self.components.hardware.device)
         if means:
             self._last, self._pause = (now, images), 0.0
         wanted = self.best.wanted

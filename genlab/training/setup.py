@@ -1,11 +1,11 @@
-"""From a built config to what trains it: the stream, the trainer, the tracker."""
+"""From components to what trains them: the stream, the trainer, the tracker."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from genlab.assemble.components import Built, make_optimizers
+from genlab.assemble.components import Components, make_optimizers
 from genlab.core import dist, registry
 from genlab.core.contract import Split
 from genlab.core.errors import ConfigError
@@ -16,34 +16,34 @@ from genlab.training.trainer import Trainer
 __all__ = ["make_tracker", "make_trainer"]
 
 
-def make_trainer(config: Mapping[str, Any], built: Built, data: Split) -> Trainer:
-    """The trainer of a built config on given data (`built.data.load("train")`, as a rule).
+def make_trainer(config: Mapping[str, Any], components: Components, data: Split) -> Trainer:
+    """The trainer of components on given data (`components.data.load("train")`, as a rule).
 
     Raises ConfigError for data that would be mirrored without the noise they are paired with.
     """
-    hardware, batch = built.hardware, built.schedule.batch
-    if data.z is not None and built.data.flip:
+    hardware, batch = components.hardware, components.schedule.batch
+    if data.z is not None and components.data.flip:
         raise ConfigError(
             "data.flip=true mirrors images, but not the noise that these are paired with; use "
             "data.flip=false"
         )
     stream = Stream(
-        data if built.spec.classes else data._replace(y=None),
-        built.codec,
+        data if components.spec.classes else data._replace(y=None),
+        components.codec,
         seed=config["seed"],
         batch=batch,
         rank=dist.rank(),
         micro=hardware.accumulation(batch),
-        flip=built.data.flip,
+        flip=components.data.flip,
         device=hardware.device,
         channels_last=hardware.channels_last,
     )
-    built.model.train()
+    components.model.train()
     return Trainer(
-        built.model,
-        make_optimizers(config, built.model),
+        components.model,
+        make_optimizers(config, components.model),
         stream,
-        built.schedule,
+        components.schedule,
         seed=config["seed"],
         autocast=hardware.autocast,
         fp16=hardware.precision == "fp16",

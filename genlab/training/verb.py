@@ -50,11 +50,12 @@ def main(
     from genlab.assemble.components import build
     from genlab.core import dist
     from genlab.evaluation.in_training import Evaluator
+    from genlab.sampling.pipeline import Pipeline
     from genlab.training.setup import make_tracker
 
-    built = build(config, meta=True)  # every problem now, before a directory is made
+    pipeline = Pipeline(build(config, meta=True))  # every problem now, before a directory is made
     make_tracker(config)
-    evaluator = Evaluator(Run(Path()), config, built, lambda line: None, trust=True)
+    evaluator = Evaluator(Run(Path()), config, pipeline, lambda line: None, trust=True)
     evaluator.check(config["keep"]["best"])
     if dry_run:
         from genlab.training.dry_run import measure

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from genlab.sampling.pipeline import Pipeline
 from peers import ours
 from peers.compare import Side, Target, Work
 
@@ -65,7 +66,8 @@ def genlab_sampling() -> Work:
     built, trainer = ours.trainer(*WORDS, side=SIDE)
     trainer.one_step()
     note = f"{size(built.model)}, {built.hardware.describe()}"
-    return Work(lambda: built.draw(None, 0, range(BATCH)), BATCH, note)
+    pipeline = Pipeline(built)
+    return Work(lambda: pipeline.draw(None, 0, range(BATCH)), BATCH, note)
 
 
 # --- peers ---------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import torch
 
-from genlab.assemble.components import Built, build
+from genlab.assemble.components import Components, build
 from genlab.config.compose import compose
 from genlab.core.contract import Spec
 from genlab.core.schema import Count
@@ -27,7 +27,7 @@ class Images:
         return torch.randint(256, (self.count, *self.spec.shape), generator=g).byte(), None
 
 
-def built(*words: str, channels: int = 1, side: int = 32) -> tuple[dict, Built]:
+def built(*words: str, channels: int = 1, side: int = 32) -> tuple[dict, Components]:
     """(config, built) of a composed config whose data are `Images`; hardware=auto has started.
 
     Threads are those of the process.
@@ -42,7 +42,7 @@ def built(*words: str, channels: int = 1, side: int = 32) -> tuple[dict, Built]:
     return config, made
 
 
-def trainer(*words: str, channels: int = 1, side: int = 32) -> tuple[Built, Trainer]:
+def trainer(*words: str, channels: int = 1, side: int = 32) -> tuple[Components, Trainer]:
     """(built, trainer) of such a config."""
     config, made = built(*words, channels=channels, side=side)
     return made, make_trainer(config, made, made.data.load("train"))

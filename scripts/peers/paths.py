@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genlab.sampling.pipeline import Pipeline
 from peers import ours
 from peers.compare import Side, Target, Work
 from peers.unet import LEVELS, described
@@ -62,7 +63,7 @@ def genlab_train(mode: str) -> Work:
 def genlab_heun(mode: str) -> Work:
     """As `genlab sample` draws, to bytes."""
     _, built = ours.built(*WORDS, *MODES[mode], side=SIDE)
-    draw = partial(built.draw, None, 0, range(DRAWN), "raw")
+    draw = partial(Pipeline(built).draw, None, 0, range(DRAWN), "raw")
     return Work(draw, DRAWN, built.hardware.describe())
 
 

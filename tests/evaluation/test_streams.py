@@ -106,12 +106,12 @@ def test_what_does_not_fit_into_memory_is_made_in_halves(tmp_path, capsys):
 def test_a_second_evaluation_takes_the_streams_of_the_first(gan, monkeypatch):
     words = ("features=raw", "n=30", "n_real=40", "seed=5")
     first = evaluated(gan, "metric=fid", *words)
-    from genlab.assemble.components import Built
+    from genlab.sampling.pipeline import Pipeline
 
     def draw(*args, **kwargs):
         raise AssertionError("samples that are there are drawn again")
 
-    monkeypatch.setattr(Built, "draw", draw)
+    monkeypatch.setattr(Pipeline, "draw", draw)
     second = evaluated(gan, "metric=fid", "metric.fid.infinity=true", *words)
     assert value(second, "fid") == value(first, "fid")
     assert math.isfinite(value(second, "fid_infinity"))
@@ -119,9 +119,9 @@ def test_a_second_evaluation_takes_the_streams_of_the_first(gan, monkeypatch):
 
 def test_an_interrupted_one_goes_on(gan, monkeypatch):
     words = ("metric=fid", "features=raw", "n=40", "n_real=40", "batch=8", "seed=6")
-    from genlab.assemble.components import Built
+    from genlab.sampling.pipeline import Pipeline
 
-    draw, drawn = Built.draw, []
+    draw, drawn = Pipeline.draw, []
 
     def cut(self, y, seed, indices, weights="ema"):
         drawn.append(list(indices))
@@ -129,7 +129,7 @@ def test_an_interrupted_one_goes_on(gan, monkeypatch):
             raise KeyboardInterrupt
         return draw(self, y, seed, indices, weights)
 
-    monkeypatch.setattr(Built, "draw", cut)
+    monkeypatch.setattr(Pipeline, "draw", cut)
     assert main(["eval", f"run={gan}", f"outputs={gan.parent.parent}", *words]) == 130
     assert evaluated(gan, *words)
     assert [d[0] for d in drawn] == [0, 8, 16, 16, 24, 32], "two parts were kept"

@@ -61,12 +61,12 @@ def test_bits_per_dimension_are_those_of_the_loss(glow):
     from genlab.evaluation.streams import choose
 
     result = evaluated(glow, "metric=bpd", "n=50", "seed=2")
-    loaded = genlab.load(glow)
-    images, labels, _ = loaded.built.data.load("test")
+    pipeline = genlab.load(glow)
+    images, labels, _ = pipeline.data.load("test")
     u, y = choose(images, 50), choose(labels, 50)
-    with torch.no_grad(), loaded.built.viewed("ema"):
-        x = loaded.built.codec.encode(u, SampleNoise(2, range(50), "cpu"))
-        nats = loaded.built.model.log_prob(x, y, None) + loaded.built.codec.logdet(x)
+    with torch.no_grad(), pipeline.using("ema"):
+        x = pipeline.codec.encode(u, SampleNoise(2, range(50), "cpu"))
+        nats = pipeline.model.log_prob(x, y, None) + pipeline.codec.logdet(x)
     expected = (-nats / (64 * math.log(2))).double()
     assert value(result, "bpd") == pytest.approx(float(expected.mean()), rel=1e-6)
     assert value(result, "bpd_error") == pytest.approx(float(expected.std()) / 50**0.5, rel=1e-4)
@@ -202,12 +202,13 @@ def test_a_broken_run(gan, tmp_path, capsys):
 
 def test_bits_per_dimension_of_a_one_layer_flow_by_hand():
     """z = 3 x + 1 with x = (v + U) / 256 - 1/2: the density of v is that of a Gaussian."""
-    from genlab.assemble.components import Built
+    from genlab.assemble.components import Components
     from genlab.codec.dequantize import Dequantize
     from genlab.core.contract import Bijection, Spec
     from genlab.core.random import SampleNoise
     from genlab.hardware.hardware import Hardware
     from genlab.model.flow import NLL
+    from genlab.sampling.pipeline import Pipeline
 
     class Affine(Bijection):
         def forward(self, x, y):
@@ -231,9 +232,9 @@ def test_bits_per_dimension_of_a_one_layer_flow_by_hand():
         devices=1,
     )
     model = NLL(Affine(), codec, spec, ema=0)
-    built = Built(machine, None, codec, spec, model, None, None)
+    components = Components({}, machine, None, codec, spec, model, None, None)
     u = torch.tensor([0, 17, 200, 255, 1, 2, 3, 4], dtype=torch.uint8).view(2, 1, 2, 2)
-    bits = built.bits(u, None, seed=4, indices=range(7, 9))
+    bits = Pipeline(components).bits_per_dim(u, None, seed=4, indices=range(7, 9))
     uniform = SampleNoise(4, range(7, 9), "cpu").uniform(1, 2, 2).numpy()
     x = (u.numpy() + uniform * (1 - 2**-16)) / 256 - 0.5
     # x is normal with mean -1/3 and deviation 1/3, and a step of v is 1/256 of x

@@ -18,6 +18,7 @@ from genlab.config.compose import compose
 from genlab.core.errors import CheckpointError, ConfigError
 from genlab.core.gaussian_path import change_path
 from genlab.evaluation.target import of_run
+from genlab.sampling.pipeline import Pipeline
 from tests.helpers.runs import small, trained
 
 
@@ -47,26 +48,28 @@ def state(sigma: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("sigma", [0.05, 1.0, 20.0])
 def test_the_estimate_leads_away_from_that_of_the_weaker_run(run, weaker, sigma):
     """On the linear path; the weaker run is asked on its own, the circle."""
-    built = guided(run, weaker, "guidance.scale=2.5").built
-    other = genlab.load(weaker).built
+    pipeline = guided(run, weaker, "guidance.scale=2.5")
+    other = genlab.load(weaker)
     x, t, y = state(sigma)
     a, phi = 1 / (1 + sigma), math.atan(sigma)
-    with torch.no_grad(), built.viewed("ema"), other.viewed("ema"):
+    with torch.no_grad(), pipeline.using("ema"), other.using("ema"):
         there = torch.full_like(t, phi * 2 / math.pi)
         weak = other.model.denoise(x * math.cos(phi) / a, there, y)
-        own = built.model.denoise(x, t, y)
-        got = built.solver.guidance(built.model.denoise, y, built.model.process)(x, t)
+        own = pipeline.model.denoise(x, t, y)
+        guidance = pipeline.sampler.guidance
+        got = guidance(pipeline.model.denoise, y, pipeline.model.process)(x, t)
     assert not torch.allclose(own, weak, atol=1e-3)
     torch.testing.assert_close(got, weak + 2.5 * (own - weak), rtol=1e-4, atol=1e-4)
 
 
 def test_followed_on_a_third_path_it_is_the_same_estimate(run, weaker):
-    built = guided(run, weaker, "sampler.through=edm").built
+    pipeline = guided(run, weaker, "sampler.through=edm")
     x, t, y = state(1.0)
-    denoiser, guidance, edm = built.model.denoise, built.solver.guidance, built.solver.through
-    with torch.no_grad(), built.viewed("ema"):
-        here = guidance(denoiser, y, built.model.process)(x, t)
-        moved = guidance(change_path(denoiser, built.model.process, edm), y, edm)
+    model, sampler = pipeline.model, pipeline.sampler
+    denoiser, guidance, edm = model.denoise, sampler.guidance, sampler.through
+    with torch.no_grad(), pipeline.using("ema"):
+        here = guidance(denoiser, y, model.process)(x, t)
+        moved = guidance(change_path(denoiser, model.process, edm), y, edm)
         there = moved(2 * x, edm.time(torch.ones(3)))
     torch.testing.assert_close(there, here, rtol=1e-4, atol=1e-4)
 
@@ -80,9 +83,9 @@ def test_followed_on_a_third_path_it_is_the_same_estimate(run, weaker):
     ],
 )
 def test_evaluations_of_both_networks_are_counted(run, weaker, words, evaluations):
-    loaded = guided(run, weaker, *words)
-    loaded.sample(2)
-    assert loaded.built.solver.evaluations == evaluations
+    pipeline = guided(run, weaker, *words)
+    pipeline.sample(2)
+    assert pipeline.sampler.evaluations == evaluations
 
 
 def test_scale_one_changes_nothing(run, weaker):
@@ -93,8 +96,8 @@ def test_scale_one_changes_nothing(run, weaker):
 
 def test_a_reference_without_labels_is_asked_for_none_and_said_once(run, tmp_path_factory, capsys):
     other = trained(tmp_path_factory, "flow_matching", **{"model.classes": "none"})
-    loaded = guided(run, other)
-    assert loaded.sample(2, batch=1).shape == (2, 1, 8, 8)
+    pipeline = guided(run, other)
+    assert pipeline.sample(2, batch=1).shape == (2, 1, 8, 8)
     assert capsys.readouterr().out.count("trained without labels") == 1
 
 
@@ -113,14 +116,14 @@ def test_the_weights_are_read_when_the_first_sample_is_drawn(run, weaker):
     assert built.reference.model is None
     built = build(config)
     assert built.reference.model is None
-    built.draw([0], 0, [0])
+    Pipeline(built).draw([0], 0, [0])
     assert built.reference.model is not None
 
 
 def test_building_a_reference_leaves_random_numbers_alone(run, weaker):
-    built = guided(run, weaker).built
+    pipeline = guided(run, weaker)
     torch.manual_seed(5)
-    built.draw([0], 0, [0])
+    pipeline.draw([0], 0, [0])
     after = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(after, torch.rand(1))

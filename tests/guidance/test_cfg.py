@@ -128,9 +128,9 @@ def test_an_interval_rises_from_one_sigma_to_another(ends):
 def test_evaluations_of_an_interval_are_those_inside(run):
     """Euler on sigmas 4, 2, 1, .5: two of them lie inside."""
     words = ["sampler=euler", "sampler.grid=[4,2,1,.5]", "guidance=interval"]
-    loaded = genlab.load(run, overrides=[*words, "guidance.interval=[.7,3]"])
-    loaded.sample(2)
-    assert loaded.built.solver.evaluations == 2 * 2 + 2
+    pipeline = genlab.load(run, overrides=[*words, "guidance.interval=[.7,3]"])
+    pipeline.sample(2)
+    assert pipeline.sampler.evaluations == 2 * 2 + 2
 
 
 # --- of a run -------------------------------------------------------------------------------

@@ -147,8 +147,8 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def drawn(run) -> Callable[..., genlab.sampling.pipeline.Loaded]:
-    def load(*words: str) -> genlab.sampling.pipeline.Loaded:
+def drawn(run) -> Callable[..., genlab.sampling.pipeline.Pipeline]:
+    def load(*words: str) -> genlab.sampling.pipeline.Pipeline:
         return genlab.load(run, overrides=["sampler=euler", "sampler.steps=3", *words])
 
     return load
@@ -165,16 +165,16 @@ def drawn(run) -> Callable[..., genlab.sampling.pipeline.Loaded]:
     ],
 )
 def test_images_are_larger_and_evaluations_counted(drawn, words, evaluations):
-    loaded = drawn("guidance=upsample", *words)
-    assert loaded.sample(2).shape == (2, 1, 16, 16)
-    assert loaded.built.solver.evaluations == evaluations
+    pipeline = drawn("guidance=upsample", *words)
+    assert pipeline.sample(2).shape == (2, 1, 16, 16)
+    assert pipeline.sampler.evaluations == evaluations
 
 
 def test_theta_zero_is_the_network_at_the_larger_size(drawn):
-    native = drawn("guidance=none").built
-    with torch.no_grad(), native.viewed("ema"):
+    native = drawn("guidance=none")
+    with torch.no_grad(), native.using("ema"):
         z = SampleNoise(7, range(3), "cpu").normal(1, 16, 16)
-        x = native.model.transport(z, torch.tensor([0, 1, 2]), None, native.solver)
+        x = native.model.transport(z, torch.tensor([0, 1, 2]), None, native.sampler)
     wanted = native.codec.decode(x).numpy()
     assert np.array_equal(drawn("guidance=upsample", "guidance.theta=0").sample(3, seed=7), wanted)
     assert not np.array_equal(drawn("guidance=upsample").sample(3, seed=7), wanted)

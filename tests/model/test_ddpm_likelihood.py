@@ -52,13 +52,13 @@ def test_bits_of_bytes_are_a_column_of_their_own(tmp_path_factory):
     result = evaluated(run, "metric=bpd", "n=12")
     assert result.subject["likelihood"] == "variational bound, 25 steps, large variance"
     assert result.numbers[0].protocol["density"] == "bytes"
-    built = genlab.load(run).built
-    u, y, _ = built.data.load("test")
+    pipeline = genlab.load(run)
+    u, y, _ = pipeline.data.load("test")
     from genlab.evaluation.streams import choose
 
     u, y = choose(u, 12), choose(y, 12)
-    with built.viewed("ema"):
-        terms = built.model.bound(built.codec.encode(u, None), y, noise(12))
+    with pipeline.using("ema"):
+        terms = pipeline.model.bound(pipeline.codec.encode(u, None), y, noise(12))
     bits = terms.total / (u[0].numel() * torch.tensor(2.0).double().log())
     assert value(result, "bpd") == pytest.approx(bits.mean().item(), rel=1e-5)
 

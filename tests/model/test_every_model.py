@@ -18,6 +18,7 @@ from genlab.core import dist
 from genlab.core.contract import Generates, Reconstructs
 from genlab.core.registry import names
 from genlab.run.checkpoint import load_model, load_optimizers, model_tensors, optimizer_tensors
+from genlab.sampling.pipeline import Pipeline
 from genlab.training.setup import make_trainer
 
 MODELS = names("model")
@@ -177,11 +178,12 @@ def test_samples_are_images_that_do_not_depend_on_the_chunk(model):
         pytest.skip("draws no samples")
     n, k = 6, built.spec.classes
     y = None if k is None else [i % k for i in range(n)]
-    whole = built.draw(y, 3, range(n), "raw")
+    pipeline = Pipeline(built)
+    whole = pipeline.draw(y, 3, range(n), "raw")
     assert whole.dtype == torch.uint8
     assert whole.shape == (n, *built.data.spec.shape)
-    assert torch.equal(whole, built.draw(y, 3, range(n), "raw")), "equal batches, equal bits"
-    parts = [built.draw(y and y[i : i + 2], 3, range(i, i + 2), "raw") for i in range(0, n, 2)]
+    assert torch.equal(whole, pipeline.draw(y, 3, range(n), "raw")), "equal batches, equal bits"
+    parts = [pipeline.draw(y and y[i : i + 2], 3, range(i, i + 2), "raw") for i in range(0, n, 2)]
     off = (whole.int() - torch.cat(parts).int()).abs()
     assert off.max() <= 1
     assert (off > 0).float().mean() <= 1e-3
@@ -201,12 +203,13 @@ def test_training_does_not_change_what_is_not_trained(model):
     for i in range(4):
         trainer.one_step()
         if i == 1 and has_steps(model):
-            disturbed.solver.sampler.steps = 2
+            disturbed.sampler.sampler.steps = 2
         if i == 1 and isinstance(disturbed.model, Generates):
             k = disturbed.spec.classes
-            disturbed.draw(k and [0, 1], 0, range(2))
+            Pipeline(disturbed).draw(k and [0, 1], 0, range(2))
         if i == 1 and isinstance(disturbed.model, Reconstructs):
-            disturbed.reconstruct(disturbed.data.load("test").x[:3])
+            pipeline = Pipeline(disturbed)
+            pipeline.decode(pipeline.encode(disturbed.data.load("test").x[:3]))
     assert largest_difference(plain.model, disturbed.model) == 0
 
 
@@ -228,11 +231,13 @@ def test_reconstruction_has_the_shape_of_data(model):
     x = torch.zeros(2, *built.spec.shape)
     assert built.model.decode(built.model.encode(x)).shape == x.shape
     images = built.data.load("test").x[:5]
-    codes, copies = built.reconstruct(images)
+    pipeline = Pipeline(built)
+    codes = pipeline.encode(images)
+    copies = pipeline.decode(codes)
     assert (copies.shape, copies.dtype) == (images.shape, torch.uint8)
     assert len(codes) == 5
     if not codes.is_floating_point():
-        parts = [built.reconstruct(part)[0] for part in images.split(2)]
+        parts = [pipeline.encode(part) for part in images.split(2)]
         assert (codes != torch.cat(parts)).float().mean() <= 1e-2, "codes of an image are its own"
 
 

@@ -20,6 +20,7 @@ from genlab.model.flow import NLL
 from genlab.network.glow import Glow
 from genlab.nn.flow import Coupling, Mixing, Standardize, product, squeeze, unsqueeze
 from genlab.nn.flow_step import Level
+from genlab.sampling.pipeline import Pipeline
 from tests.model.test_every_model import make, tiny_config
 
 KINDS = ["affine", "sigmoid", "additive"]
@@ -419,6 +420,6 @@ def test_temperature_zero_draws_the_centre_of_every_class():
     with torch.no_grad():
         net.label.weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
         x = net.inverse(torch.zeros(2, built.model.size), torch.tensor([1, 2]))
-    drawn = built.draw([1, 1, 2], 0, range(3), "raw")
+    drawn = Pipeline(built).draw([1, 1, 2], 0, range(3), "raw")
     assert torch.equal(drawn, built.codec.decode(x[[0, 0, 1]]))
     assert not torch.equal(drawn[0], drawn[2])

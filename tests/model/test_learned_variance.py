@@ -176,8 +176,8 @@ def run(tmp_path_factory):
 def test_a_run_samples_with_its_learned_variance(run):
     few = ["sampler.steps=4"]
     plain = genlab.load(run, overrides=[*few, "sampler.variance=small"]).sample(3)
-    loaded = genlab.load(run, overrides=few)
-    found = loaded.sample(3)
+    pipeline = genlab.load(run, overrides=few)
+    found = pipeline.sample(3)
     assert found.shape == plain.shape
     assert (found != plain).any()
     assert main(["sample", f"run={run}", "name=four", "n=3", *few]) == 0

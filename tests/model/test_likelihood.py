@@ -203,9 +203,10 @@ class Wide(Network):
 @pytest.mark.parametrize(("bits", "half"), [(8, 1.0), (8, 0.5), (5, 0.5), (5, 1.0)])
 def test_bits_per_dimension_of_normal_data_by_hand(bits, half):
     """-log2 of the density of x at the dequantized bytes, times the width of a grey level."""
-    from genlab.assemble.components import Built
+    from genlab.assemble.components import Components
     from genlab.codec.dequantize import Dequantize
     from genlab.hardware.hardware import Hardware
+    from genlab.sampling.pipeline import Pipeline
 
     sd, spec = 0.3, Spec((1, 2, 3))
     codec = Dequantize(spec, bits=bits, half=half)
@@ -214,10 +215,10 @@ def test_bits_per_dimension_of_normal_data_by_hand(bits, half):
         device="cpu", precision="fp32", compile=False, micro_batch="auto", devices=1, **keys
     )
     model = PathModel(Wide(sd), Linear(), spec, predict="velocity", **KEYS)
-    built = Built(machine, None, codec, spec, model, None, None)
+    components = Components({}, machine, None, codec, spec, model, None, None)
     u = torch.tensor([0, 17, 200, 255, 128, 127] * 2, dtype=torch.uint8).view(2, 1, 2, 3)
     u[1] = u[1].flip(2)
-    found = built.bits(u, None, seed=4, indices=range(7, 9))
+    found = Pipeline(components).bits_per_dim(u, None, seed=4, indices=range(7, 9))
     uniform = SampleNoise(4, range(7, 9), torch.device("cpu")).uniform(1, 2, 3).double()
     level = u.div(2 ** (8 - bits), rounding_mode="floor").double()
     x = (level + uniform * (1 - 2**-16)) * (2 * half / 2**bits) - half

@@ -17,6 +17,7 @@ from genlab.core.contract import Batch
 from genlab.core.errors import ConfigError
 from genlab.core.random import DrawNoise
 from genlab.run.checkpoint import load_model
+from genlab.sampling.pipeline import Pipeline
 from genlab.training.preview import validation_loss
 from genlab.training.run_loop import train_run
 from tests.helpers.runs import small, started
@@ -91,8 +92,9 @@ def test_the_codebook_moves_in_training_alone():
     built, trainer = make(tiny_config("vqvae", *BUSY))
     trainer.one_step()
     before = state(built.model)
-    validation_loss(built, 8, 0)
-    built.reconstruct(built.data.load("test").x[:9])
+    pipeline = Pipeline(built)
+    validation_loss(pipeline, 8, 0)
+    pipeline.decode(pipeline.encode(built.data.load("test").x[:9]))
     built.model.quantizer.commit()
     assert same(before, state(built.model))
     trainer.one_step()
@@ -235,9 +237,9 @@ def test_a_model_without_encoder_refuses_from(tmp_path, photos, capsys):
 
 
 def test_wrong_arrays_are_refused(trained):
-    loaded = genlab.load(trained)
+    pipeline = genlab.load(trained)
     for wrong in (np.zeros((1, 1, 9, 8), np.uint8), np.zeros((1, 1, 8, 8), np.float32)):
         with pytest.raises(ConfigError, match=r"takes uint8 images \[n, 1, 8, 8\]"):
-            loaded.reconstruct(wrong)
+            pipeline.reconstruct(wrong)
     with pytest.raises(ConfigError, match="draws no images"):
-        loaded.sample(3)
+        pipeline.sample(3)

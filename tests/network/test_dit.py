@@ -10,6 +10,7 @@ from genlab.assemble.components import build
 from genlab.core.contract import Spec
 from genlab.nn.attention import AttentionLayer
 from genlab.nn.patch import patchify, unpatchify
+from genlab.sampling.pipeline import Pipeline
 from tests.model.test_every_model import largest_difference, run, tiny_config
 from tests.network.test_sizes_and_starts import awake, inputs
 from tests.network.test_sizes_and_starts import tiny_dit as tiny
@@ -190,7 +191,7 @@ def test_samples_with_and_without_labels(classes):
     words = [*SMALL, f"model.classes={classes}", "sampler.steps=2"]
     built, _ = run(tiny_config("flow_matching", *words), 2)
     y = [0, 1] if classes == "auto" else None
-    images = built.draw(y, 0, range(2))
+    images = Pipeline(built).draw(y, 0, range(2))
     assert (images.shape, images.dtype) == ((2, 1, 8, 8), torch.uint8)
 
 

@@ -119,7 +119,7 @@ def test_killed_while_averages_are_kept(run, tmp_path, place):
 
 
 def test_a_full_disk_while_averages_are_kept(run, tmp_path, armed):
-    model = genlab.load(run).built.model
+    model = genlab.load(run).model
     averages = Averages(tmp_path, pytest.fail)
     averages.save(8, model)
     armed("average.before_fsync", "enospc")
@@ -133,13 +133,11 @@ def test_a_full_disk_while_averages_are_kept(run, tmp_path, armed):
 
 @pytest.mark.parametrize(("std", "most"), [(0.07, 2e-3), (0.12, 2e-3), (0.04, 1e-2)])
 def test_it_is_the_average_a_run_of_that_length_tracks(run, tmp_path, std, most):
-    loaded = genlab.load(run)
-    with loaded.built.viewed(std):
-        made = vector(loaded.built.model.drawn_from(loaded.built.model.generator))
-    wanted = vector(
-        genlab.load(trained(tmp_path, **{"model.ema": {"std": [std]}})).built.model.ema.copy
-    )
-    short, long = map(vector, loaded.built.model.ema.averages)
+    pipeline = genlab.load(run)
+    with pipeline.using(std):
+        made = vector(pipeline.model.drawn_from(pipeline.model.generator))
+    wanted = vector(genlab.load(trained(tmp_path, **{"model.ema": {"std": [std]}})).model.ema.copy)
+    short, long = map(vector, pipeline.model.ema.averages)
     assert (made - wanted).norm() < most * (short - long).norm()
     assert most < 0.1 * float(
         min((made - short).norm(), (made - long).norm()) / (short - long).norm()
@@ -147,35 +145,35 @@ def test_it_is_the_average_a_run_of_that_length_tracks(run, tmp_path, std, most)
 
 
 def test_one_that_was_tracked_is_found_again(run):
-    loaded = genlab.load(run)
-    for std, copy in zip((0.05, 0.1), loaded.built.model.ema.averages, strict=True):
-        made = loaded.built.rebuilt(std)
+    pipeline = genlab.load(run)
+    for std, copy in zip((0.05, 0.1), pipeline.model.ema.averages, strict=True):
+        made = pipeline.post_hoc_ema(std)
         assert made.residual < 1e-6
         assert made.moments == tuple(range(48, 481, 48))
-        shown = loaded.built.model.ema.network_for(std)
+        shown = pipeline.model.ema.network_for(std)
         torch.testing.assert_close(vector(shown), vector(copy), rtol=1e-5, atol=1e-7)
 
 
 def test_samples_are_drawn_with_it_and_others_as_before(run):
-    loaded = genlab.load(run)
-    ema, raw = loaded.sample(8), loaded.sample(8, weights="raw")
-    made = {std: loaded.sample(8, weights=std) for std in (0.12, 0.05)}
+    pipeline = genlab.load(run)
+    ema, raw = pipeline.sample(8), pipeline.sample(8, weights="raw")
+    made = {std: pipeline.sample(8, weights=std) for std in (0.12, 0.05)}
     np.testing.assert_allclose(made[0.05], ema, atol=1e-5)
     assert not np.allclose(made[0.12], ema, atol=1e-4)
-    assert np.array_equal(loaded.sample(8), ema)
-    assert np.array_equal(loaded.sample(8, weights="raw"), raw)
-    assert np.array_equal(loaded.sample(8, weights=0.12), made[0.12])
-    z = loaded.built.model.prior(genlab.core.random.SampleNoise(0, range(8), "cpu"))
+    assert np.array_equal(pipeline.sample(8), ema)
+    assert np.array_equal(pipeline.sample(8, weights="raw"), raw)
+    assert np.array_equal(pipeline.sample(8, weights=0.12), made[0.12])
+    z = pipeline.model.prior(genlab.core.random.SampleNoise(0, range(8), "cpu"))
     with torch.no_grad():
-        loaded.built.rebuilt(0.12)
-        direct = loaded.built.codec.decode(loaded.built.model.ema.network_for(0.12)(z, None))
+        pipeline.post_hoc_ema(0.12)
+        direct = pipeline.codec.decode(pipeline.model.ema.network_for(0.12)(z, None))
     np.testing.assert_allclose(direct.numpy(), made[0.12], atol=1e-6)
 
 
 def test_averages_after_a_checkpoint_are_not_of_it(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy")
     shutil.rmtree(copy / "checkpoints" / f"{480:012d}")
-    made = genlab.load(copy).built.rebuilt(0.07)
+    made = genlab.load(copy).post_hoc_ema(0.07)
     assert made.moments == tuple(range(48, 433, 48))
 
 
@@ -183,9 +181,9 @@ def test_averages_after_a_checkpoint_are_not_of_it(run, tmp_path):
 def test_a_damaged_file_is_left_out_and_said(run, tmp_path, capsys, damage):
     copy = shutil.copytree(run, tmp_path / "copy")
     damage(copy / "averages" / f"{96:012d}.safetensors")
-    loaded = genlab.load(copy)
-    assert 96 not in loaded.built.rebuilt(0.07).moments
-    assert len(loaded.built.rebuilt(0.07).moments) == 9
+    pipeline = genlab.load(copy)
+    assert 96 not in pipeline.post_hoc_ema(0.07).moments
+    assert len(pipeline.post_hoc_ema(0.07).moments) == 9
     assert "000000000096.safetensors are left out" in capsys.readouterr().out
 
 

@@ -23,7 +23,7 @@ from tests.helpers.runs import small, trained
 def test_clipped_estimates_lie_in_the_range_of_the_codec(name, codec, half):
     keys = {"sampler": name, "sampler.clip": True, "codec": codec}
     keys |= {"codec.half": half} if codec == "dequantize" else {}
-    solver = build(small("flow_matching", "digits", **keys)).solver
+    solver = build(small("flow_matching", "digits", **keys)).sampler
     noise = SampleNoise(0, range(2), "cpu")
     far = torch.tensor([-9.0, 9.0]).view(2, 1, 1, 1).expand(2, *SPEC.shape)
     out = solver(lambda x, t, y: far, noise.normal(*SPEC.shape), None, noise)
@@ -91,11 +91,11 @@ def test_it_is_refused_where_a_long_chain_would_settle_at_twice_its_variance(rat
 def test_a_list_of_levels_is_recorded_as_so_many_steps(tmp_path_factory):
     run = trained(tmp_path_factory, "flow_matching")
     words = ["sampler=euler", "sampler.steps=50", "sampler.grid=[9,3,1]"]
-    loaded = genlab.load(run, overrides=words)
-    assert loaded.record()["sampler"]["steps"] == 3
-    loaded.built.solver.recount()
-    loaded.sample(1)
-    assert loaded.built.solver.evaluations == 3
+    pipeline = genlab.load(run, overrides=words)
+    assert pipeline.record()["sampler"]["steps"] == 3
+    pipeline.sampler.recount()
+    pipeline.sample(1)
+    assert pipeline.sampler.evaluations == 3
 
 
 @pytest.mark.parametrize("kind", ["uniform", "karras", "geometric", "list"])

@@ -69,9 +69,9 @@ SAMPLERS = [
 @pytest.mark.parametrize("words", SAMPLERS)
 @pytest.mark.parametrize("strength", [None, 0.6])
 def test_pixels_outside_the_mask_stay_byte_for_byte(run, given, mask, words, strength):
-    loaded = genlab.load(run, overrides=words)
+    pipeline = genlab.load(run, overrides=words)
     task = "inpaint" if strength is None else "edit"
-    edits = ImageEditor(loaded, task, mask=mask, strength=strength)
+    edits = ImageEditor(pipeline, task, mask=mask, strength=strength)
     known, drawn = edits.draw(given, [1, 2, 3, 4, 5], 0, range(5))
     assert torch.equal(drawn[..., outside(mask)], given[..., outside(mask)])
     assert torch.equal(known[..., outside(mask)], given[..., outside(mask)])
@@ -89,11 +89,11 @@ def test_they_stay_where_the_codec_keeps_fewer_bits(tmp_path_factory, given, mas
 
 def test_the_known_part_of_the_state_is_on_its_path(run, given, mask):
     """On the linear path Euler keeps it at a y + b z, with z seen from where sampling starts."""
-    loaded = genlab.load(run, overrides=["sampler=euler", "sampler.steps=4"])
-    built, states = loaded.built, []
-    built.solver.watch = lambda x: states.append(x.clone())
-    ImageEditor(loaded, "inpaint", mask=mask).draw(given, None, 3, range(5))
-    y = built.codec.encode(given, None)
+    pipeline = genlab.load(run, overrides=["sampler=euler", "sampler.steps=4"])
+    states = []
+    pipeline.sampler.watch = lambda x: states.append(x.clone())
+    ImageEditor(pipeline, "inpaint", mask=mask).draw(given, None, 3, range(5))
+    y = pipeline.codec.encode(given, None)
     z = SampleNoise(3, range(5), "cpu").normal(1, 8, 8)
     for t, x in zip((1, 0.75, 0.5, 0.25, 0), states, strict=True):
         wanted = (1 - t) * y + t * z
@@ -106,8 +106,8 @@ def test_the_known_part_of_the_state_is_on_its_path(run, given, mask):
 def test_colours_keep_the_grey(colour_run, colours, words):
     images = [np.asarray(Image.open(colours / f"{i:02d}.png")) for i in range(6)]
     given = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    loaded = genlab.load(colour_run, overrides=[w for w in words if "scale" not in w])
-    known, drawn = ImageEditor(loaded, "colourise").draw(given, None, 0, range(6))
+    pipeline = genlab.load(colour_run, overrides=[w for w in words if "scale" not in w])
+    known, drawn = ImageEditor(pipeline, "colourise").draw(given, None, 0, range(6))
     grey = given.double().mean(1)
     # the mean of three roundings
     assert (drawn.double().mean(1) - grey).abs().max() <= 0.5 + 1e-3
@@ -147,12 +147,12 @@ def test_grey_is_held_by_the_least_change_that_fits_the_range():
     ],
 )
 def test_an_edit_starts_on_the_path_at_its_strength(run, given, through, a, b):
-    loaded = genlab.load(run, overrides=[f"sampler.through={through}"])
+    pipeline = genlab.load(run, overrides=[f"sampler.through={through}"])
     states = []
-    loaded.built.solver.watch = lambda x: states.append(x.clone())
+    pipeline.sampler.watch = lambda x: states.append(x.clone())
     u = given[:1].expand(2000, -1, -1, -1)
-    ImageEditor(loaded, "edit", strength=0.4).draw(u, None, 0, range(2000))
-    x = loaded.built.codec.encode(u, None)
+    ImageEditor(pipeline, "edit", strength=0.4).draw(u, None, 0, range(2000))
+    x = pipeline.codec.encode(u, None)
     z = SampleNoise(0, range(2000), "cpu").normal(1, 8, 8)
     torch.testing.assert_close(states[0], float(a) * x + float(b) * z, rtol=1e-4, atol=1e-4)
     error = (states[0].mean(0) - float(a) * x[0]) / float(b) * 2000**0.5
@@ -162,36 +162,36 @@ def test_an_edit_starts_on_the_path_at_its_strength(run, given, through, a, b):
 
 def test_a_part_of_a_discrete_path_has_its_own_number_of_steps(given, tmp_path_factory):
     run = trained(tmp_path_factory, "ddpm")
-    loaded = genlab.load(run, overrides=["sampler=ddim", "sampler.steps=1000"])
-    ImageEditor(loaded, "edit", strength=0.3).draw(given, None, 0, range(5))
-    path = loaded.built.solver.process
+    pipeline = genlab.load(run, overrides=["sampler=ddim", "sampler.steps=1000"])
+    ImageEditor(pipeline, "edit", strength=0.3).draw(given, None, 0, range(5))
+    path = pipeline.sampler.process
     steps = 1000 * path.time(torch.tensor([3 / 7], dtype=torch.float64)).item()
-    assert loaded.built.solver.evaluations == round(steps) < 1000
-    assert loaded.built.solver.sampler.steps == 1000, "as it was"
+    assert pipeline.sampler.evaluations == round(steps) < 1000
+    assert pipeline.sampler.sampler.steps == 1000, "as it was"
 
 
 def test_grids_that_begin_below_the_end_of_the_part_begin_on_the_path(run, given):
     """Karras' grid starts at 80 at most: the image there has the weight that level gives it."""
-    loaded = genlab.load(run, overrides=["sampler=heun_karras", "sampler.steps=2"])
+    pipeline = genlab.load(run, overrides=["sampler=heun_karras", "sampler.steps=2"])
     states = []
-    loaded.built.solver.watch = lambda x: states.append(x.clone())
-    ImageEditor(loaded, "edit", strength=0.999).draw(given, None, 0, range(5))
-    x = loaded.built.codec.encode(given, None)
+    pipeline.sampler.watch = lambda x: states.append(x.clone())
+    ImageEditor(pipeline, "edit", strength=0.999).draw(given, None, 0, range(5))
+    x = pipeline.codec.encode(given, None)
     z = SampleNoise(0, range(5), "cpu").normal(1, 8, 8)
     torch.testing.assert_close(states[0], (x + 80 * z) / 81, rtol=1e-4, atol=1e-4)
 
 
 def test_less_noise_than_a_path_has_is_refused(run, given):
-    loaded = genlab.load(run, overrides=["sampler.through=ve"])
+    pipeline = genlab.load(run, overrides=["sampler.through=ve"])
     with pytest.raises(ConfigError, match="less noise than this path"):
-        ImageEditor(loaded, "edit", strength=0.005).draw(given, None, 0, range(5))
+        ImageEditor(pipeline, "edit", strength=0.005).draw(given, None, 0, range(5))
 
 
 def test_a_strength_near_zero_returns_the_image_and_a_large_one_does_not(run, given):
-    loaded = genlab.load(run)
+    pipeline = genlab.load(run)
     found = [
         (
-            ImageEditor(loaded, "edit", strength=s).draw(given, None, 0, range(5))[1].int()
+            ImageEditor(pipeline, "edit", strength=s).draw(given, None, 0, range(5))[1].int()
             - given.int()
         )
         .abs()
@@ -203,17 +203,19 @@ def test_a_strength_near_zero_returns_the_image_and_a_large_one_does_not(run, gi
 
 
 def test_strength_one_is_sampling(run, given):
-    loaded = genlab.load(run, overrides=["sampler=euler", "sampler.steps=3"])
-    drawn = ImageEditor(loaded, "edit", strength=1.0).draw(given, [0, 1, 2, 3, 4], 0, range(5))[1]
-    plain = loaded.sample(5)  # of the same noise and labels: on the linear path nothing is left
+    pipeline = genlab.load(run, overrides=["sampler=euler", "sampler.steps=3"])
+    drawn = ImageEditor(pipeline, "edit", strength=1.0).draw(given, [0, 1, 2, 3, 4], 0, range(5))[
+        1
+    ]
+    plain = pipeline.sample(5)  # of the same noise and labels: on the linear path nothing is left
     assert np.abs(drawn.numpy().astype(int) - plain).max() <= 1
 
 
 def test_the_solver_is_as_it_was(run, given, mask):
-    loaded = genlab.load(run)
-    solver = loaded.built.solver
+    pipeline = genlab.load(run)
+    solver = pipeline.sampler
     before = solver.guidance, solver.through
-    ImageEditor(loaded, "edit", mask=mask, strength=0.5).draw(given, None, 0, range(5))
+    ImageEditor(pipeline, "edit", mask=mask, strength=0.5).draw(given, None, 0, range(5))
     assert (solver.guidance, solver.through) == before
 
 

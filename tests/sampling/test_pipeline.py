@@ -70,24 +70,24 @@ def test_three_lines_of_python(path_run):
 
 
 def test_batch_does_not_change_images_and_seed_does(path_run):
-    loaded = genlab.load(path_run)
-    whole = loaded.sample(6, batch=6).astype(int)
-    assert np.abs(whole - loaded.sample(6, batch=4)).max() <= 1
-    assert np.array_equal(loaded.sample(3, batch=3), loaded.sample(3, batch=3))
-    assert not np.array_equal(whole, loaded.sample(6, seed=1))
+    pipeline = genlab.load(path_run)
+    whole = pipeline.sample(6, batch=6).astype(int)
+    assert np.abs(whole - pipeline.sample(6, batch=4)).max() <= 1
+    assert np.array_equal(pipeline.sample(3, batch=3), pipeline.sample(3, batch=3))
+    assert not np.array_equal(whole, pipeline.sample(6, seed=1))
 
 
 def test_weights_are_the_average_or_the_last(path_run):
-    loaded = genlab.load(path_run)
+    pipeline = genlab.load(path_run)
     z = torch.zeros(1, 1, 8, 8)
     with torch.no_grad():
         # what each kind of weights should give, from the modules themselves
         t, y = torch.tensor([0.5]), torch.tensor([0])
-        ema = z - 0.5 * loaded.built.model.ema.copy.eval()(z, t, y)
-        raw = z - 0.5 * loaded.built.model.net.eval()(z, t, y)
+        ema = z - 0.5 * pipeline.model.ema.copy.eval()(z, t, y)
+        raw = z - 0.5 * pipeline.model.net.eval()(z, t, y)
         for weights, wanted in (("ema", ema), ("raw", raw)):
-            with loaded.built.viewed(weights):
-                torch.testing.assert_close(loaded.built.model.denoise(z, t, y), wanted)
+            with pipeline.using(weights):
+                torch.testing.assert_close(pipeline.model.denoise(z, t, y), wanted)
     assert not torch.equal(ema, raw)
 
 
@@ -102,9 +102,9 @@ def test_npy_interpolation_and_trajectory(path_run):
 
 def test_interpolation_ends_at_its_samples(path_run):
     """The ends of a strip are the samples of its two starting points."""
-    loaded = genlab.load(path_run)
-    strips = loaded.interpolate(seed=4, label=2).reshape(6, 9, 1, 8, 8).astype(int)
-    ends = loaded.sample(12, labels=2, seed=4).astype(int)
+    pipeline = genlab.load(path_run)
+    strips = pipeline.interpolate(seed=4, label=2).reshape(6, 9, 1, 8, 8).astype(int)
+    ends = pipeline.sample(12, labels=2, seed=4).astype(int)
     assert np.abs(strips[:, 0] - ends[0::2]).max() <= 1
     assert np.abs(strips[:, -1] - ends[1::2]).max() <= 1
 
@@ -118,10 +118,10 @@ def test_points_are_a_scatter_and_an_array(toy_run):
 
 
 def test_temperature_multiplies_the_noise(toy_run):
-    loaded = genlab.load(toy_run, overrides=["sampler.temperature=0.5"])
-    generator, noise = loaded.built.model.ema.copy, SampleNoise(3, range(4), "cpu")
+    pipeline = genlab.load(toy_run, overrides=["sampler.temperature=0.5"])
+    generator, noise = pipeline.model.ema.copy, SampleNoise(3, range(4), "cpu")
     with torch.no_grad():
-        wanted = generator(0.5 * loaded.built.model.prior(noise), None)
-    np.testing.assert_allclose(loaded.sample(4, seed=3), wanted, rtol=1e-5)
+        wanted = generator(0.5 * pipeline.model.prior(noise), None)
+    np.testing.assert_allclose(pipeline.sample(4, seed=3), wanted, rtol=1e-5)
     still = genlab.load(toy_run, overrides=["sampler.temperature=0"]).sample(4)
     assert (still == still[0]).all()

@@ -63,7 +63,7 @@ def test_an_evaluation_at_the_expected_images_comes_first(run: Path) -> None:
     assert off in section(run, "expected")
     late = result({"fid": metric({"fid": 9.0}, **FEATURES)}, checkpoint=9000)
     evaluate(run, "late", late | {"when": "2026-02-02T03:00:00+00:00"})
-    assert "30 after 4,000 images" in section(run, "expected")  # it is at the promised number
+    assert "30 after 4,000 images" in section(run, "expected")  # it is at the expected number
     for name, checkpoint, value, day in (
         ("older", 4000, 15.0, 1), ("near", 4030, 14.0, 3), ("far", 4100, 8.0, 4)
     ):  # fmt: skip

@@ -35,7 +35,7 @@ def make(tmp_path):
 
 @pytest.fixture
 def runs(make):
-    """Two seeds of one config and one run of another, judged, with grids."""
+    """Two seeds of one config and one run of another, evaluated, with grids."""
     made = [make(seed=0), make(seed=1), make(optimizer__lr=0.01, losses=[3.0, 2.0, 2.5])]
     for i, folder in enumerate(made):
         evaluate(folder, {"fid": 10.0 + i, "recall": 0.5}, {"fid": "low", "recall": "high"})
@@ -101,8 +101,8 @@ def test_metrics_of_two_protocols_are_not_in_one_chart(make, tmp_path):
         rows = [{"images": i, "loss/net": 1.0, "metric/fid": 5.0} for i in (100, 200)]
         (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
     page = page_of(table(*made), tmp_path)
-    told = [str(a["aria-label"]) for a in page.all("svg") if a.get("class") == "chart"]
-    assert sorted(told)[1:] == ["metric/fid at the end: A 5, C 5", "metric/fid at the end: B 5"]
+    labels = [str(a["aria-label"]) for a in page.all("svg") if a.get("class") == "chart"]
+    assert sorted(labels)[1:] == ["metric/fid at the end: A 5, C 5", "metric/fid at the end: B 5"]
     assert "metric/fid images 10000" in page.text and "metric/fid images 2000" in page.text
 
 

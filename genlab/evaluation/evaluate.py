@@ -128,7 +128,7 @@ def _has(subject: Subject, spec: Spec) -> dict[str, bool]:
     """Stream -> whether this subject has it."""
     return {
         "real": True,
-        "fake": subject.draw is not None or subject.pairs is not None,
+        "fake": any(x is not None for x in (subject.draw, subject.pairs, subject.given)),
         "training": subject.training is not None,
         "pairs": subject.pairs is not None,
         "codes": subject.codes is not None,

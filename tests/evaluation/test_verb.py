@@ -116,6 +116,15 @@ def test_a_folder_is_judged_like_a_run(tmp_path, digits):
     assert first["metrics"]["fid"]["protocol"]["of"] == "images"
 
 
+def test_given_images_are_samples_of_every_metric(tmp_path, digits):
+    """Also of those that compare pixels, and with the training images where a set is named."""
+    np.save(tmp_path / "a.npy", digits[:20])
+    words = (f"fake={tmp_path / 'a.npy'}", "data=digits", "metric=swd,nearest", "n_real=20")
+    found = in_folder(tmp_path, *words)["metrics"]
+    assert found["swd"]["values"]["swd"] > 0
+    assert found["nearest"]["values"]["nearest"] == 0, "they are training images"
+
+
 def test_two_folders(tmp_path, digits):
     a, b = save(digits[:50], tmp_path / "a"), save(digits[:50], tmp_path / "b")
     found = in_folder(tmp_path, f"fake={a}", f"real={b}", "metric=fid", "features=raw")

@@ -91,6 +91,7 @@ class Model(nn.Module):
     [B, *S], ln variance = v ln large + (1 - v) ln small in the terms of `gaussian_path.Step`.
     label_dropout: share of the labels that it hides while training; None for one without the key.
     discrete_likelihood: see `HasLikelihood`. codebook_size, code_bits: see `Reconstructs`.
+    higher_is_better: logged values that rise while it learns; the others fall.
     """
 
     double_backward: bool = False
@@ -100,6 +101,7 @@ class Model(nn.Module):
     discrete_likelihood: bool = False
     codebook_size: int | None = None
     code_bits: float | None = None
+    higher_is_better: tuple[str, ...] = ()
 
     clock: Clock
     weights: str | float = "raw"  # "ema" or a relative std while samples are drawn from averages

@@ -108,7 +108,7 @@ class Metric:
     needs: names of STREAMS. min_images: least number of images of each stream. lower_is_better,
     higher_is_better: the values that have an order. ignored_keys: keys that change none of these,
     only other values. features: name of the only feature network it is defined on, None for any.
-    digest: of weights of its own, None without.
+    digest: of weights of its own, None without. file_keys: keys that say where these lie.
     """
 
     needs: tuple[str, ...]
@@ -118,6 +118,7 @@ class Metric:
     ignored_keys: tuple[str, ...] = ()
     features: str | None = None
     digest: str | None = None
+    file_keys: tuple[str, ...] = ()
 
     @property
     def better(self) -> dict[str, Literal["low", "high"]]:

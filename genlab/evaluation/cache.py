@@ -1,8 +1,8 @@
-"""Parts of samples and features, kept on disk: each is computed once, by one rank.
+"""A cache on disk of samples and features, in parts: each is computed once, by one rank.
 
-A part is a file of tensors under a name that tells all it depends on. Who starts again finds the
-parts that are done; ranks share them out by their number, which changes no result. The features of
-a set of images are computed once for given bytes and a given network.
+A part is a file of tensors whose name holds all that it depends on, so an evaluation that was
+stopped goes on. Rank r of w computes the parts r, r + w, ..., which changes no result. Features of
+given bytes by a given network are computed once.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genlab.core import dist
+from genlab.core.console import log, progress
+from genlab.core.format import count, duration
 from genlab.core.metric import Features
 from genlab.core.signals import check_stop
 from genlab.run.files import disk
@@ -29,6 +31,7 @@ __all__ = ["ShardedCache", "digest", "extract_features", "feature_cache", "range
 
 PART = 256  # images of one file
 BLOCKS = {"cpu": 8, "cuda": 64}  # images a network sees at once
+LONG = 30.0  # seconds from which is said how long a stream will take
 
 
 def feature_cache(
@@ -36,22 +39,23 @@ def feature_cache(
 ) -> ShardedCache:
     """Features of images [n, *S] in parts that are named by network and contents.
 
-    So they are found again whatever set, order of metrics or run they were computed for.
+    So they are found again whatever set, order of metrics or run they were computed for. what: in
+    words, for a progress bar.
     """
     parts = ranges(len(images), PART)
     more = [name for name in features.outputs if name != "pool"]  # weights may come without
-    place = folder / "-".join([features.digest, *more])
+    folder = folder / "-".join([features.digest, *more])
     names: dict[int, str] = {}
 
     def path(k: int) -> Path:
         if k not in names:
             names[k] = digest(images[parts[k].start : parts[k].stop])
-        return place / names[k][:2] / f"{names[k]}.safetensors"
+        return folder / names[k][:2] / f"{names[k]}.safetensors"
 
-    def make(k: int) -> dict[str, Tensor]:
+    def tensors(k: int) -> dict[str, Tensor]:
         return extract_features(features, images[parts[k].start : parts[k].stop], device)
 
-    return ShardedCache(what, parts, path, make)
+    return ShardedCache(what, parts, path, tensors)
 
 
 def extract_features(
@@ -86,27 +90,27 @@ def ranges(n: int, size: int) -> list[range]:
 
 @dataclass
 class ShardedCache:
-    """A stream in parts.
+    """A stream of rows, in parts.
 
-    what: in words, for a person. parts: which rows each holds. path: where part k lies. make: the
-    tensors of part k, rows first, on the CPU.
+    what: in words, for a progress bar. parts: rows of each. path: of the file of part k. tensors:
+    computes part k, name -> [rows, ...] on the CPU.
     """
 
     what: str
     parts: Sequence[range]
     path: Callable[[int], Path]
-    make: Callable[[int], Mapping[str, Tensor]]
+    tensors: Callable[[int], Mapping[str, Tensor]]
 
     def missing(self) -> list[int]:
-        """The parts of this rank that nobody has done yet."""
+        """The parts of this rank that are not there."""
         mine = range(dist.rank(), len(self.parts), dist.world())
         return [k for k in mine if not self.path(k).is_file()]
 
-    def do(self, k: int) -> float:
-        """Does part k and keeps it; seconds it took."""
+    def compute(self, k: int) -> float:
+        """Computes part k and writes it; seconds it took."""
         check_stop()
         start = time.perf_counter()
-        tensors = {name: t.contiguous() for name, t in self.make(k).items()}
+        tensors = {name: t.contiguous() for name, t in self.tensors(k).items()}
         path = self.path(k)
         with disk("write", path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,14 +122,22 @@ class ShardedCache:
                 beside.unlink(missing_ok=True)
         return time.perf_counter() - start
 
-    def all(self, done: Callable[[int], None] = lambda images: None) -> dict[str, Tensor]:
-        """Every part in order, on every rank; what is missing is done first.
+    def load(self, quiet: bool = False) -> dict[str, Tensor]:
+        """All rows in order, on every rank; what is missing is computed first.
 
-        done: called with the rows of each part that this rank does.
+        quiet: whether it shows no progress, nor how long it will take once one part is there.
         """
-        for k in self.missing():
-            self.do(k)
-            done(len(self.parts[k]))
+        missing = self.missing()
+        left = sum(len(self.parts[k]) for k in missing)
+        with progress(self.what, left) as advance:
+            for k in missing:
+                rows = len(self.parts[k])
+                seconds = self.compute(k) * (left := left - rows) / rows
+                if quiet:
+                    continue
+                advance(rows)
+                if k == missing[0] and seconds > LONG and dist.rank() == 0:
+                    log(f"{count(left)} {self.what} will take about {duration(seconds)}")
         dist.barrier()
         read = list(self._read())
         return {name: torch.cat([part[name] for part in read]) for name in read[0]}
@@ -137,5 +149,5 @@ class ShardedCache:
             except (SafetensorError, OSError):  # cut off, or deleted meanwhile
                 with suppress(OSError):
                     self.path(k).unlink()
-                self.do(k)
+                self.compute(k)
                 yield load_file(self.path(k))

@@ -6,15 +6,15 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from genlab.core import dist
+from genlab.core.console import log
 from genlab.core.errors import ConfigError
-from genlab.evaluation.evaluate import evaluate, make_metrics, select_metrics
-from genlab.evaluation.streams import Streams
-from genlab.evaluation.target import enlarged, of_built, reference, size_of, told_of
+from genlab.core.metric import Metric
+from genlab.evaluation.evaluate import evaluate, select_metrics
+from genlab.evaluation.reference import of_data
+from genlab.evaluation.target import ModelOutputs, number_of_samples
 from genlab.run.directory import Run
 from genlab.run.environment import environment
 from genlab.run.results import write_result
@@ -22,105 +22,90 @@ from genlab.sampling.pipeline import Pipeline
 
 __all__ = ["Evaluator"]
 
-SAMPLES = {"cpu": 1_000, "cuda": 10_000}
-HIGH = {"psnr", "ssim", "usage", "perplexity"}  # logged values that are better high
-
 
 class Evaluator:
-    """Measures the model of a run as it stands, on all ranks, each time it is called.
+    """Metrics of the model of a pipeline as it stands, on all ranks, at each call.
 
-    Raises ConfigError for a metric that the model cannot serve, DeviceError or DataError for
-    features that are not there: before the training begins.
+    description: a line for a person, "" where no feature network is used.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        config: Mapping[str, Any],
-        pipeline: Pipeline,
-        say: Callable[[str], None],
-        trust: bool,
-    ) -> None:
-        """trust: whether out-of-tree names of the config may be imported."""
-        self.run, self.config, self.pipeline, self.say = run, config, pipeline, say
-        self.seed, self.nodes = int(config["seed"]), dict(config["metric"])
-        self.metrics = make_metrics(self.nodes, trust)
-        if not self.metrics:
-            return
-        if problem := enlarged(pipeline):
-            raise ConfigError(f"metric=: {problem}")
-        kind, asked = pipeline.hardware.device.type, config["eval"]["n"]
-        self.n = SAMPLES.get(kind, SAMPLES["cuda"]) if asked == "auto" else int(asked)
-        spec = pipeline.data.spec
-        self.name = f"{config['data']['name']} {size_of(spec)}"
-        self.subject = of_built(pipeline, self.name, self.n, self.seed)
-        node, hardware = config["features"], pipeline.hardware
-        self.selected = select_metrics(
-            self.metrics, node, self.subject, spec, hardware, True, trust
-        )
-        if self.selected.features is not None:
-            self.say(f"metrics look at {self.n:,} samples by features={self.selected.chosen}")
-        split = "test" if self.subject.of == "reconstructions" else "train"
-        self.real = reference(pipeline.data, self.name, split, self.n)
-        self.cache = Path(config["outputs"]) / ".cache" / "features"
+    description = ""
 
-    def better(self, value: str) -> int:
-        """1 where low is good, -1 where high is; 0 for a metric's value without order.
+    def __init__(self, pipeline: Pipeline, *, trust: bool) -> None:
+        """trust: whether out-of-tree names of the config may be imported.
 
-        value: of the journal; what is no metric is better low, but for HIGH.
+        Raises ConfigError for a metric that the model cannot serve and for a keep.best that is
+        none of its values, DeviceError or DataError for features that are not there.
         """
-        kind, _, name = value.rpartition("/")
-        if kind != "metric":
-            return -1 if name in HIGH else 1
-        for metric in self.metrics.values():
-            if name in metric.better:
-                return 1 if metric.better[name] == "low" else -1
-        return 0
-
-    def measure(self, value: str) -> str:
-        """What a value of the journal means, as text: values of other texts do not compare."""
-        if not value.startswith("metric/") or not self.metrics:
-            return value
-        by = self.selected.features
-        looked = [self.real.digest, self.n, self.seed, by.digest if by else ""]
-        return json.dumps([value, *looked, self.nodes], sort_keys=True, default=str)
-
-    def check(self, best: str | None) -> None:
-        """ConfigError when keep.best names a value of no metric, or one without order."""
-        if best is None or not best.startswith("metric/"):
-            return
-        if not self.better(best):
-            able = [f"metric/{v}" for m in self.metrics.values() for v in m.better]
+        self.pipeline, config = pipeline, pipeline.config
+        self.metrics: dict[str, Metric] = {}
+        if nodes := config["metric"]:
+            self.cache = Path(config["outputs"]) / ".cache" / "features"
+            self.n = number_of_samples(
+                config["eval"]["n"], pipeline.hardware.device, training=True
+            )
+            self.target = target = ModelOutputs(pipeline, self.n, int(config["seed"]))
+            if target.enlarged:
+                raise ConfigError(f"metric=: {target.enlarged}")
+            self.selected = select_metrics(
+                nodes, config["features"], target, named=True, trust=trust
+            )
+            self.metrics, name = self.selected.metrics, self.selected.network_name
+            if name:
+                self.description = f"metrics look at {self.n:,} samples by features={name}"
+            split = target.reference_split
+            self.reference = of_data(pipeline.data, target.data, split, self.n)
+        best = str(config["keep"]["best"])
+        if best.startswith("metric/") and not self.better(best):
+            able = [f"metric/{v}" for metric in self.metrics.values() for v in metric.better]
             raise ConfigError(
                 f"keep.best={best}: metric= gives no such value that is better low or high; "
                 + (f"it gives {', '.join(able)}" if able else "add metric=fid or another")
             )
 
-    def __call__(self, images: int) -> dict[str, float]:
-        """`metric/<value>` -> value on rank 0, {} on the others.
+    def better(self, value: str) -> int:
+        """1 where low is good, -1 where high is; 0 for a metric's value without order.
 
-        images: that were drawn. A metric that cannot be computed is NaN, said once a time.
+        value: of the journal.
+        """
+        kind, _, name = value.rpartition("/")
+        if kind != "metric":
+            return -1 if name in self.pipeline.model.higher_is_better else 1
+        orders = [metric.better[name] for metric in self.metrics.values() if name in metric.better]
+        return {"low": 1, "high": -1}[orders[0]] if orders else 0
+
+    def measure(self, value: str) -> str:
+        """What a value of the journal means, as text: values of other texts do not compare."""
+        if not value.startswith("metric/") or not self.metrics:
+            return value
+        network = self.selected.network
+        how = [value, self.reference.digest, self.n, self.target.seed]
+        how += [network.digest if network else "", dict(self.selected.nodes)]
+        return json.dumps(how, sort_keys=True, default=str)
+
+    def __call__(self, run: Run, images: int) -> dict[str, float]:
+        """`metric/<value>` -> value on rank 0, {} on the others; writes <run>/eval/training.
+
+        images: that the run has drawn. A metric that cannot be computed is NaN, said each time.
         """
         if not self.metrics:
             return {}
-        folder = self.run.path / "eval" / "training"
+        folder = run.path / "eval" / "training"
         streams = folder / f".streams-{images:012d}"  # of this moment alone
-        done = streams / "judged"
+        done = streams / "evaluated"
         if dist.rank() == 0:
             for old in folder.glob(".streams-*"):  # what an earlier moment left, or this one
                 shutil.rmtree(old, ignore_errors=True)
         dist.barrier()
-        inputs = Streams(
-            self.subject,
-            self.real,
-            self.selected.features,
+        results, _ = evaluate(
+            self.target,
+            self.reference,
+            self.selected,
             folder=streams,
             cache=self.cache,
-            device=self.pipeline.hardware.device,
-            seed=self.seed,
             quiet=True,
+            strict=False,
         )
-        found = evaluate(self.metrics, self.nodes, inputs, self.selected.chosen, forgive=True)
         if dist.rank():
             while not done.exists():  # longer than a collective waits, if it must be
                 time.sleep(0.1)
@@ -129,14 +114,13 @@ class Evaluator:
             shutil.rmtree(streams, ignore_errors=True)
         else:
             done.touch()
-        for name, record in found.items():
+        for name, record in results.items():
             if "error" in record:
-                self.say(f"metric {name} at image {images:,}: {record['error']}")
-        pipeline, subject = self.pipeline, self.subject
-        told = told_of(self.run, self.config, pipeline, subject, "ema", self.seed, images)
-        write_result(folder, told, found, environment(pipeline.hardware, pipeline.data))
+                log(f"metric {name} at image {images:,}: {record['error']}")
+        machine = environment(self.pipeline.hardware, self.pipeline.data)
+        write_result(folder, self.target.describe(run, images), results, machine)
         return {
-            f"metric/{k}": v if math.isfinite(v) else math.nan
-            for record in found.values()
-            for k, v in record["values"].items()
+            f"metric/{name}": value if math.isfinite(value) else math.nan
+            for record in results.values()
+            for name, value in record["values"].items()
         }

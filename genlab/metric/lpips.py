@@ -39,6 +39,7 @@ class LPIPS(Metric):
 
     needs = ("pairs",)
     lower_is_better = ("lpips",)
+    file_keys = ("backbone", "heads")
 
     def __init__(
         self, *, net: Literal["alex", "vgg"], backbone: str | None, heads: str | None

@@ -37,6 +37,8 @@ class VQVAE(Model):
     Reference: van den Oord et al. 2017, arXiv 1711.00937, eq. 3.
     """
 
+    higher_is_better = ("psnr", "usage", "perplexity")
+
     def __init__(
         self,
         encoder: nn.Module,

@@ -72,7 +72,7 @@ def main(words: Sequence[str]) -> int:
     components = build(after, trust=trust, meta=True)
     make_tracker(after, trust)
     pipeline = Pipeline(components)
-    Evaluator(run, after, pipeline, lambda line: None, trust).check(after["keep"]["best"])
+    Evaluator(pipeline, trust=trust)
     _say_rates(before, after, components.schedule)
     if after != before:
         with run.lock():

@@ -110,11 +110,12 @@ class RunLoop:
             data = self.components.data.load("train")
             self.trainer = make_trainer(self.config, self.components, data)
         self.clock = self.trainer.clock
-        self.evaluator = Evaluator(self.run, self.config, self.pipeline, self.log, self.trust)
+        self.evaluator = Evaluator(self.pipeline, trust=self.trust)
+        if self.evaluator.description:
+            self.log(self.evaluator.description)
         wanted = self.config["keep"]["best"]
         if wanted == "auto":  # with several players a low loss may be one that lags behind
             wanted = "heldout/loss" if len(self.trainer.players) == 1 else None
-        self.evaluator.check(wanted)
         self.best = BestCheckpoint(
             wanted, self.evaluator.better(str(wanted)), self.evaluator.measure(str(wanted))
         )
@@ -283,7 +284,7 @@ class RunLoop:
         images, alone, grid = self.clock.images, dist.world() == 1, None
         if self.schedule.due(self.clock, "eval"):
             with signals.drawing(alone):  # ranks that draw wait for each other: none may leave
-                line |= self.evaluator(images)
+                line |= self.evaluator(self.run, images)
             if self.main and type(self.model).loss is not Model.loss:
                 line |= validation_loss(
                     self.pipeline, self.trainer.stream.batch, self.config["seed"]

@@ -55,8 +55,7 @@ def main(
 
     pipeline = Pipeline(build(config, meta=True))  # every problem now, before a directory is made
     make_tracker(config)
-    evaluator = Evaluator(Run(Path()), config, pipeline, lambda line: None, trust=True)
-    evaluator.check(config["keep"]["best"])
+    Evaluator(pipeline, trust=True)
     if dry_run:
         from genlab.training.dry_run import measure
 

@@ -8,8 +8,11 @@ import torch
 
 from genlab.cli.main import main
 from genlab.core import dist
-from genlab.evaluation.cache import ShardedCache
-from genlab.evaluation.streams import Reference, Streams, Subject
+from genlab.core.metric import Features
+from genlab.evaluation.cache import ShardedCache, feature_cache
+from genlab.evaluation.reference import Reference
+from genlab.evaluation.streams import Streams
+from genlab.evaluation.target import EvalTarget
 from tests.helpers.evaluations import evaluated, value
 from tests.helpers.runs import trained
 
@@ -33,7 +36,7 @@ def test_the_batch_changes_no_digit_in_bf16_either(tmp_path_factory, tmp_path, m
     assert len(found) == 1
 
 
-class Doubled:
+class Doubled(Features):
     """Features of which everything is known."""
 
     digest, resizer, outputs = "doubled", "none", {"pool": 64}
@@ -42,32 +45,43 @@ class Doubled:
         return {"pool": 2 * u.flatten(1).float()}
 
 
+class Drawn(EvalTarget):
+    """Rows of a tensor as if a model drew them."""
+
+    kind, device, seed = "samples", torch.device("cpu"), 0
+
+    def __init__(self, images, most=64):
+        self.rows, self.n, self.most = images, len(images), most
+
+    def draw(self, rows):
+        if len(rows) > self.most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
+        return self.rows[rows.start : rows.stop]
+
+
+def streams(target, tmp_path):
+    reference = Reference("some", target.rows.flip(0), target.n)
+    return Streams(target, reference, Doubled(), folder=tmp_path / "s", cache=tmp_path / "c")
+
+
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_ranks_share_the_parts_and_change_no_digit(tmp_path, monkeypatch, world):
     """Each rank in turn, as if the others were there; then every part is there."""
     images = torch.randint(0, 256, (600, 1, 8, 8), dtype=torch.uint8)
-
-    def gathered():
-        subject = Subject(n=600, held_out=0, draw=lambda part: images[part.start : part.stop])
-        real = Reference("some", images.flip(0), 600)
-        return Streams(
-            subject, real, Doubled(), tmp_path / "s", tmp_path / "c", torch.device("cpu"), batch=64
-        )
-
     done = []
     monkeypatch.setattr(dist, "world", lambda: world)
     for stream in ("fake", "features/real", "features/fake"):
         for rank in range(world):
             monkeypatch.setattr(dist, "rank", lambda rank=rank: rank)
-            shards = gathered()._shards(stream)
-            for k in shards.missing():
-                shards.do(k)
+            cache = streams(Drawn(images), tmp_path).cached(stream)
+            for k in cache.missing():
+                cache.compute(k)
                 done.append((stream, k))
     parts = {"fake": 10, "features/real": 3, "features/fake": 3}
     assert sorted(done) == sorted((s, k) for s, n in parts.items() for k in range(n))
     monkeypatch.setattr(dist, "rank", lambda: 0)
-    monkeypatch.setattr(ShardedCache, "do", lambda self, k: pytest.fail("a part is missing"))
-    inputs = gathered()
+    monkeypatch.setattr(ShardedCache, "compute", lambda self, k: pytest.fail("a part is missing"))
+    inputs = streams(Drawn(images), tmp_path)
     assert torch.equal(inputs.fake(), images)
     assert torch.equal(inputs.features("fake"), 2 * images.flatten(1).float())
     assert torch.equal(inputs.features("real"), 2 * images.flip(0).flatten(1).float())
@@ -87,15 +101,7 @@ def test_processes_of_one_group_find_what_one_finds(gan, tmp_path, devices):
 
 def test_what_does_not_fit_into_memory_is_made_in_halves(tmp_path, capsys):
     images = torch.randint(0, 256, (100, 1, 8, 8), dtype=torch.uint8)
-
-    def draw(part):
-        if len(part) > 20:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
-        return images[part.start : part.stop]
-
-    subject = Subject(n=100, held_out=0, draw=draw)
-    inputs = Streams(subject, None, None, tmp_path, tmp_path, torch.device("cpu"), batch=64)
-    assert torch.equal(inputs.fake(), images)
+    assert torch.equal(streams(Drawn(images, most=20), tmp_path).fake(), images)
     said = [line for line in capsys.readouterr().err.splitlines() if "at once" in line]
     assert said == [
         "memory does not hold 64 at once: going on with 32",
@@ -155,7 +161,6 @@ def test_more_held_out_images_are_not_mixed_with_fewer(glow):
 
 def test_features_without_logits_do_not_stand_for_those_with(tmp_path):
     """Weights may come with a classifier or without: one digest, other outputs."""
-    from genlab.evaluation.cache import feature_cache
 
     class Both(Doubled):
         outputs = {"pool": 64, "logits": 3}  # noqa: RUF012
@@ -165,5 +170,5 @@ def test_features_without_logits_do_not_stand_for_those_with(tmp_path):
 
     images = torch.randint(0, 256, (10, 1, 8, 8), dtype=torch.uint8)
     cpu = torch.device("cpu")
-    assert set(feature_cache("x", Doubled(), images, cpu, tmp_path).all()) == {"pool"}
-    assert set(feature_cache("x", Both(), images, cpu, tmp_path).all()) == {"pool", "logits"}
+    assert set(feature_cache("x", Doubled(), images, cpu, tmp_path).load()) == {"pool"}
+    assert set(feature_cache("x", Both(), images, cpu, tmp_path).load()) == {"pool", "logits"}

@@ -58,12 +58,12 @@ def test_bits_per_dimension_are_those_of_the_loss(glow):
     """The mean over held-out images equals a direct computation from log_prob."""
     import genlab
     from genlab.core.random import SampleNoise
-    from genlab.evaluation.streams import choose
+    from genlab.evaluation.reference import subset
 
     result = evaluated(glow, "metric=bpd", "n=50", "seed=2")
     pipeline = genlab.load(glow)
     images, labels, _ = pipeline.data.load("test")
-    u, y = choose(images, 50), choose(labels, 50)
+    u, y = subset(images, 50), subset(labels, 50)
     with torch.no_grad(), pipeline.using("ema"):
         x = pipeline.codec.encode(u, SampleNoise(2, range(50), "cpu"))
         nats = pipeline.model.log_prob(x, y, None) + pipeline.codec.logdet(x)

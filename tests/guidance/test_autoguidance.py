@@ -17,7 +17,7 @@ from genlab.cli.main import main
 from genlab.config.compose import compose
 from genlab.core.errors import CheckpointError, ConfigError
 from genlab.core.gaussian_path import change_path
-from genlab.evaluation.target import of_run
+from genlab.evaluation.verb import of_run
 from genlab.sampling.pipeline import Pipeline
 from tests.helpers.runs import small, trained
 
@@ -156,11 +156,11 @@ def test_another_checkpoint_of_the_reference_makes_other_streams(run, weaker, tm
     others = ["guidance=autoguidance", f"guidance.run={copy}"]
     first = of_run(asked, others, False)
     assert of_run(asked, others, False).streams == first.streams
-    assert first.told["evaluations"] == 2 * (2 * 2 - 1)
-    assert first.told["reference"]["checkpoint"] == 32
+    assert first.description["evaluations"] == 2 * (2 * 2 - 1)
+    assert first.description["reference"]["checkpoint"] == 32
     shutil.rmtree(copy / "checkpoints" / "000000000032")
     second = of_run(asked, others, False)
-    assert second.told["guidance"] == first.told["guidance"]
+    assert second.description["guidance"] == first.description["guidance"]
     assert second.streams != first.streams
 
 

@@ -54,9 +54,9 @@ def test_bits_of_bytes_are_a_column_of_their_own(tmp_path_factory):
     assert result.numbers[0].protocol["density"] == "bytes"
     pipeline = genlab.load(run)
     u, y, _ = pipeline.data.load("test")
-    from genlab.evaluation.streams import choose
+    from genlab.evaluation.reference import subset
 
-    u, y = choose(u, 12), choose(y, 12)
+    u, y = subset(u, 12), subset(y, 12)
     with pipeline.using("ema"):
         terms = pipeline.model.bound(pipeline.codec.encode(u, None), y, noise(12))
     bits = terms.total / (u[0].numel() * torch.tensor(2.0).double().log())

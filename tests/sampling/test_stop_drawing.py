@@ -151,9 +151,9 @@ def test_parts_of_an_evaluation_are_given_up_between_each_other(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         return {"x": torch.zeros(2)}
 
-    shards = ShardedCache("samples", ranges(8, 2), lambda k: tmp_path / f"{k}.safetensors", make)
+    cache = ShardedCache("samples", ranges(8, 2), lambda k: tmp_path / f"{k}.safetensors", make)
     with Signals() as signals, pytest.raises(DrawingStopped), signals.drawing():
-        shards.all()
+        cache.load()
     assert made == [0] and (tmp_path / "0.safetensors").exists()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from genlab.core.errors import DeviceError
-from genlab.kernel import chunked, math, sdpa
+from genlab.kernel import math, sdpa
 from genlab.kernel.backend import Arguments, Attend, Backend, BackendName, interpreted, log_once
 from genlab.kernel.mask import MaskSpec
 
@@ -26,7 +26,7 @@ LONG = 2048  # keys beyond which chunks of queries pay under a mask on a CPU
 TRITON = find_spec("triton") is not None
 
 
-# functions, and not importlib: torch.compile can follow an import statement
+# imports that take long, in functions, and not by importlib: torch.compile can follow these
 def _triton() -> Attend:
     from genlab.kernel.triton.operator import attend
 
@@ -35,6 +35,12 @@ def _triton() -> Attend:
 
 def _flex() -> Attend:
     from genlab.kernel.flex import attend
+
+    return attend
+
+
+def _chunked() -> Attend:
+    from genlab.kernel.chunked import attend
 
     return attend
 
@@ -48,7 +54,7 @@ BACKENDS: Mapping[str, Backend] = {
     ),
     "flex": Backend(_flex, float64=False, dropout=False, cpu_backward=False),
     "sdpa": Backend(lambda: sdpa.attend, dropout=False, lse=False),
-    "chunked": Backend(lambda: chunked.attend, dropout=False),
+    "chunked": Backend(_chunked, dropout=False),
     "plain": Backend(lambda: math.attend),
 }
 """Those that can be asked for by name, and "chunked", which stands in for sdpa on a CPU."""

@@ -18,9 +18,10 @@ import importlib
 import importlib.machinery
 import importlib.util
 import re
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -154,6 +155,9 @@ class Signature:
     given: positional parameters, given by `genlab.assemble`; required those without default.
     keys: keyword-only parameters, the keys of the yaml, with their annotations as text.
     doc: first line of the docstring.
+
+    A constructor with `**kwargs` takes what that of its base class takes besides; a key that both
+    name has the annotation of the subclass.
     """
 
     given: tuple[str, ...]
@@ -206,32 +210,89 @@ def _registers(node: ast.expr, name: str, stem: str) -> bool:
 def signature(group: str, name: str) -> Signature:
     """The constructor of a component, read from its source file without importing it."""
     path, cls = _source(group, name)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body:
-        if not isinstance(node, ast.ClassDef):
-            continue
+    for node in _module(path)[0].values():
         if node.name == cls or any(_registers(d, name, path.stem) for d in node.decorator_list):
-            return _read(node, tree)
+            doc = (ast.get_docstring(node) or "").strip().split("\n")[0]
+            found = _constructor(path, node.name) or Signature((), (), {}, "")
+            return replace(found, doc=doc)
     raise ConfigError(f"{group}.name={name}: {path} has no such class")
 
 
-def _read(node: ast.ClassDef, tree: ast.Module) -> Signature:
-    doc = (ast.get_docstring(node) or "").strip().split("\n")[0]
+@lru_cache
+def _module(path: Path) -> tuple[dict[str, ast.ClassDef], dict[str, tuple[ast.ImportFrom, str]]]:
+    """The classes of a source file, and the names it imports `from` others, as they have them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return (
+        {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)},
+        {
+            alias.asname or alias.name: (node, alias.name)
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        },
+    )
+
+
+def _imported(path: Path, node: ast.ImportFrom) -> Path | None:
+    """The source file an import of another leads to; None outside of what can be read."""
+    module = node.module or ""
+    if node.level:
+        place = path.parents[node.level - 1].joinpath(*module.split("."))
+        return next(
+            (p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()), None
+        )
+    return None if module.partition(".")[0] in sys.stdlib_module_names else _origin(module)
+
+
+def _constructor(
+    path: Path, name: str, below: tuple[tuple[Path, str], ...] = ()
+) -> Signature | None:
+    """The constructor of a class that a source file has or imports; None where none is written.
+
+    below: the classes between it and the one that is asked for.
+    """
+    if (path, name) in below:
+        raise ConfigError(f"class {name} of {path} is a base of its own")
+    below = (*below, (path, name))
+    classes, imports = _module(path)
+    if name not in classes:
+        node, there = imports.get(name, (None, name))
+        origin = _imported(path, node) if node else None
+        return _constructor(origin, there, below) if origin else None
+    own = _own_constructor(classes[name])
+    if own is not None and own[1] is None:
+        return own[0]
+    bases = [b.value if isinstance(b, ast.Subscript) else b for b in classes[name].bases]
+    above = (_constructor(path, b.id, below) for b in bases if isinstance(b, ast.Name))
+    inherited = next(filter(None, above), None)
+    if own is None:
+        return inherited
+    if inherited is None:
+        raise ConfigError(
+            f"class {name} of {path} takes **{own[1]}, and no base class says which keys those "
+            "are: name them, or import the base by `from module import Base`"
+        )
+    mine = own[0]
+    return Signature(
+        tuple(dict.fromkeys((*mine.given, *inherited.given))),
+        mine.required + tuple(g for g in inherited.required if g not in mine.given),
+        {**inherited.keys, **mine.keys},
+        "",
+    )
+
+
+def _own_constructor(node: ast.ClassDef) -> tuple[Signature, str | None] | None:
+    """What is written in a class itself, and the name of its `**kwargs`."""
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            positional = [a.arg for a in item.args.args[1:]]
-            required = positional[: len(positional) - len(item.args.defaults)]
+            args = item.args
+            given = tuple(a.arg for a in args.args[1:])
+            required = given[: len(given) - len(args.defaults)]
             keys = {
-                a.arg: ast.unparse(a.annotation) if a.annotation else ""
-                for a in item.args.kwonlyargs
+                a.arg: ast.unparse(a.annotation) if a.annotation else "" for a in args.kwonlyargs
             }
-            return Signature(tuple(positional), tuple(required), keys, doc)
-    for base in node.bases:  # a class without its own constructor takes that of its base
-        for other in tree.body:
-            if isinstance(other, ast.ClassDef) and other.name == getattr(base, "id", None):
-                inherited = _read(other, tree)
-                return Signature(inherited.given, inherited.required, inherited.keys, doc)
-    return Signature((), (), {}, doc)
+            return Signature(given, required, keys, ""), args.kwarg.arg if args.kwarg else None
+    return None
 
 
 def owners(group: str, key: str) -> str:

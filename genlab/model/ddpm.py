@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genlab.core.contract import Batch, BoundSampler, Codec, Noise, Process, Spec
 from genlab.core.gaussian_path import append_dims, x0_coefficients
 from genlab.core.registry import register
-from genlab.core.schema import Average, Density, Fraction, Positive, Predict, Weight
+from genlab.core.schema import Density
 from genlab.model.path import PathBatch, PathModel
 from genlab.model.vlb import Bound, grey, links, normal_kl, variational_bound
 from genlab.nn.full_precision import full_precision
@@ -47,31 +47,13 @@ class DDPM(PathModel):
         spec: Spec,
         codec: Codec,
         *,
-        predict: Predict,
         density: Density,
-        location: float,
-        scale: Positive,
-        weight: Weight,
-        sd: Positive,
         variance: Literal["fixed", "learned"],
-        label_dropout: Fraction,
-        ema: Average,
+        **objective: Any,
     ) -> None:
-        """The keys as in configs/model/ddpm.yaml."""
-        super().__init__(
-            net,
-            process,
-            spec,
-            predict=predict,
-            density=density,
-            location=location,
-            scale=scale,
-            weight=weight,
-            sd=sd,
-            label_dropout=label_dropout,
-            ema=ema,
-            outputs=2 if variance == "learned" else 1,
-        )
+        """variance: of the steps back; the rest are of `PathModel`."""
+        self.outputs = 2 if variance == "learned" else 1  # which PathModel holds net to
+        super().__init__(net, process, spec, density=density, **objective)
         self.codec, self.learned_variance = codec, variance == "learned"
         # a chain of bytes has a bound of its own; dequantized ones have the density of the flow
         bytes_alone = codec.logdet(torch.zeros(1, *spec.shape)) is None

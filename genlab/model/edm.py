@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
-from genlab.core.contract import Batch, Process, Spec
+from genlab.core.contract import Batch
 from genlab.core.registry import register
-from genlab.core.schema import Average, Density, Fraction, Positive, Predict, Weight
 from genlab.model.path import PathModel
 from genlab.nn.embed import Waves
 
@@ -31,36 +32,9 @@ class EDM(PathModel):
     arXiv 2312.02696, eq. 14 to 16.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        process: Process,
-        spec: Spec,
-        *,
-        predict: Predict,
-        density: Density,
-        location: float,
-        scale: Positive,
-        weight: Weight,
-        sd: Positive,
-        uncertainty: bool,
-        label_dropout: Fraction,
-        ema: Average,
-    ) -> None:
-        """The keys as in configs/model/edm.yaml."""
-        super().__init__(
-            net,
-            process,
-            spec,
-            predict=predict,
-            density=density,
-            location=location,
-            scale=scale,
-            weight=weight,
-            sd=sd,
-            label_dropout=label_dropout,
-            ema=ema,
-        )
+    def __init__(self, *given: Any, uncertainty: bool, **objective: Any) -> None:
+        """uncertainty: whether u(sigma) is learned; the rest are of `PathModel`."""
+        super().__init__(*given, **objective)
         self.uncertainty = Uncertainty() if uncertainty else None
 
     def c_in(self, t: Tensor) -> Tensor:

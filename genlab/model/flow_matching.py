@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from genlab.core.contract import Batch, Process, Spec
+from genlab.core.contract import Batch
 from genlab.core.registry import register
-from genlab.core.schema import Average, Density, Fraction, Positive, Predict, Weight
 from genlab.model.minibatch_ot import nearest
 from genlab.model.path import PathModel
 
@@ -30,35 +29,10 @@ class FlowMatching(PathModel):
     """
 
     def __init__(
-        self,
-        net: nn.Module,
-        process: Process,
-        spec: Spec,
-        *,
-        predict: Predict,
-        density: Density,
-        location: float,
-        scale: Positive,
-        weight: Weight,
-        sd: Positive,
-        coupling: Literal["independent", "ot"],
-        label_dropout: Fraction,
-        ema: Average,
+        self, *given: Any, coupling: Literal["independent", "ot"], **objective: Any
     ) -> None:
-        """The keys as in configs/model/flow_matching.yaml."""
-        super().__init__(
-            net,
-            process,
-            spec,
-            predict=predict,
-            density=density,
-            location=location,
-            scale=scale,
-            weight=weight,
-            sd=sd,
-            label_dropout=label_dropout,
-            ema=ema,
-        )
+        """coupling: of data and noise; the rest are of `PathModel`."""
+        super().__init__(*given, **objective)
         self.coupling = coupling
 
     def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -65,6 +65,8 @@ class PathModel(Model):
     """
 
     one_step = False
+    outputs = 1
+    """Numbers that the network gives for each of x."""
 
     def __init__(
         self,
@@ -80,16 +82,14 @@ class PathModel(Model):
         sd: Positive,
         label_dropout: Fraction,
         ema: Average,
-        outputs: int = 1,
     ) -> None:
-        """sd: standard deviation of the data, for F, the weight edm and what the network sees;
-        outputs: numbers that the network gives for each of x."""
+        """sd: standard deviation of the data, for F, the weight edm and what the network sees."""
         super().__init__()
-        if net.outputs != outputs:
+        if net.outputs != (needed := self.outputs):
             raise ValueError(
-                f"it needs a network with {outputs} output{'s' * (outputs > 1)} for each number "
-                f"of x, and this one has {net.outputs}: set network.net.outputs={outputs} (unet "
-                "and dit have the key)"
+                f"it needs a network with {needed} output{'s' * (needed > 1)} for each number of "
+                f"x, and this one has {net.outputs}: set network.net.outputs={needed} (unet and "
+                "dit have the key)"
             )
         self.net, self.spec, self.sd = net, spec, sd
         self.process = usable_part(process, predict)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from genlab.core.contract import Noise, Process, Spec
+from genlab.core.contract import Noise
 from genlab.core.registry import register
-from genlab.core.schema import Average, Count, Density, Fraction, Positive, Predict, Weight
+from genlab.core.schema import Count, Density
 from genlab.model.path import FIRST, PathModel
 
 __all__ = ["ScoreSDE"]
@@ -35,34 +35,14 @@ class ScoreSDE(PathModel):
 
     def __init__(
         self,
-        net: nn.Module,
-        process: Process,
-        spec: Spec,
-        *,
-        predict: Predict,
+        *given: Any,
         density: Density | Literal["ladder"],
         levels: Count,
-        location: float,
-        scale: Positive,
-        weight: Weight,
-        sd: Positive,
-        label_dropout: Fraction,
-        ema: Average,
+        **objective: Any,
     ) -> None:
-        """The keys as in configs/model/score_sde.yaml."""
-        super().__init__(
-            net,
-            process,
-            spec,
-            predict=predict,
-            density="uniform" if density == "ladder" else density,
-            location=location,
-            scale=scale,
-            weight=weight,
-            sd=sd,
-            label_dropout=label_dropout,
-            ema=ema,
-        )
+        """levels: noise levels of the ladder; the rest are of `PathModel`."""
+        plain = "uniform" if density == "ladder" else density
+        super().__init__(*given, density=plain, **objective)
         ladder = self._ladder(levels) if density == "ladder" else None
         self.register_buffer("ladder", ladder, persistent=False)  # follows from the config
 

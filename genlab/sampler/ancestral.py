@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
-from genlab.core.contract import Noise, Process, Spec
+from genlab.core.contract import Noise, Process
 from genlab.core.registry import register
-from genlab.core.schema import Count, Grid, Positive
-from genlab.sampler.noise_levels import Gridded, bounds
+from genlab.core.schema import Count
+from genlab.sampler.noise_levels import Clipped
 
 __all__ = ["Ancestral"]
 
 
 @register
-class Ancestral(Gridded):
+class Ancestral(Clipped):
     """Each level drawn given the one before and the estimated datum.
 
     x_s ~ q(x_s | x_t, x0)
@@ -36,24 +36,19 @@ class Ancestral(Gridded):
 
     def __init__(
         self,
-        spec: Spec,
-        *,
+        *given: Any,
         steps: Count | None,
-        grid: Grid | list[Positive],
-        span: list[Positive] | None,
-        rho: Positive,
         variance: Literal["small", "large", "learned"],
-        clip: bool,
+        **levels: Any,
     ) -> None:
         """steps: network evaluations, None for all levels of the path.
 
-        spec: of model space. grid, span, rho: see `noise_levels.grid`.
         variance: see `gaussian_path.Step`; learned: of a model with `predict_variance`, on its own
-        path without guidance. clip: keep the estimated datum in the range of its codec.
+        path without guidance; the rest are of `Clipped`.
         """
-        self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
+        super().__init__(*given, steps=steps, **levels)
         self.variance: Literal["small", "large", "learned"] = variance
-        self.bounds, self.learned_variance = bounds(spec, clip), variance == "learned"
+        self.learned_variance = variance == "learned"
 
     def __call__(
         self,

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Noise, Process, Spec
+from genlab.core.contract import BoundDenoiser, Noise, Process
 from genlab.core.registry import register
-from genlab.core.schema import Count, Fraction, Grid, Positive
-from genlab.sampler.noise_levels import Gridded, bounds
+from genlab.core.schema import Fraction
+from genlab.sampler.noise_levels import Clipped
 
 __all__ = ["DDIM"]
 
 
 @register
-class DDIM(Gridded):
+class DDIM(Clipped):
     """The estimated noise kept, or replaced in part.
 
     x_s = a_s x0 + sqrt(b_s^2 - c^2) eps + c z,  eps = (x_t - a_t x0) / b_t,  z ~ N(0, 1)
@@ -29,24 +30,10 @@ class DDIM(Gridded):
     Reference: Song et al. 2020, arXiv 2010.02502, eq. 12 and 16.
     """
 
-    def __init__(
-        self,
-        spec: Spec,
-        *,
-        steps: Count,
-        grid: Grid | list[Positive],
-        span: list[Positive] | None,
-        rho: Positive,
-        eta: Fraction,
-        clip: bool,
-    ) -> None:
-        """steps: network evaluations; grid, span, rho: see `noise_levels.grid`.
-
-        spec: of model space. eta: the part of the noise that is new; clip: keep the estimated
-        datum in the range of its codec.
-        """
-        self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
-        self.eta, self.bounds = eta, bounds(spec, clip)
+    def __init__(self, *given: Any, eta: Fraction, **levels: Any) -> None:
+        """eta: the part of the noise that is new; the rest are of `Clipped`."""
+        super().__init__(*given, **levels)
+        self.eta = eta
 
     def __call__(
         self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise

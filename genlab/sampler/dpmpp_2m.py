@@ -8,16 +8,15 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Noise, Process, Spec
+from genlab.core.contract import BoundDenoiser, Noise, Process
 from genlab.core.registry import register
-from genlab.core.schema import Count, Grid, Positive
-from genlab.sampler.noise_levels import Gridded, bounds
+from genlab.sampler.noise_levels import Clipped
 
 __all__ = ["DPMSolverPlusPlus"]
 
 
 @register
-class DPMSolverPlusPlus(Gridded):
+class DPMSolverPlusPlus(Clipped):
     """DPM-Solver++(2M): multistep in lambda = ln(a / b).
 
     x_s = b_s / b_t x_t + (a_s - a_t b_s / b_t) D,
@@ -30,23 +29,6 @@ class DPMSolverPlusPlus(Gridded):
 
     Reference: Lu et al. 2022, arXiv 2211.01095, algorithm 2.
     """
-
-    def __init__(
-        self,
-        spec: Spec,
-        *,
-        steps: Count,
-        grid: Grid | list[Positive],
-        span: list[Positive] | None,
-        rho: Positive,
-        clip: bool,
-    ) -> None:
-        """steps: network evaluations; grid, span, rho: see `noise_levels.grid`.
-
-        spec: of model space. clip: keep the estimated datum in the range of its codec.
-        """
-        self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
-        self.bounds = bounds(spec, clip)
 
     def __call__(
         self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise

@@ -7,16 +7,15 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Noise, Process, Spec
+from genlab.core.contract import BoundDenoiser, Noise, Process
 from genlab.core.registry import register
-from genlab.core.schema import Count, Grid, Positive
-from genlab.sampler.noise_levels import Gridded, bounds
+from genlab.sampler.noise_levels import Clipped
 
 __all__ = ["Euler"]
 
 
 @register
-class Euler(Gridded):
+class Euler(Clipped):
     """Euler's method on the probability-flow ODE, in the time of the path.
 
     x <- x + h u(x, t),  u = a' x0 + b' eps,  h = t_next - t < 0
@@ -27,23 +26,6 @@ class Euler(Gridded):
 
     Reference: Liu et al. 2022, arXiv 2209.03003, section 2.1.
     """
-
-    def __init__(
-        self,
-        spec: Spec,
-        *,
-        steps: Count,
-        grid: Grid | list[Positive],
-        span: list[Positive] | None,
-        rho: Positive,
-        clip: bool,
-    ) -> None:
-        """steps: network evaluations; grid, span, rho: see `noise_levels.grid`.
-
-        spec: of model space. clip: keep the estimated datum in the range of its codec.
-        """
-        self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
-        self.bounds = bounds(spec, clip)
 
     def __call__(
         self, denoise: BoundDenoiser, z: Tensor, process: Process, noise: Noise

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Noise, Process, Spec
+from genlab.core.contract import BoundDenoiser, Noise, Process
 from genlab.core.gaussian_path import NoiseLevel, noise_levels
 from genlab.core.registry import register
-from genlab.core.schema import Count, Grid, NonNegative, Positive
-from genlab.sampler.noise_levels import Gridded, bounds
+from genlab.core.schema import NonNegative, Positive
+from genlab.sampler.noise_levels import Clipped
 
 __all__ = ["Heun"]
 
@@ -22,7 +23,7 @@ MOST = math.sqrt(2) - 1
 
 
 @register
-class Heun(Gridded):
+class Heun(Clipped):
     """Heun's method on the probability-flow ODE, in the time of the path.
 
     x' = x + h u(x, t),  x <- x + h/2 (u(x, t) + u(x', t_next)),  h = t_next - t < 0
@@ -43,26 +44,17 @@ class Heun(Gridded):
 
     def __init__(
         self,
-        spec: Spec,
-        *,
-        steps: Count,
-        grid: Grid | list[Positive],
-        span: list[Positive] | None,
-        rho: Positive,
+        *given: Any,
         churn: NonNegative,
         churn_min: NonNegative,
         churn_max: Positive | None,
         noise: Positive,
-        clip: bool,
+        **levels: Any,
     ) -> None:
-        """steps: of the grid; the network is evaluated 2 steps - 1 times.
-
-        spec: of model space. grid, span, rho: see `noise_levels.grid`. churn, churn_min, churn_max
-        (None: no limit), noise: S_churn, S_tmin, S_tmax and S_noise of the paper. clip: keep the
-        estimated datum in the range of its codec.
-        """
-        self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
-        self.churn, self.noise, self.bounds = churn, noise, bounds(spec, clip)
+        """churn, churn_min, churn_max (None: no limit), noise: S_churn, S_tmin, S_tmax and S_noise
+        of the paper; the rest are of `Clipped`. 2 steps - 1 evaluations."""
+        super().__init__(*given, **levels)
+        self.churn, self.noise = churn, noise
         self.churn_min, self.churn_max = churn_min, math.inf if churn_max is None else churn_max
 
     def __call__(

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from genlab.core.contract import BoundDenoiser, Noise, Process, Spec
 from genlab.core.errors import ConfigError
 from genlab.core.gaussian_path import NoiseLevel
 from genlab.core.registry import register
-from genlab.core.schema import Count, Fraction, Grid, Positive
+from genlab.core.schema import Count, Fraction
 from genlab.sampler.noise_levels import Gridded, grid
 
 __all__ = ["Langevin"]
@@ -44,21 +45,10 @@ class Langevin(Gridded):
     3 and algorithm 1.
     """
 
-    def __init__(
-        self,
-        *,
-        steps: Count,
-        grid: Grid | list[Positive],
-        span: list[Positive] | None,
-        rho: Positive,
-        repeats: Count,
-        rate: Fraction,
-    ) -> None:
-        """steps: levels; grid, span, rho: see `noise_levels.grid`.
-
-        repeats: Langevin steps a level, T of the paper; rate: of a step, e / sigma^2.
-        """
-        self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
+    def __init__(self, *, repeats: Count, rate: Fraction, **levels: Any) -> None:
+        """repeats: Langevin steps a level, T of the paper; rate: of a step, e / sigma^2; the rest
+        are of `Gridded`."""
+        super().__init__(**levels)
         self.repeats, self.rate = repeats, rate
 
     def check(self, process: Process, spec: Spec) -> None:

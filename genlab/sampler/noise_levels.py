@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from torch import Tensor
 from genlab.core.contract import BoundDenoiser, Process, Sampler, Spec
 from genlab.core.errors import ConfigError
 from genlab.core.gaussian_path import NoiseLevel, TruncatedPath, noise_levels
+from genlab.core.schema import Count, Grid, Positive
 
-__all__ = ["Gridded", "bounds", "ends", "grid"]
+__all__ = ["Clipped", "Gridded", "ends", "grid"]
 
 MANY = 1000
 """Levels by default, of a path that has no number of its own."""
@@ -26,12 +28,21 @@ NEAR = 1e-3
 
 
 class Gridded(Sampler):
-    """What the samplers that visit the levels of a grid share; the keys are those of `grid`."""
+    """What the samplers that visit the levels of a grid share."""
 
-    grid: str | list[float]
-    span: list[float] | None
-    rho: float
     bounds: tuple[float, float] | None = None  # estimates are kept between them
+
+    def __init__(
+        self,
+        *,
+        steps: Count,
+        grid: Grid | list[Positive],
+        span: list[Positive] | None,
+        rho: Positive,
+    ) -> None:
+        """steps: levels with noise, None for all of the path where a subclass has it so; grid,
+        span, rho: see `grid`."""
+        self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
 
     def noise_levels(self, process: Process) -> list[NoiseLevel]:
         """Falling levels with noise, and the datum."""
@@ -61,17 +72,21 @@ class Gridded(Sampler):
         return x0 if self.bounds is None else x0.clamp(*self.bounds)
 
 
-def bounds(spec: Spec, clip: bool) -> tuple[float, float] | None:
-    """What a sampler keeps estimates between: the range of its codec, None without clip.
+class Clipped(Gridded):
+    """Samplers of a grid that can keep estimates in the range of the data."""
 
-    Raises ValueError where the data have no range.
-    """
-    if clip and spec.bounds is None:
-        raise ValueError(
-            "clip=true keeps estimates in the range of the data, and points have none; use "
-            "sampler.clip=false"
-        )
-    return spec.bounds if clip else None
+    def __init__(self, spec: Spec, *, clip: bool, **levels: Any) -> None:
+        """spec: of model space; clip: keep the estimated datum in the range of its codec.
+
+        Raises ValueError where the data have no range.
+        """
+        super().__init__(**levels)
+        if clip and spec.bounds is None:
+            raise ValueError(
+                "clip=true keeps estimates in the range of the data, and points have none; use "
+                "sampler.clip=false"
+            )
+        self.bounds = spec.bounds if clip else None
 
 
 def grid(

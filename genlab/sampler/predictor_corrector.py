@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from genlab.core.contract import BoundDenoiser, Noise, Process
 from genlab.core.gaussian_path import NoiseLevel, append_dims
 from genlab.core.registry import register
-from genlab.core.schema import Count, Grid, Natural, NonNegative, Positive
+from genlab.core.schema import Count, Natural, NonNegative
 from genlab.sampler.noise_levels import Gridded
 
 __all__ = ["PredictorCorrector"]
@@ -43,19 +43,15 @@ class PredictorCorrector(Gridded):
         self,
         *,
         steps: Count | None,
-        grid: Grid | list[Positive],
-        span: list[Positive] | None,
-        rho: Positive,
         variance: Literal["small", "large"],
         corrections: Natural,
         snr: NonNegative,
+        **levels: Any,
     ) -> None:
-        """steps (None: all levels of the path), grid, span, rho: see `noise_levels.grid`.
-
-        variance: of the predictor, see `gaussian_path.Step`; corrections: Langevin steps a level;
-        snr: of the signal to the noise in one.
-        """
-        self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
+        """steps: None for all levels of the path; variance: of the predictor, see
+        `gaussian_path.Step`; corrections: Langevin steps a level; snr: of the signal to the noise
+        in one; the rest are of `Gridded`."""
+        super().__init__(steps=steps, **levels)
         self.variance: Literal["small", "large"] = variance
         self.corrections, self.snr = corrections, snr
 

@@ -13,6 +13,7 @@ from genlab.core.errors import ConfigError, Refused
 from genlab.core.registry import GROUPS, build, check, components, find, names, signature, suggest
 from genlab.core.schema import coerce
 
+CACHED = (components, signature, registry._module)
 COMPONENTS = [(group, name) for group in GROUPS for name in components(group)]
 
 SOURCE = '''
@@ -51,11 +52,11 @@ def package(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "first.py").write_text(SOURCE)
     (tmp_path / "model" / "__init__.py").write_text("")
-    for cached in (components, signature):
+    for cached in CACHED:
         cached.cache_clear()
     monkeypatch.setattr(registry, "PACKAGE", tmp_path)
     yield tmp_path / "model"
-    for cached in (components, signature):
+    for cached in CACHED:
         cached.cache_clear()
 
 
@@ -77,6 +78,64 @@ def test_signature_from_text(package):
     assert s.doc == "The first of them."
     inherited = signature("model", "zweiter")
     assert inherited.keys == s.keys and inherited.doc == "The second."
+
+
+INHERITS = """
+from model.first import First
+from {relative} import Third as Base
+
+@register
+class Heir(Base["of", "something"]):
+    '''The heir.'''
+    def __init__(self, codec, *given, kind: Literal["a"], more: bool, **rest): ...
+
+@register("lazy")
+class Lazy(Mixin, Heir):
+    '''Has none of its own.'''
+"""
+THIRD = """
+from model.first import First
+
+class Third(First):
+    def __init__(self, *given, third: int, **rest): ...
+"""
+
+
+@pytest.mark.parametrize("relative", ["model.third", ".third", ".again"])
+def test_a_signature_goes_on_in_the_base_class(package, monkeypatch, relative):
+    monkeypatch.syspath_prepend(package.parent)
+    (package / "third.py").write_text(THIRD)
+    (package / "again.py").write_text("from .third import Third\n")
+    (package / "heir.py").write_text(INHERITS.format(relative=relative))
+    for name in ("heir", "lazy"):
+        s = signature("model", name)
+        assert s.given == ("codec", "spec", "extra") and s.required == ("codec", "spec")
+        assert s.keys == {
+            "lr": "Positive",
+            "kind": "Literal['a']",  # as the subclass has it
+            "n": "Count | None",
+            "third": "int",
+            "more": "bool",
+        }
+    assert s.doc == "Has none of its own."
+    good = {"name": "heir", "lr": 1, "kind": "a", "n": None, "third": 3, "more": True}
+    assert check("model", {**good, "classes": "auto"}) == []
+    (problem,) = check("model", {**good, "thrid": 3})
+    assert "model.thrid" in problem and "'third'" in problem
+    open_ended = "@register\nclass Open(nn.Module):\n    def __init__(self, **rest): ...\n"
+    (package / "open.py").write_text(open_ended)
+    components.cache_clear()
+    with pytest.raises(ConfigError, match=r"class Open of .* takes \*\*rest, and no base class"):
+        signature("model", "open")
+
+
+def test_a_class_that_is_a_base_of_its_own_is_refused(package, monkeypatch):
+    monkeypatch.syspath_prepend(package.parent)
+    for one, other in (("one", "other"), ("other", "one")):
+        text = f"from model.{other} import {other}\n@register\nclass {one}({other}): ...\n"
+        (package / f"{one}.py").write_text(text)
+    with pytest.raises(ConfigError, match=r"class one of .*one\.py is a base of its own"):
+        signature("model", "one")
 
 
 def test_check_finds_every_problem_at_once(package):
@@ -164,17 +223,31 @@ def test_names_of_a_group_with_folders_of_ones_own(tmp_path):
 # --- the components as they are -----------------------------------------------------------------
 
 
+def parameters(cls):
+    """Positional and keyword-only parameters of a class, on through **kwargs in Python's order."""
+    positional, keyword = {}, {}
+    for owner in cls.__mro__:
+        init = vars(owner).get("__init__")
+        if init is None or not owner.__module__.startswith("genlab"):
+            continue
+        found = list(inspect.signature(init).parameters.values())[1:]
+        for p in found:
+            if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD):
+                (keyword if p.kind is p.KEYWORD_ONLY else positional).setdefault(p.name, p)
+        if found and found[-1].kind is not found[-1].VAR_KEYWORD:
+            break
+    return positional, keyword
+
+
 @pytest.mark.parametrize(("group", "name"), COMPONENTS)
 def test_find_gives_the_class_and_signature_what_python_sees(group, name):
     cls = find(group, name)
     assert name in cls.registered
-    parameters = inspect.signature(cls.__init__).parameters.values()
-    keyword = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
-    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+    positional, keyword = parameters(cls)
     read = signature(group, name)
-    assert list(read.keys) == list(keyword)
-    if "__init__" in vars(cls):
-        assert list(read.given) == positional
+    assert set(read.keys) == set(keyword) and set(read.given) == set(positional)
+    assert read.keys == {k: p.annotation for k, p in keyword.items()}
+    assert set(read.required) == {k for k, p in positional.items() if p.default is p.empty}
     assert all(p.default is p.empty for p in keyword.values()), "the yaml holds the defaults"
     doc = (inspect.getdoc(cls) or "").splitlines()
     assert read.doc == (doc[0] if doc else "") and 0 < len(read.doc) <= 72

@@ -30,10 +30,7 @@ class Dequantize(Codec):
 
     def __init__(self, spec: Spec, *, bits: Count, half: Positive) -> None:
         """spec: of the stored images, shape (C, H, W); bits: 1 to 8; half: of the range of x."""
-        if len(spec.shape) != 3:
-            raise ValueError(
-                f"dequantize takes images, not data of shape {list(spec.shape)}; use codec=points"
-            )
+        spec.require("images", "dequantize", "codec=points")
         if bits > 8:
             raise ValueError(f"bits={bits}, but stored images have 8; use 1 to 8")
         self.spec = replace(spec, bounds=(-half, half))

@@ -25,10 +25,7 @@ class Pixels(Codec):
 
     def __init__(self, spec: Spec) -> None:
         """spec: of the stored images, shape (C, H, W)."""
-        if len(spec.shape) != 3:
-            raise ValueError(
-                f"pixels takes images, not data of shape {list(spec.shape)}; use codec=points"
-            )
+        spec.require("images", "pixels", "codec=points")
         self.spec = replace(spec, bounds=(-1.0, 1.0))
 
     def encode(self, u: Tensor, noise: Noise | None) -> Tensor:

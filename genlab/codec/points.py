@@ -23,10 +23,7 @@ class Points(Codec):
 
     def __init__(self, spec: Spec, *, scale: Positive) -> None:
         """spec: of the stored points; scale: their typical size, in units of the data."""
-        if len(spec.shape) != 1:
-            raise ValueError(
-                f"points takes vectors, not data of shape {list(spec.shape)}; use codec=pixels"
-            )
+        spec.require("points", "points", "codec=pixels")
         self.spec, self.scale = spec, scale
 
     def encode(self, u: Tensor, noise: Noise | None) -> Tensor:
@@ -39,7 +36,7 @@ class Points(Codec):
 
     def logdet(self, x: Tensor) -> Tensor:
         """x [B, D] -> [B] nats."""
-        return x.new_full((len(x),), -self.spec.shape[0] * math.log(self.scale))
+        return x.new_full((len(x),), -math.prod(self.spec.shape) * math.log(self.scale))
 
     def decode(self, x: Tensor) -> Tensor:
         """x [B, D] -> float32 points [B, D] in units of the data."""

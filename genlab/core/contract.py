@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -247,6 +247,20 @@ class Spec:
     vocabulary: int | None = None
     bounds: tuple[float, float] | None = None
 
+    @property
+    def kind(self) -> Literal["images", "points", "tokens"]:
+        """Tokens have a vocabulary, images three sizes (C, H, W); all else are points."""
+        if self.vocabulary is not None:
+            return "tokens"
+        return "images" if len(self.shape) == 3 else "points"
+
+    def require(self, kind: str, who: str, instead: str) -> None:
+        """Raises ValueError where data are of another kind than `who` takes, with what does."""
+        if self.kind != kind:
+            raise ValueError(
+                f"{who} takes {kind}, not {self.kind} of shape {list(self.shape)}; use {instead}"
+            )
+
 
 class Split(NamedTuple):
     """The data of one split; row i of each tensor belongs to the same datum."""
@@ -299,7 +313,8 @@ class Codec:
         raise NotImplementedError
 
     def decode(self, x: Tensor) -> Tensor:
-        """x [B, *S] -> uint8 [B, C, H, W], or points or tokens as they were stored."""
+        """x [B, *S], of any float type or int64 -> uint8 [B, C, H, W], or points or tokens as they
+        were stored."""
         raise NotImplementedError
 
 

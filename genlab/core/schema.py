@@ -118,7 +118,8 @@ def _coerce(value: Any, node: ast.expr) -> Any:
             raise _Mismatch("null")
         case ast.Subscript(value=ast.Name(id="Literal")):
             inner = node.slice
-            return _choose(value, [ast.literal_eval(e) for e in getattr(inner, "elts", [inner])])
+            options = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            return _choose(value, [ast.literal_eval(option) for option in options])
         case ast.Subscript(value=ast.Name(id="list" | "tuple" as kind)):
             if not isinstance(value, (list, tuple)):
                 raise _Mismatch("a list like [2,1]")

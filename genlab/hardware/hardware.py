@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from genlab.core.contract import Model
 from genlab.core.dist import world
 from genlab.core.errors import DeviceError
 from genlab.core.registry import register
@@ -159,9 +160,9 @@ class Hardware:
                 if p.dim() == 4:
                     p.data = p.data.contiguous(memory_format=torch.channels_last)
         if layers := _attention_layers(module):
-            double_backward = getattr(module, "double_backward", False)
+            double_backward = isinstance(module, Model) and module.double_backward
             widths = sorted({layer.head_width for layer in layers})
-            dropout = any(getattr(layer, "dropout", 0) for layer in layers)
+            dropout = any(layer.dropout for layer in layers)
             backend, self.attention_backend = resolve_backend(
                 self.attention, self.device, self.dtype, double_backward, widths, dropout
             )
@@ -169,10 +170,9 @@ class Hardware:
                 layer.backend, layer.double_backward = backend, double_backward
         return module
 
-    def check_training(self, model: nn.Module) -> None:
+    def check_training(self, model: Model) -> None:
         """Raises DeviceError when this model could be drawn from here, but not trained."""
-        double_backward = getattr(model, "double_backward", False)
-        if _attention_layers(model) and not double_backward:
+        if _attention_layers(model) and not model.double_backward:
             check_backward(self.attention, self.device)
 
     def accumulation(self, batch: int) -> tuple[int, int]:

@@ -21,11 +21,9 @@ _SIZES = sorted(base * 2**k for base in (3, 4, 5, 7) for k in range(1, 7) if bas
 
 def _plan(spec: Spec) -> tuple[int, int, int]:
     """(channels, side of the smallest map, halvings down to it): 28 -> 7, 2; 32 -> 4, 3."""
-    if len(spec.shape) != 3:
-        raise ValueError(
-            f"dcgan takes images, not data of shape {list(spec.shape)}; use network=mlp_gan and "
-            "codec=points (experiment=toy/gan has both)"
-        )
+    spec.require(
+        "images", "dcgan", "network=mlp_gan and codec=points (experiment=toy/gan has both)"
+    )
     channels, height, side = spec.shape
     if height != side or side not in _SIZES:
         raise ValueError(

@@ -122,8 +122,7 @@ def _compute(x: Tensor) -> torch.dtype:
 
 def _plan(spec: Spec, levels: int) -> tuple[int, int, int]:
     """C, H and W of images whose sides can be halved `levels` times."""
-    if len(spec.shape) != 3:
-        raise ValueError(f"glow takes images, not data of shape {list(spec.shape)}")
+    spec.require("images", "glow", "data of images")
     channels, height, width = spec.shape
     possible = 0
     while height % 2 ** (possible + 1) == 0 and width % 2 ** (possible + 1) == 0:

@@ -71,11 +71,7 @@ class GPT(Network):
         Raises ValueError for data that are no tokens, and for widths and keys that do not fit.
         """
         super().__init__()
-        if spec.vocabulary is None:
-            raise ValueError(
-                f"gpt takes tokens, and the data are numbers of shape {list(spec.shape)}; use "
-                "network=unet for images, or network=mlp and codec=points for points"
-            )
+        spec.require("tokens", "gpt", "network=unet for images, or network=mlp for points")
         turned = stretch != "none" or reach is not None or factor != 1 or base != BASE
         if position != "rope" and turned:
             raise ValueError(

@@ -12,11 +12,11 @@ def patches(network: str, spec: Spec, patch: int = 1) -> tuple[int, tuple[int, i
 
     Raises ValueError where data are no images, or cannot be cut so.
     """
-    if len(spec.shape) != 3:
-        raise ValueError(
-            f"{network} takes images, not data of shape {list(spec.shape)}; use network=mlp and "
-            "codec=points (experiment=toy/flow_matching has both)"
-        )
+    spec.require(
+        "images",
+        network,
+        "network=mlp and codec=points (experiment=toy/flow_matching has both)",
+    )
     channels, height, width = spec.shape
     if height % patch or width % patch:
         fits = [str(p) for p in range(1, min(height, width) + 1) if not (height % p or width % p)]

@@ -17,12 +17,8 @@ __all__ = ["MLP", "MLPDiscriminator", "MLPGenerator"]
 
 
 def _numbers(spec: Spec, instead: str) -> int:
-    """D of data that are vectors; ValueError for images."""
-    if len(spec.shape) != 1:
-        raise ValueError(
-            f"mlp takes points, not images of shape {list(spec.shape)}; "
-            f"use network={instead} and codec=pixels"
-        )
+    """D of points (D,); instead: the network for images."""
+    spec.require("points", "mlp", f"network={instead} and codec=pixels")
     return spec.shape[0]
 
 

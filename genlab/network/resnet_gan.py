@@ -19,11 +19,7 @@ __all__ = ["ResNetDiscriminator", "ResNetGenerator"]
 
 def _plan(spec: Spec) -> tuple[int, int]:
     """(channels, doublings from 4 pixels to the side): 32 -> 3."""
-    if len(spec.shape) != 3:
-        raise ValueError(
-            f"resnet_gan takes images, not data of shape {list(spec.shape)}; use network=mlp_gan "
-            "and codec=points"
-        )
+    spec.require("images", "resnet_gan", "network=mlp_gan and codec=points")
     channels, height, side = spec.shape
     doublings = round(math.log2(max(side, 1) / 4))
     if height != side or side != 4 << max(doublings, 1):

@@ -16,11 +16,7 @@ __all__ = ["VQDecoder", "VQEncoder"]
 
 def _grid(spec: Spec, halvings: int) -> tuple[int, int]:
     """(h, w) of the smallest map; ValueError for sizes that cannot be halved so often."""
-    if len(spec.shape) != 3:
-        raise ValueError(
-            f"vq_autoencoder takes images, not data of shape {list(spec.shape)}; choose data of "
-            "images"
-        )
+    spec.require("images", "vq_autoencoder", "data of images")
     _, height, width = spec.shape
     step = 1 << halvings
     if height % step or width % step:

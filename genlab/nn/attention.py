@@ -22,10 +22,12 @@ class AttentionLayer(nn.Module):
     """A layer with attention inside.
 
     backend: as hardware.attention, set when a model is placed on its device. double_backward: the
-    model takes second derivatives, which only `kernel.math` has. head_width: D of a head.
+    model takes second derivatives, which only `kernel.math` has. head_width: D of a head. dropout:
+    of its attention weights.
     """
 
     head_width: int = 64
+    dropout: float = 0.0
     backend: BackendName = "auto"
     double_backward: bool = False
 

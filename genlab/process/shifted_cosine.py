@@ -43,11 +43,7 @@ class ShiftedCosine(Process):
 
         Raises ValueError where data are no images, and where there are not one or two references.
         """
-        if len(spec.shape) != 3:
-            raise ValueError(
-                "shifted_cosine goes by the resolution of images, and these data are none; use "
-                "process=cosine or trig"
-            )
+        spec.require("images", "shifted_cosine", "process=cosine or trig")
         given = reference if isinstance(reference, list) else [reference]
         if len(given) not in (1, 2) or given[0] > given[-1]:
             raise ValueError(f"reference is one size or two that rise, like [32,64], not {given}")

@@ -180,7 +180,7 @@ class Pipeline:
         assert isinstance(self.model, Generates)
         with self.using(weights), self.hardware.autocast():
             x = self.model.transport(self.start(noise), y, noise, self.sampler)
-        return self.codec.decode(x.float()).cpu()
+        return self.codec.decode(x).cpu()
 
     @torch.inference_mode()
     def encode(self, u: Tensor, weights: str | float = "ema") -> Tensor:
@@ -195,7 +195,7 @@ class Pipeline:
         assert isinstance(self.model, Reconstructs)
         with self.using(weights), self.hardware.autocast():
             x = self.model.decode(codes.to(self.hardware.device))
-        return self.codec.decode(x.float()).cpu()
+        return self.codec.decode(x).cpu()
 
     @torch.inference_mode()
     def log_prob(
@@ -340,7 +340,7 @@ class Pipeline:
                 y = torch.tensor(chosen, device=z.device).repeat_interleave(STEPS)
             noise = SampleNoise(seed, range(len(z)), self.hardware.device)
             x = self.model.transport(z, y, noise, self.sampler)
-        return self.codec.decode(x.float()).cpu().numpy()
+        return self.codec.decode(x).cpu().numpy()
 
     def trajectory(
         self, n: int, *, labels: Any = None, seed: int = 0, weights: str | float = "ema"
@@ -352,7 +352,7 @@ class Pipeline:
                 "its samples in one step"
             )
         frames: list[NDArray[Any]] = []
-        self.sampler.watch = lambda x: frames.append(self.codec.decode(x.float()).cpu().numpy())
+        self.sampler.watch = lambda x: frames.append(self.codec.decode(x).cpu().numpy())
         try:
             self.draw(self.labels(n, labels), seed, range(n), weights)
         finally:

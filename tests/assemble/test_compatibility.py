@@ -5,6 +5,7 @@ import pytest
 from genlab.assemble.components import build
 from genlab.core.errors import ConfigError, Refused
 from genlab.model.flow_matching import FlowMatching
+from genlab.sampling.pipeline import Pipeline
 
 
 def problems(config) -> tuple[str, ...]:
@@ -38,15 +39,15 @@ def test_a_model_may_draw_in_one_step_or_along_its_path(tiny, monkeypatch):
     assert len(problems(one)) == 1
     drawn = []
 
-    def transport(self, z, y, noise, solver):
-        drawn.append(solver.follows_path)
+    def transport(self, z, y, noise, sampler):
+        drawn.append(sampler.follows_path)
         x0 = self.denoise(z, z.new_ones(len(z)), y)
-        return solver(self.denoise, z, y, noise) if solver.follows_path else x0
+        return sampler(self.denoise, z, y, noise) if sampler.follows_path else x0
 
     monkeypatch.setattr(FlowMatching, "one_step", True)
     monkeypatch.setattr(FlowMatching, "transport", transport)
     for config in (one, many):
-        assert build(config).draw([0, 1], 0, range(2)).shape == (2, 1, 8, 8)
+        assert Pipeline(build(config)).draw([0, 1], 0, range(2)).shape == (2, 1, 8, 8)
     assert drawn == [False, True]
     one["guidance"] = tiny("flow_matching")["guidance"]
     (problem,) = problems(one)

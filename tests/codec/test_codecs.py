@@ -58,3 +58,11 @@ def test_the_codecs_name_each_other():
         Pixels(Spec((1, 2, 2))).encode(torch.rand(1, 1, 2, 2), None)
     with pytest.raises(ConfigError, match="codec=pixels"):
         Points(Spec((2,)), scale=1.0).encode(torch.zeros(3, 2, dtype=torch.uint8), None)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (12,)])
+def test_tokens_are_neither_images_nor_points(shape):
+    tokens = Spec(shape, vocabulary=7)
+    for codec in (lambda: Pixels(tokens), lambda: Points(tokens, scale=1.0)):
+        with pytest.raises(ValueError, match="not tokens of shape"):
+            codec()

@@ -28,6 +28,7 @@ __all__ = [
     "Spread",
     "Weight",
     "coerce",
+    "mistyped",
 ]
 
 Positive = Annotated[float, "> 0"]
@@ -89,6 +90,17 @@ _STDS = "{std: [...]} with relative standard deviations above 0 and at most 0.28
 
 class _Mismatch(Exception):
     """A value that an annotation does not take; the message says what it takes."""
+
+
+def mistyped(values: Mapping[str, Any], annotations: Mapping[str, str]) -> list[str]:
+    """A sentence for each key whose value its annotation does not take."""
+    problems = []
+    for key, annotation in annotations.items():
+        try:
+            coerce(values[key], annotation)
+        except ValueError as e:
+            problems.append(f"{key} must be {e}, not {values[key]!r}")
+    return problems
 
 
 def coerce(value: Any, annotation: str) -> Any:

@@ -93,11 +93,7 @@ def _check(asked: Mapping[str, Any], idle: Sequence[str]) -> None:
         problems += registry.check("metric", node, f"metric.{name}")
     if asked["features"].get("name") is not None:
         problems += registry.check("features", asked["features"])
-    for key, annotation in SCHEMA.items():
-        try:
-            schema.coerce(asked[key], annotation)
-        except ValueError as e:
-            problems.append(f"{key} must be {e}, not {asked[key]!r}")
+    problems += schema.mistyped(asked, SCHEMA)
     if asked["fake"] is None:
         if asked.get("data") is not None:
             problems.append("data= is the reference of fake= images; a run has its own data")

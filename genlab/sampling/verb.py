@@ -35,13 +35,7 @@ def main(words: Sequence[str]) -> int:
     for word in rest:
         (own if word.partition("=")[0] in keys else others).append(word)
     asked, _ = cfg.compose(own, primary="sample")
-    problems = []
-    for key, annotation in schema.SAMPLE.items():
-        try:
-            schema.coerce(asked[key], annotation)
-        except ValueError as e:
-            problems.append(f"{key} must be {e}, not {asked[key]!r}")
-    if problems:
+    if problems := schema.mistyped(asked, schema.SAMPLE):
         raise ConfigError(*problems)
     pipeline = load(asked["run"], asked["outputs"], bool(options.get("trust")), others)
     _check_given(asked)

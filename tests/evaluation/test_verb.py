@@ -1,4 +1,4 @@
-"""`genlab eval`: what is judged, by what, and what is written about it."""
+"""`genlab eval`: what is evaluated, by what, and what is written about it."""
 
 import math
 import re
@@ -95,7 +95,7 @@ def test_what_cannot_be_had_is_left_out_unless_it_was_named(vqvae, capsys):
         assert main(["eval", f"run={vqvae}", f"metric={metric}", "n=40"]) == 3
 
 
-def test_reconstructions_are_judged_as_such(vqvae):
+def test_reconstructions_are_evaluated_as_such(vqvae):
     result = evaluated(vqvae, "metric=fid", "features=raw", "n=40")
     assert result.subject["of"] == "reconstructions"
     assert result.numbers[0].protocol["of"] == "reconstructions"
@@ -103,7 +103,7 @@ def test_reconstructions_are_judged_as_such(vqvae):
     assert "sampler" not in result.subject
 
 
-def test_a_folder_is_judged_like_a_run(tmp_path, digits):
+def test_a_folder_is_evaluated_like_a_run(tmp_path, digits):
     """The same images as a folder and as an array, against a data set: the same number."""
     save(digits[:50], tmp_path / "a")
     words = ("data=digits", "metric=fid", "features=raw", "n_real=60")
@@ -189,7 +189,7 @@ def test_constant_images_have_a_distance(tmp_path):
     assert found["metrics"]["fid"]["values"]["fid"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_run_still_training_is_judged_at_its_checkpoint_and_said(gan, capsys):
+def test_a_run_still_training_is_evaluated_at_its_checkpoint(gan, capsys):
     run = Run(gan)
     with run.lock():
         run.status = "running"

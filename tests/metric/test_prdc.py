@@ -71,7 +71,7 @@ CASES = {
 }
 
 
-@pytest.fixture(params=[7, 1024], ids=["blocks of 7", "one block"])
+@pytest.fixture(params=[16, 1024], ids=["blocks of 16", "one block"])
 def block(request, monkeypatch):
     monkeypatch.setattr(vectors, "BLOCK", request.param)
 

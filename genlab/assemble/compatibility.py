@@ -6,35 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from genlab.assemble.bound_sampler import PathSampler
-from genlab.core import contract, registry
+from genlab.core import registry
 from genlab.core.contract import Dataset, Denoises, Guidance, Model, Network, Spec
 from genlab.core.errors import ConfigError
 
-__all__ = ["check_base", "check_classes", "check_compatibility"]
-
-BASES: Mapping[str, type] = {
-    "model": contract.Model,
-    "network": contract.Network,
-    "process": contract.Process,
-    "sampler": contract.Sampler,
-    "guidance": contract.Guidance,
-    "codec": contract.Codec,
-    "data": contract.Dataset,
-    "optimizer": contract.Optimizer,
-    "schedule": contract.Schedule,
-}
-"""Config group -> the class its components are derived from, which declares what they can do."""
-
-
-def check_base(group: str, name: str, component: object) -> list[str]:
-    """What is wrong with a component that does not say what it can do, as sentences."""
-    base = BASES.get(group, object)
-    if isinstance(component, base):
-        return []
-    return [
-        f"{group} {name!r} is no genlab.core.contract.{base.__name__}; derive "
-        f"{type(component).__name__} from that class"
-    ]
+__all__ = ["check_classes", "check_compatibility"]
 
 
 def check_classes(asked: int | str, data: Dataset) -> tuple[int | None, list[str]]:

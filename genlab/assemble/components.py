@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from genlab.assemble.bound_sampler import PathSampler
-from genlab.assemble.compatibility import check_base, check_classes, check_compatibility
+from genlab.assemble.compatibility import check_classes, check_compatibility
 from genlab.assemble.pretrained import Reference
 from genlab.config import compose as cfg
 from genlab.core import registry
@@ -61,12 +61,10 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         if node.get("name") is None:
             return None
         try:
-            made = registry.build(group, node, key, trust, **given)
+            return registry.build(group, node, key, trust, **given)
         except ConfigError as e:
             problems.extend(e.problems)
             return None
-        problems.extend(wrong := check_base(group, node["name"], made))
-        return None if wrong else made
 
     hardware: Hardware = make("hardware", config["hardware"])
     data: Dataset = make("data", config["data"], root=config["data"].get("root"))
@@ -188,7 +186,6 @@ def make_optimizers(
             merged = {**node, **own.get(name, {})}
             key = f"optimizer.players.{name}" if name in own else "optimizer"
             out[name] = registry.build("optimizer", merged, key, trust, params=params)
-            problems += check_base("optimizer", merged["name"], out[name])
         except ConfigError as e:
             problems += [p for p in e.problems if p not in problems]
     if problems:

@@ -68,7 +68,7 @@ class Reference:
     def _apart(self, config: Mapping[str, Any], data: Dataset, spec: Spec) -> list[str]:
         """What keeps the two from being compared, as sentences."""
         name = self.config["model"]["name"]
-        if not hasattr(registry.find("model", name, trust=self.trust), "denoise"):
+        if self.config["process"]["name"] is None:
             return [f"model {name!r} has no path to guide along; name a run of one that has"]
         problems = []
         for group in ("data", "codec"):

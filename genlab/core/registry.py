@@ -1,7 +1,7 @@
 """The components of every config group, their signatures, and how a config becomes an object.
 
-A config group is a folder of this package and one of configs/. A component is a class (or
-function) with `@register`; its name is the stem of its file unless the decorator gives others.
+A config group is a folder of this package and one of configs/. A component is a class
+with `@register`; its name is the stem of its file unless the decorator gives others.
 Nothing here imports a component before it is built: names come from a regular expression over the
 sources, signatures from `ast`. This file imports neither torch nor hydra.
 
@@ -30,6 +30,7 @@ from genlab.core.errors import ConfigError, Refused
 from genlab.core.schema import coerce
 
 __all__ = [
+    "BASES",
     "COMMON",
     "GROUPS",
     "Signature",
@@ -70,6 +71,21 @@ COMMON: dict[str, dict[str, str]] = {
     "sampler": {"through": "str | None"},
 }
 """Keys that every component of a group has, given to constructors with such a positional one."""
+
+BASES = {
+    "model": "genlab.core.contract:Model",
+    "network": "genlab.core.contract:Network",
+    "process": "genlab.core.contract:Process",
+    "sampler": "genlab.core.contract:Sampler",
+    "guidance": "genlab.core.contract:Guidance",
+    "codec": "genlab.core.contract:Codec",
+    "data": "genlab.core.contract:Dataset",
+    "optimizer": "genlab.core.contract:Optimizer",
+    "schedule": "genlab.core.contract:Schedule",
+    "metric": "genlab.core.metric:Metric",
+    "features": "genlab.core.metric:Features",
+}
+"""The class that declares what the components of a group can do, from which all are derived."""
 
 T = TypeVar("T")
 
@@ -201,8 +217,9 @@ def _origin(module: str) -> Path | None:
 def _registers(node: ast.expr, name: str, stem: str) -> bool:
     if isinstance(node, ast.Name):
         return node.id == "register" and name == stem
-    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "register":
-        return name in [a.value for a in node.args if isinstance(a, ast.Constant)]
+    match node:
+        case ast.Call(func=ast.Name(id="register"), args=args):
+            return name in [a.value for a in args if isinstance(a, ast.Constant)]
     return False
 
 
@@ -371,9 +388,8 @@ def find(group: str, name: str, *, trust: bool = True) -> Any:
     path, _ = _source(group, name)
     module_object = importlib.import_module(f"genlab.{group}.{path.stem}")
     for value in vars(module_object).values():
-        if getattr(value, "__module__", None) == module_object.__name__ and name in getattr(
-            value, "registered", ()
-        ):
+        own = isinstance(value, type) and value.__module__ == module_object.__name__
+        if own and name in vars(value).get("registered", ()):
             return value
     raise AssertionError(f"{path} does not register {name!r}")
 
@@ -399,9 +415,15 @@ def build(
             f"{key}: {group} {name!r} needs {', '.join(absent)}, which nothing gives"
         )
     values = {k: coerce(node[k], a) for k, a in wanted.keys.items()}
+    component = find(group, name, trust=trust)
+    if group in BASES:
+        module, _, base = BASES[group].partition(":")
+        if not issubclass(component, getattr(importlib.import_module(module), base)):
+            raise ConfigError(
+                f"{key}.name={name} is no {module}.{base}, which says what it can do; derive "
+                f"{component.__name__} from that class"
+            )
     try:
-        return find(group, name, trust=trust)(
-            **{g: given[g] for g in wanted.given if g in given}, **values
-        )
+        return component(**{g: given[g] for g in wanted.given if g in given}, **values)
     except ValueError as e:
         raise ConfigError(f"{key}: {e}") from e

@@ -237,7 +237,7 @@ def _check(pipeline: Pipeline, task: Task, masked: bool, strength: float | None)
             "strength= is how far task=edit goes to the noise, in (0, 1]; "
             + ("add strength=0.5, say" if task == "edit" else f"task={task} goes all the way")
         )
-    if sampler.get("variance") == "learned":
+    if pipeline.sampler.learned_variance:
         raise ConfigError(
             f"task={task} moves the estimates to what is known of the image, and "
             "sampler.variance=learned is of those that the network gives; use "

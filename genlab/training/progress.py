@@ -187,7 +187,7 @@ class _Patient:
     def draws(self, text: str) -> bool:
         """Whether the encoding has these characters."""
         try:
-            text.encode(getattr(self._stream, "encoding", None) or "utf-8")
+            text.encode(self._stream.encoding or "utf-8")
         except UnicodeEncodeError:
             return False
         return True

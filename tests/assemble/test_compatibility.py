@@ -74,7 +74,7 @@ def test_a_component_that_declares_nothing_is_refused_in_one_sentence(tiny, fore
     config = tiny("flow_matching")
     config[group] = {"name": "foreign_parts:Part"}
     (problem,) = problems(config)
-    assert f"{group} 'foreign_parts:Part' is no genlab.core.contract.{base}" in problem
+    assert f"{group}.name=foreign_parts:Part is no genlab.core.contract.{base}" in problem
     assert "derive Part from that class" in problem
 
 

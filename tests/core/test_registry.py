@@ -280,7 +280,8 @@ def test_build_hands_over_what_is_named_and_reports_a_value_error():
 
 def test_out_of_tree_member_needs_trust(tmp_path, monkeypatch):
     (tmp_path / "outside_genlab.py").write_text(
-        "class Mine:\n    '''Mine.'''\n    def __init__(self, *, n: int): self.n = n\n"
+        "from genlab.core.contract import Dataset\n\n\nclass Mine(Dataset):\n    '''Mine.'''\n"
+        "    def __init__(self, *, n: int): self.n = n\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     node = {"name": "outside_genlab:Mine", "n": 3}

@@ -1,0 +1,72 @@
+"""What a component can do is declared on its base class, and nothing goes by its name."""
+
+import ast
+import re
+
+import pytest
+
+from genlab.core import registry
+from genlab.core.registry import BASES, GROUPS, PACKAGE
+
+FOLDERS = ("core", "assemble", "sampling", "evaluation", "training")
+"""What is written for all components alike."""
+
+FILES = [path for folder in FOLDERS for path in sorted((PACKAGE / folder).glob("*.py"))]
+COMPONENTS = [(group, name) for group in BASES for name in registry.components(group)]
+
+WORDS = {
+    "auto": "a value that is chosen by the program",
+    "cpu": "a type of device, as torch has it",
+    "cuda": "a type of device, as torch has it",
+    "raw": "weights that are no average",
+    "points": "a kind of data",
+    "edm": "a weighting of the loss",
+    "psnr": "a number of a reconstruction",
+    "clip": "a key of every optimizer",
+    "folder": "a key of what is recorded",
+}
+"""Names of components that are words of another meaning too, and which."""
+
+
+def ids(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_no_attribute_is_looked_for_by_a_string(path):
+    """Each base class declares all that is asked of its components, with a default."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            by_name = node.func.id in ("getattr", "hasattr") and len(node.args) > 1
+            found = ast.unparse(node)
+            assert not (by_name and isinstance(node.args[1], ast.Constant)), found
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_no_component_is_known_by_its_name(path):
+    """Sentences may name one, as advice; code may not compare with it or build it."""
+    names = {name for group in GROUPS for name in registry.components(group)}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert node.value not in names - set(WORDS), f"line {node.lineno}: {node.value!r}"
+
+
+def test_words_of_another_meaning_are_names_too():
+    assert set(WORDS) <= {name for group in GROUPS for name in registry.components(group)}
+
+
+def test_what_sentences_advise_is_there():
+    """`use sampler=heun`: a group and a component, or a config, of that name."""
+    advised = re.compile(r"\b(" + "|".join(GROUPS) + r")=([a-z][a-z0-9_]*)\b(?!\.)")
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                for group, name in advised.findall(node.value):
+                    assert name in registry.names(group), f"{path.name}: {group}={name}"
+
+
+@pytest.mark.parametrize(("group", "name"), COMPONENTS, ids=lambda part: part)
+def test_every_component_is_derived_from_the_base_of_its_group(group, name):
+    module, _, base = BASES[group].partition(":")
+    wanted = getattr(__import__(module, fromlist=[base]), base)
+    assert issubclass(registry.find(group, name), wanted)

@@ -35,7 +35,7 @@ def tiny(tmp_path: Path) -> Callable[..., Config]:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines that go to stderr from here on, each said for the first time."""
     lines: list[str] = []
-    monkeypatch.setattr(console, "_SAID", set())
+    monkeypatch.setattr(console, "_LOGGED", set())
     monkeypatch.setattr(console, "log", lines.append)
     return lines
 

@@ -120,9 +120,7 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
         raise ConfigError(*problems)
     for other in references:
         other.count = bound.count
-    if meta:
-        hardware.check_training(model)
-    else:
+    if not meta:
         hardware.place(model)
         if hardware.compile:
             _compile(model, networks)

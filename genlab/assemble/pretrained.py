@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genlab.core import registry
+from genlab.core.console import log
 from genlab.core.contract import Dataset, Denoiser, Denoises, Model, Process, Spec
 from genlab.core.errors import CheckpointError, ConfigError
 from genlab.core.gaussian_path import change_path
@@ -58,7 +59,7 @@ class Reference:
         self.classes = {"auto": data.spec.classes, "none": None}.get(asked, asked)
         if problems := self._apart(config, data, spec):
             raise ConfigError(*(f"{self.key}: {p}" for p in problems))
-        found = Checkpoints(self.run.path / "checkpoints", print).find(checkpoint)
+        found = Checkpoints(self.run.path / "checkpoints").find(checkpoint)
         if found is None:
             raise CheckpointError(f"{self.key}: {self.run.path} has no checkpoint yet")
         self.checkpoint = found
@@ -119,7 +120,7 @@ class Reference:
     def __call__(self, process: Process) -> Denoiser:
         """Its denoiser on `process`, whatever the path it was trained on."""
         if self.model is None and self.spec.classes and not self.classes:
-            print(f"{self.key} was trained without labels, so it is given none")
+            log(f"{self.key} was trained without labels, so it is given none")
         model = self.model = self.model or self._read()
 
         def denoise(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:

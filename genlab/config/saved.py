@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from omegaconf import OmegaConf
 
 from genlab.config.compose import first_line, refuse_targets
 from genlab.core import registry
+from genlab.core.console import log
 from genlab.core.errors import ConfigError
 from genlab.core.registry import GROUPS
 
@@ -75,7 +75,7 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
                     new = {k: defaults[k] for k in sorted(missing) if k in defaults}
                     words = ", ".join(f"{k}={v}" for k, v in new.items())
                     line = f"{group} {name!r} of this run lacks keys: {words} (the defaults)"
-                    print(line, file=sys.stderr)
+                    log(line)
                     node |= new
     return config
 

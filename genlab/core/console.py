@@ -1,15 +1,15 @@
-"""What a person sees while data are decoded: a bar on a terminal, a few lines elsewhere."""
+"""Lines and progress for the person at the terminal, on stderr: results alone go to stdout."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["log", "log_once", "progress"]
+__all__ = ["log", "log_once", "progress", "shown_by"]
 
 PAUSE = 5.0  # seconds between two lines where there is no terminal
 
@@ -22,21 +22,38 @@ class Advance(Protocol):
         ...
 
 
+_show: Callable[[str], None] | None = None
+
+
 def log(line: str) -> None:
-    """One line on stderr; a stream that is gone is no reason to stop."""
+    """One line on stderr, or where `shown_by` says; a stream that is gone is no reason to stop."""
+    if _show is not None:
+        _show(line)
+        return
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
         pass
 
 
-_SAID: set[str] = set()
+@contextmanager
+def shown_by(show: Callable[[str], None]) -> Iterator[None]:
+    """Context in which lines are handed to `show`: a live display puts them above itself."""
+    global _show
+    before, _show = _show, show
+    try:
+        yield
+    finally:
+        _show = before
+
+
+_LOGGED: set[str] = set()
 
 
 def log_once(line: str) -> None:
-    """A line on stderr, the first time in this process."""
-    if line not in _SAID:
-        _SAID.add(line)
+    """A line as `log` has it, the first time in this process."""
+    if line not in _LOGGED:
+        _LOGGED.add(line)
         log(line)
 
 

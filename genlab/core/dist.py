@@ -14,6 +14,7 @@ __all__ = [
     "any_",
     "barrier",
     "broadcast_",
+    "broadcast_text",
     "gather",
     "is_lost",
     "mean_",
@@ -102,6 +103,18 @@ def broadcast_(tensors: Iterable[Tensor]) -> None:
     if td.is_initialized():
         for tensor in tensors:
             td.broadcast(tensor.data, src=0)
+
+
+def broadcast_text(text: str, device: torch.device) -> str:
+    """Rank 0's text on every rank, of at most 4096 bytes; joins the group if need be."""
+    start(device)
+    if not td.is_initialized():
+        return text
+    raw = torch.zeros(4096, dtype=torch.uint8, device=device)
+    given = text.encode()
+    raw[: len(given)] = torch.tensor(list(given), dtype=torch.uint8)
+    td.broadcast(raw, src=0)
+    return bytes(raw.cpu().tolist()).rstrip(b"\0").decode()
 
 
 def is_lost(error: RuntimeError) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from genlab.core.console import log
 from genlab.core.ema import EMA, blend
 from genlab.core.errors import CheckpointError, ConfigError
 from genlab.run.failpoint import point
@@ -53,9 +54,9 @@ class PostHocEMA(NamedTuple):
 class Averages:
     """The kept averages of one run directory."""
 
-    def __init__(self, run: Path, say: Callable[[str], None]) -> None:
-        """run: its directory; say: prints one line for a person."""
-        self.folder, self.say = run / "averages", say
+    def __init__(self, run: Path) -> None:
+        """run: its directory."""
+        self.folder = run / "averages"
 
     def moments(self) -> list[int]:
         """When averages were kept, in images, ascending."""
@@ -142,7 +143,7 @@ class Averages:
             if _shapes(tensors) != _shapes(own):
                 raise CheckpointError("they are of another model or of other lengths")
         except (SafetensorError, CheckpointError) as e:
-            self.say(f"WARNING: the averages in {file} are left out: {e}")
+            log(f"WARNING: the averages in {file} are left out: {e}")
             return False
         return True
 

@@ -18,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab import __version__
+from genlab.core.console import log
 from genlab.core.errors import CheckpointError, DiskError
 from genlab.run.failpoint import point
 from genlab.run.files import disk, fsync_folder, write_text
@@ -68,12 +69,12 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one run directory."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None], owner: bool = False) -> None:
-        """folder: <run>/checkpoints; say: prints one line for a person.
+    def __init__(self, folder: Path, owner: bool = False) -> None:
+        """folder: <run>/checkpoints.
 
         owner: we hold the lock of the run; a mere reader leaves damaged folders where they are.
         """
-        self.folder, self.say, self.owner = folder, say, owner
+        self.folder, self.owner = folder, owner
 
     def names(self) -> list[str]:
         """Names of all complete folders, oldest first."""
@@ -150,9 +151,7 @@ class Checkpoints:
                     aside = self.folder / f".corrupt-{name}"
                     shutil.rmtree(aside, ignore_errors=True)
                     os.rename(folder, aside)
-                self.say(
-                    f"WARNING: checkpoint {name} is damaged ({e}); falling back to the one before"
-                )
+                log(f"WARNING: checkpoint {name} is damaged ({e}); falling back to the one before")
                 continue
             return folder, state
         if names or (self.folder.is_dir() and any(self.folder.glob(".corrupt-*"))):

@@ -49,7 +49,7 @@ def load(
     config = _with(found.config, overrides) | place
     if problems := cfg.validate(config):
         raise ConfigError(*problems)
-    saved = Checkpoints(found.path / "checkpoints", print).find(checkpoint)
+    saved = Checkpoints(found.path / "checkpoints").find(checkpoint)
     if saved is None:
         raise CheckpointError(
             f"{found.path} has no checkpoint yet; train it with genlab resume run={found.id}"
@@ -80,7 +80,7 @@ class Pipeline:
         if checkpoint is not None:
             self.hardware.start()
             checkpoint.load(self.model)
-            kept = Averages(checkpoint.run, print)
+            kept = Averages(checkpoint.run)
             rebuild = partial(kept.rebuild, self.model, checkpoint.images)
             self._rebuild = lru_cache(maxsize=1)(rebuild)  # a model holds one of them at a time
 

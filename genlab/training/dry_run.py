@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from genlab.assemble.components import Components, build
+from genlab.assemble.components import Components
 from genlab.core.contract import Dataset, Split
 from genlab.core.format import count, duration, size
 from genlab.core.memory import memory, memory_advice
 from genlab.core.random import hash64
-from genlab.training.setup import make_trainer
+from genlab.training.setup import make_trainer, set_up
 
 __all__ = ["measure"]
 
@@ -27,7 +27,7 @@ LONG = 5.0  # seconds of a step on a CPU that are not waited for
 def measure(config: Mapping[str, Any]) -> int:
     """Prints parameters a network, memory, images/s and the estimated end; returns 0."""
     with memory_advice(config):
-        components = build(config)
+        components = set_up(config).components
         hardware, schedule = components.hardware, components.schedule
         hardware.start()
         for role, network in components.model.named_children():

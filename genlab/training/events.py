@@ -1,77 +1,210 @@
-"""When the events of a run come, a function of its clock alone, and which checkpoint is best."""
+"""What a run does beside its steps: evaluate, sample, log, save.
+
+An event is due when the number of images drawn passes a multiple of its `every`, and after the
+last image. At the end of such a step the loop runs the events that are due in this order: a line
+of the journal then has what was measured, and the best checkpoint the weights it was measured on.
+"""
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from genlab.core.contract import Clock
+import torch
 
-__all__ = ["BestCheckpoint", "EventSchedule"]
+from genlab.core import dist
+from genlab.core.console import log
+from genlab.core.contract import Clock, Model
+from genlab.core.errors import Diverged
+from genlab.core.memory import memory
+from genlab.core.signals import DrawingStopped
+from genlab.run.checkpoint import model_tensors, optimizer_tensors
+from genlab.training.preview import validation_loss, write_preview
+from genlab.training.start import Training
+
+__all__ = ["Evaluate", "Event", "Log", "Moment", "Sample", "Save", "intervals"]
 
 
-class EventSchedule:
-    """Images between two of each event, `auto` resolved by the length of the run.
+def intervals(every: Mapping[str, Any], total: int, batch: int) -> dict[str, int]:
+    """Images between two events of each kind; `auto` is a share of the whole run.
 
-    total: images of the run, after which every event comes once more.
+    every: the node of a config; total: images of the run.
+    """
+    shares = {"eval": 10, "sample": 10, "log": 100, "checkpoint": 10}
+    return {
+        kind: max(batch, total // share) if every[kind] == "auto" else int(every[kind])
+        for kind, share in shares.items()
+    }
+
+
+@dataclass
+class Moment:
+    """The end of a step after which something is due.
+
+    save: whether to save in any case: at a stop, or every.seconds after the last time.
+    measured: values for the journal, of the events that ran before.
     """
 
-    def __init__(self, every: Mapping[str, Any], total: int, batch: int) -> None:
-        shares = {"log": 100, "sample": 10, "checkpoint": 10, "eval": 10}
-        self.total = total
-        self.every = {
-            what: max(batch, total // share) if every[what] == "auto" else int(every[what])
-            for what, share in shares.items()
-        }
-
-    def soonest(self, clock: Clock) -> int:
-        """The image count at which something is due next."""
-        return min((clock.images // e + 1) * e for e in self.every.values())
-
-    def due(self, clock: Clock, *events: str) -> bool:
-        """Whether the last step has brought one of these events."""
-        began = clock.images - clock.drawn
-        crossed = any(clock.images // self.every[e] > began // self.every[e] for e in events)
-        return crossed or clock.images >= self.total
+    clock: Clock
+    save: bool
+    measured: dict[str, float] = field(default_factory=dict)
 
 
-class BestCheckpoint:
-    """The best value so far of the one in the journal that keep.best names.
+class Event:
+    """Something a run does every so many images.
 
-    wanted: its name, None where nothing decides. sign: 1 where low is good, -1 where high is.
-    measure: what the value means; the best of another measure says nothing about this one.
+    draws: whether it draws images, which may take minutes and which a stop does not wait for.
     """
 
-    def __init__(self, wanted: str | None, sign: int, measure: str) -> None:
-        self.wanted, self.sign, self.measure = wanted, sign, measure
-        self.value = math.nan
+    draws = False
 
-    def recall(self, state: Mapping[str, Any]) -> bool:
-        """Takes up what a checkpoint says; False where it measured in another way."""
-        if state["best"] is None:
-            return True
-        if state.get("best_of", self.measure) != self.measure:
-            return False
-        self.value = float(state["best"])
-        return True
+    def __init__(self, training: Training, every: int) -> None:
+        """every: images between two."""
+        self.training, self.every = training, every
 
-    def beaten_by(self, value: float) -> bool:
-        """Whether a value is better than all before; what is not finite never is."""
-        if not math.isfinite(value):
-            return False
-        return not math.isfinite(self.value) or self.sign * (self.value - value) > 0
+    def next(self, images: int) -> int:
+        """The number of images at which it is due next."""
+        return (images // self.every + 1) * self.every
 
-    def due(self, line: Mapping[str, float], means: bool) -> bool:
-        """Whether a journal line should have had the value. means: the line is of every.log."""
-        kind = str(self.wanted).partition("/")[0]
-        if kind in ("heldout", "metric"):
-            return any(name.startswith(f"{kind}/") for name in line)
-        return means
+    def scheduled(self, clock: Clock) -> bool:
+        """Whether the last step passed a multiple of `every`, or the end of the run."""
+        before = clock.images - clock.drawn
+        passed = clock.images // self.every > before // self.every
+        return passed or clock.images >= self.training.total
 
-    def state(self) -> dict[str, Any]:
-        """For state.json."""
-        return {
-            "best": self.value if math.isfinite(self.value) else None,
-            "best_of": self.measure,
+    def due(self, moment: Moment) -> bool:
+        """Whether to run now; of what ranks do together, all say the same."""
+        return self.scheduled(moment.clock)
+
+    def run(self, moment: Moment) -> None:
+        """Runs on every rank. Raises DrawingStopped when a stop is asked for while it draws."""
+        raise NotImplementedError
+
+
+class Evaluate(Event):
+    """Metrics, for which all ranks draw, and the validation loss of a model that is one loss."""
+
+    draws = True
+
+    def run(self, moment: Moment) -> None:
+        """Adds their values to what was measured."""
+        training = self.training
+        with training.signals.drawing(dist.world() == 1):  # ranks that draw wait for each other
+            moment.measured |= training.evaluator(training.run, moment.clock.images)
+        if training.main and type(training.model).loss is not Model.loss:
+            batch, seed = training.trainer.stream.batch, training.config["seed"]
+            moment.measured |= validation_loss(training.pipeline, batch, seed)
+
+
+class Sample(Event):
+    """A preview, which rank 0 draws while the others go on to their next step."""
+
+    draws = True
+
+    def run(self, moment: Moment) -> None:
+        """Writes samples/train/<images>.png and hands it to the tracker."""
+        training, images, alone = self.training, moment.clock.images, dist.world() == 1
+        if not training.main:
+            return
+        folder = training.run.path / "samples" / "train"
+        try:
+            # at their next step the other ranks stop too, but after the last one there is none
+            with training.signals.drawing(alone or images < training.total):
+                shown = write_preview(training.pipeline, training.config["seed"], folder, images)
+        except DrawingStopped:
+            if alone:
+                raise
+            log(f"stopping: the grid of image {images:,} is left out")
+            return
+        if shown:
+            training.logger.picture(*shown, images)
+
+
+class Log(Event):
+    """A line of the journal: means of what the steps have logged, and what was measured."""
+
+    def __init__(self, training: Training, every: int) -> None:
+        super().__init__(training, every)
+        self.start = time.monotonic()
+        self.images = training.clock.images  # at the last line with means
+        self.stepping = 0.0  # seconds since then, without those of events
+
+    def due(self, moment: Moment) -> bool:
+        """Also for what was measured alone."""
+        return self.scheduled(moment.clock) or bool(moment.measured)
+
+    def run(self, moment: Moment) -> None:
+        """Writes it on rank 0; the means are those of all ranks."""
+        training, clock, with_means = self.training, moment.clock, self.scheduled(moment.clock)
+        means = training.trainer.read() if with_means else {}
+        if not training.main:
+            return
+        line: dict[str, float] = {"step": clock.step, "images": clock.images}
+        line["seconds"] = round(training.seconds + time.monotonic() - self.start, 3)
+        line |= {**means, **moment.measured}
+        if with_means and clock.images > self.images:
+            line["images_per_second"] = (clock.images - self.images) / max(self.stepping, 1e-9)
+            line["memory"] = memory(training.hardware.device)
+        if with_means:
+            self.images, self.stepping = clock.images, 0.0
+        training.best.observe(line, moment.measured, with_means)
+        training.journal.write(line)
+        training.logger.line(line)
+        training.display.update({**line, "total": training.total})
+
+
+class Save(Event):
+    """A checkpoint, also every.seconds after the last, at a stop, and of the best weights."""
+
+    def __init__(self, training: Training, every: int) -> None:
+        super().__init__(training, every)
+        self.late_at = time.monotonic() + training.config["every"]["seconds"]
+
+    def due(self, moment: Moment) -> bool:
+        """Also when it is asked for, and on rank 0 when the value that decides has improved."""
+        scheduled = self.scheduled(moment.clock) or moment.save
+        return scheduled or self.training.best.improved
+
+    def run(self, moment: Moment) -> None:
+        """Writes it on rank 0, with the averages of every.checkpoint."""
+        training, scheduled = self.training, self.scheduled(moment.clock)
+        if scheduled or moment.save:
+            self.late_at = time.monotonic() + training.config["every"]["seconds"]
+        if scheduled and training.main:
+            # before the checkpoint: a run that goes on removes averages that are later than it
+            training.averages.save(moment.clock.images, training.model)
+        self.write()
+
+    def write(self, pending: int = 0) -> None:
+        """The weights and all it takes to go on, on rank 0.
+
+        pending: images of the last step, whose events the run that goes on is to begin with.
+        Raises Diverged for weights that are not finite.
+        """
+        training, clock = self.training, self.training.clock
+        if not training.main:
+            return
+        tensors = model_tensors(training.model)
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise Diverged(f"{name} is not finite at image {clock.images:,}")
+        best = training.best.saved()
+        state = {
+            "clock": {"step": clock.step, "images": clock.images, "drawn": pending},
+            "scales": {n: p.state() for n, p in training.trainer.players.items()},
+            "unread": training.trainer.unread,
+            **training.best.state(),
+            "world": dist.world(),
         }
+        training.journal.sync()
+        training.checkpoints.save(
+            clock.images,
+            tensors,
+            optimizer_tensors(training.model, training.trainer.optimizers),
+            state,
+            training.config,
+            keep=training.config["keep"]["last"],
+            best=best,
+        )

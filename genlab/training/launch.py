@@ -1,46 +1,40 @@
-"""A run directory on one process or several, here or under torchrun."""
+"""From a config that is checked to a run that is trained, in one process or several."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["launch", "shared"]
+from genlab.core import dist, subprocesses
+from genlab.run.directory import Run
+from genlab.training.run_loop import train_run
+from genlab.training.setup import set_up
+
+__all__ = ["launch"]
 
 
-def launch(folder: Path, ranks: int, trust: bool, allow: Sequence[str]) -> int:
-    """Trains a run directory in this process, or on `ranks` of this machine; the exit code."""
-    from genlab.core import dist
+def launch(
+    config: Mapping[str, Any],
+    open_run: Callable[[], Run],
+    *,
+    trust: bool = True,
+    allow: Sequence[str] = (),
+) -> int:
+    """Makes and checks all that a config names, then opens its run and trains it.
 
-    if ranks == 1 or dist.world() > 1:
-        from genlab.training.run_loop import train_run
+    In this process, with what was made for the check; or on hardware.devices ranks of this
+    machine, which make their own. torchrun has each of its ranks come here, and this is one.
 
-        return train_run(folder, trust=trust, allow=tuple(allow))
-    from genlab.core import subprocesses
-
-    return subprocesses.run_ranks(
-        ["__work", str(folder), *allow, *(["trust"] if trust else [])], ranks
-    )
-
-
-def shared(folder: str, config: Mapping[str, Any]) -> str:
-    """Rank 0's run directory, on every rank that torchrun started."""
-    from genlab.core import dist
-
-    if dist.world() == 1:
-        return folder
-    import torch
-
-    from genlab.hardware.hardware import choose
-
-    kind, _ = choose(config["hardware"]["device"])
-    index = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device(kind, index) if kind == "cuda" else torch.device(kind)
-    dist.start(device)
-    path = torch.zeros(4096, dtype=torch.uint8, device=device)
-    raw = folder.encode()
-    path[: len(raw)] = torch.tensor(list(raw), dtype=torch.uint8)
-    torch.distributed.broadcast(path, src=0)
-    return bytes(path.cpu().tolist()).rstrip(b"\0").decode()
+    config: resolved. open_run: makes or changes the run directory; called by rank 0 alone, once
+    nothing is wrong. trust, allow: as in `genlab resume`. Returns the exit code.
+    """
+    devices = config["hardware"]["devices"]
+    here = devices == 1 or dist.world() > 1
+    setup = set_up(config, trust=trust, meta=not here)
+    if not here:
+        words = ["__work", str(open_run().path), *allow, *(["trust"] if trust else [])]
+        return subprocesses.run_ranks(words, devices)
+    folder = str(open_run().path) if dist.rank() == 0 else ""
+    folder = dist.broadcast_text(folder, setup.components.hardware.device)
+    return train_run(Path(folder), setup, trust=trust, allow=allow)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from genlab.core.console import log
 from genlab.core.errors import explain
 from genlab.run.directory import Run
 from genlab.run.track import Tracker
@@ -20,8 +21,8 @@ class Logger:
     journal in the run directory is the truth.
     """
 
-    def __init__(self, tracker: Tracker | None, run: Run, log: Callable[[str], None]) -> None:
-        self._tracker, self._run, self._log = tracker, run, log
+    def __init__(self, tracker: Tracker | None, run: Run) -> None:
+        self._tracker, self._run = tracker, run
 
     @contextmanager
     def open(self, images: int) -> Iterator[None]:
@@ -39,7 +40,7 @@ class Logger:
             try:
                 self._try(lambda t: t.finish(code))
             except KeyboardInterrupt:  # the run has ended and is saved: its exit code stands
-                self._log(f"track={self._name}: not finished, interrupted")
+                log(f"track={self._name}: not finished, interrupted")
 
     def line(self, values: Mapping[str, float]) -> None:
         """A line of the journal."""
@@ -55,7 +56,7 @@ class Logger:
 
     def _start(self, tracker: Tracker, images: int) -> None:
         if words := tracker.start(self._run.path, self._run.title, self._run.config, images):
-            self._log(words)
+            log(words)
 
     def _try(self, act: Callable[[Tracker], None]) -> None:
         tracker = self._tracker
@@ -66,7 +67,7 @@ class Logger:
         except Exception as e:  # a package, a network and a server of others: anything
             self._tracker = None
             first = next(iter(str(e).splitlines()), "")
-            self._log(
+            log(
                 f"track={self._name} failed ({type(e).__name__}: {first}); the run goes on without"
             )
             with suppress(Exception):

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from genlab.config import compose as cfg
 from genlab.core import registry
+from genlab.core.console import log
 from genlab.core.errors import ConfigError
 from genlab.core.registry import GROUPS, suggest
 from genlab.run.directory import Run, find_run
-from genlab.training.launch import launch
 
-if TYPE_CHECKING:
-    from genlab.core.contract import Schedule
-
-__all__ = ["main", "update_run"]
+__all__ = ["main", "reopen", "retyped"]
 
 SAFE = (
     "every",
@@ -35,6 +31,9 @@ SAFE = (
     "eval",
 )
 """Keys a resumed run may change freely: where, how long, how often, on what."""
+
+RETYPED = ("every", "keep", "track", "metric", "features", "eval")
+"""Of them, those that are no part of what a run computes; data.root too."""
 
 CHOICES = ("track", "metric", "features")
 """Config groups in which a resumed run may choose anew."""
@@ -59,42 +58,43 @@ def main(words: Sequence[str]) -> int:
         else:
             changes.append(word)
     run = find_run(ref, outputs)
-    before = run.config
-    after = _changed(before, changes, options.get("allow", []))
+    allow = options.get("allow", [])
+    with run.lock():  # nothing is made of a run that another process trains
+        before = run.config
+        after = _changed(before, changes, allow)
     if problems := cfg.validate(after) + _too_short(run, after):
         raise ConfigError(*problems)
-    from genlab.assemble.components import build
-    from genlab.evaluation.in_training import Evaluator
-    from genlab.sampling.pipeline import Pipeline
-    from genlab.training.setup import make_tracker
+    from genlab.training.launch import launch
 
-    trust, allow = bool(options.get("trust")), options.get("allow", [])
-    components = build(after, trust=trust, meta=True)
-    make_tracker(after, trust)
-    pipeline = Pipeline(components)
-    Evaluator(pipeline, trust=trust)
-    _say_rates(before, after, components.schedule)
-    if after != before:
+    def open_run() -> Run:
+        _log_rates(before, after)
+        return reopen(run, after, changes)
+
+    return launch(after, open_run, trust=bool(options.get("trust")), allow=allow)
+
+
+def retyped(run: Run, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run whose own command is typed again, with what that now says otherwise.
+
+    That is what a hash of the config leaves out; all else is the same. Locked while another
+    process trains the run.
+    """
+    with run.lock():
+        before = run.config
+    kept = {key: typed[key] for key in RETYPED}
+    root = {"root": typed["data"]["root"]} if "root" in typed["data"] else {}
+    after = {**before, **kept, "data": {**before["data"], **root}}
+    if changed := [k for k in cfg.flatten(after) if _value(after, k) != _value(before, k)]:
+        log(f"going on with {run.path}, now with other {', '.join(changed)}")
+    return after
+
+
+def reopen(run: Run, config: Mapping[str, Any], words: Sequence[str]) -> Run:
+    """Records what a run goes on with and what was typed for it, if that is new."""
+    if config != run.config:
         with run.lock():
-            run.rewrite_config(after, changes)
-    return launch(run.path, after["hardware"]["devices"], trust, allow)
-
-
-def update_run(run: Run, config: Mapping[str, Any], words: Sequence[str]) -> None:
-    """Gives a run that is trained again by its own command the cadences and places now typed."""
-    before, node = run.config, OmegaConf.create(run.config)
-    for key in SAFE:
-        # what a hash of the config holds cannot differ; the rest is taken from the new command
-        if key in ("every", "keep", "data.root", "track", "metric", "features", "eval"):
-            value = OmegaConf.select(OmegaConf.create(dict(config)), key)
-            OmegaConf.update(node, key, value, merge=False)
-    after = OmegaConf.to_container(node)
-    assert isinstance(after, dict)
-    if after != before:
-        changed = [k for k in cfg.flatten(after) if _value(after, k) != _value(before, k)]
-        print(f"going on with {run.path}, now with other {', '.join(changed)}", file=sys.stderr)
-        with run.lock():
-            run.rewrite_config(after, words)
+            run.rewrite_config(config, words)
+    return run
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:
@@ -150,15 +150,12 @@ def _changed(
     return {str(k): v for k, v in out.items()}
 
 
-def _say_rates(before: Mapping[str, Any], after: Mapping[str, Any], schedule: Schedule) -> None:
+def _log_rates(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     """A longer run may give images that are already drawn another learning rate: said once."""
-    old, end = registry.build("schedule", before["schedule"]), before["schedule"]["images"]
-    if before["schedule"] != after["schedule"] and old(end) != schedule(end):
-        print(
-            f"the learning rate at image {end:,} is {schedule(end):.3g} of optimizer.lr, "
-            f"it was {old(end):.3g}",
-            file=sys.stderr,
-        )
+    end = before["schedule"]["images"]
+    old, new = (registry.build("schedule", config["schedule"])(end) for config in (before, after))
+    if old != new:
+        log(f"the learning rate at image {end:,} is {new:.3g} of optimizer.lr, it was {old:.3g}")
 
 
 def _under(key: str, prefixes: Sequence[str]) -> bool:

@@ -1,19 +1,49 @@
-"""From components to what trains them: the stream, the trainer, the tracker."""
+"""What a training is made of: everything its config names, made once and checked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from genlab.assemble.components import Components, make_optimizers
+from genlab.assemble.components import Components, build, make_optimizers
 from genlab.core import dist, registry
 from genlab.core.contract import Split
 from genlab.core.errors import ConfigError
+from genlab.core.memory import memory_advice
+from genlab.evaluation.in_training import Evaluator
 from genlab.run.track import Tracker
+from genlab.sampling.pipeline import Pipeline
 from genlab.training.stream import Stream
 from genlab.training.trainer import Trainer
 
-__all__ = ["make_tracker", "make_trainer"]
+__all__ = ["Setup", "make_trainer", "set_up"]
+
+
+@dataclass
+class Setup:
+    """The parts of a training that a config names, before there is a run directory."""
+
+    components: Components
+    pipeline: Pipeline  # of the model as it is trained
+    evaluator: Evaluator
+    tracker: Tracker | None
+
+
+def set_up(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) -> Setup:
+    """Makes what a resolved config names, and finds every problem that it has.
+
+    trust: whether out-of-tree names may be imported; meta: weights without storage, for a process
+    that checks what others will train. Raises a GenlabError.
+    """
+    with memory_advice(config):
+        components = build(config, trust=trust, meta=meta)
+    components.hardware.check_training(components.model)
+    node = config["track"]
+    tracker = None if node["name"] is None else registry.build("track", node, trust=trust)
+    pipeline = Pipeline(components)
+    evaluator = Evaluator(pipeline, trust=trust)
+    return Setup(components, pipeline, evaluator, tracker)
 
 
 def make_trainer(config: Mapping[str, Any], components: Components, data: Split) -> Trainer:
@@ -48,9 +78,3 @@ def make_trainer(config: Mapping[str, Any], components: Components, data: Split)
         autocast=hardware.autocast,
         fp16=hardware.precision == "fp16",
     )
-
-
-def make_tracker(config: Mapping[str, Any], trust: bool = True) -> Tracker | None:
-    """The tracker of a config, None for none; DeviceError when its package is not installed."""
-    node = config["track"]
-    return None if node["name"] is None else registry.build("track", node, trust=trust)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from genlab.config import compose as cfg
 from genlab.config.overrides import expand
 from genlab.core import registry, subprocesses
+from genlab.core.console import log
 from genlab.core.errors import ConfigError, Refused
 
 __all__ = ["main"]
@@ -99,7 +100,7 @@ def run_job(words: Sequence[str], plain: bool = False) -> int:
     global _stopped
     if _stopped:
         return 128 + _stopped
-    print(f"== genlab train {' '.join(words)}", file=sys.stderr, flush=True)
+    log(f"== genlab train {' '.join(words)}")
     environment = {**os.environ, **({"TERM": "dumb"} if plain else {})}
     command = [sys.executable, "-m", "genlab", "train", *words]
     code, _stopped = subprocesses.run([command], [environment])

@@ -1,8 +1,9 @@
-"""`genlab train`: from what was typed to a run directory, then to the worker."""
+"""`genlab train`: from what was typed to a run, a new one or the one it began before."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from omegaconf import OmegaConf
 from genlab.config import compose as cfg
 from genlab.core.errors import CheckpointError
 from genlab.run.directory import Run, find_run
-from genlab.training.launch import launch, shared
-from genlab.training.resume import update_run
+from genlab.training.resume import reopen, retyped
 
 __all__ = ["main"]
 
@@ -47,35 +47,23 @@ def main(
         config["guidance"]["run"] = _trained("guidance.run", weaker, config["outputs"])
     if (path := config["data"].get("path")) and Path(path).expanduser().exists():
         config["data"]["path"] = str(Path(path).expanduser().resolve())  # the same from anywhere
-    from genlab.assemble.components import build
-    from genlab.core import dist
-    from genlab.evaluation.in_training import Evaluator
-    from genlab.sampling.pipeline import Pipeline
-    from genlab.training.setup import make_tracker
-
-    pipeline = Pipeline(build(config, meta=True))  # every problem now, before a directory is made
-    make_tracker(config)
-    Evaluator(pipeline, trust=True)
     if dry_run:
         from genlab.training.dry_run import measure
 
         return measure(config)
-    folder = ""
-    if dist.rank() == 0:
-        run = None if options.get("fresh") else _same(config)
-        if run is not None and run.status == "done":
-            print(f"this run is done: {run.path}\nfresh=true trains another")
-        else:
-            if run is not None:
-                update_run(run, config, overrides)
-            else:
-                run = Run.create(config, cfg.digest(config), overrides, who)
-            folder = str(run.path)
-    folder = shared(folder, config)
-    if not folder:
+    run = None if options.get("fresh") else _same(config)
+    if run is not None and run.status == "done":
+        print(f"this run is done: {run.path}\nfresh=true trains another")
         return 0
+    from genlab.training.launch import launch
+
     # the person composed this config just now, so its out-of-tree names are their own
-    return launch(Path(folder), config["hardware"]["devices"], True, options.get("allow", []))
+    allow = options.get("allow", [])
+    if run is None:
+        create = partial(Run.create, config, cfg.digest(config), overrides, who)
+        return launch(config, create, trust=True, allow=allow)
+    after = retyped(run, config)
+    return launch(after, partial(reopen, run, after, overrides), trust=True, allow=allow)
 
 
 def _trained(key: str, ref: str, outputs: str) -> str:

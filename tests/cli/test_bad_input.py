@@ -404,7 +404,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_is_good(capsys, tmp_path
         line=["resume", f"run={path}", *more],
     )  # fmt: skip
     assert Run(path).status.startswith("failed: the loss or gradient of player")
-    folder, _ = Checkpoints(path / "checkpoints", pytest.fail).newest()
+    folder, _ = Checkpoints(path / "checkpoints").newest()
     for tensor in _tensors(folder):
         assert torch.isfinite(tensor).all()
     assert fingerprint(path / "checkpoints" / f"{16:012d}") == good
@@ -430,7 +430,7 @@ def test_a_full_disk_during_a_checkpoint(capsys, tmp_path, monkeypatch):
     refused(capsys, 7, "cannot write a checkpoint", "disk is full", "free some space", line=line)
     (path,) = (tmp_path / "outputs").glob("*/*")
     assert Run(path).status.startswith("failed: cannot write a checkpoint")
-    folder, _ = Checkpoints(path / "checkpoints", pytest.fail).newest()
+    folder, _ = Checkpoints(path / "checkpoints").newest()
     assert int(folder.name) == 32
     assert main(line) == 0  # once there is space again
     assert "resuming at image 32" in capsys.readouterr().err

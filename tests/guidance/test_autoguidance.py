@@ -98,7 +98,7 @@ def test_a_reference_without_labels_is_asked_for_none_and_said_once(run, tmp_pat
     other = trained(tmp_path_factory, "flow_matching", **{"model.classes": "none"})
     pipeline = guided(run, other)
     assert pipeline.sample(2, batch=1).shape == (2, 1, 8, 8)
-    assert capsys.readouterr().out.count("trained without labels") == 1
+    assert capsys.readouterr().err.count("trained without labels") == 1
 
 
 def test_a_run_is_no_reference_of_itself_but_its_raw_weights_are(run, capsys):

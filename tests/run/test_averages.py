@@ -17,6 +17,7 @@ from torch import nn
 import genlab
 from genlab.cli.main import main
 from genlab.config.compose import compose
+from genlab.core.console import shown_by
 from genlab.core.ema import EMA
 from genlab.core.errors import CheckpointError, ConfigError, DiskError, Stopped
 from genlab.run import failpoint
@@ -120,7 +121,7 @@ def test_killed_while_averages_are_kept(run, tmp_path, place):
 
 def test_a_full_disk_while_averages_are_kept(run, tmp_path, armed):
     model = genlab.load(run).model
-    averages = Averages(tmp_path, pytest.fail)
+    averages = Averages(tmp_path)
     averages.save(8, model)
     armed("average.before_fsync", "enospc")
     with pytest.raises(DiskError, match=r"cannot write averages to .*; free some space"):
@@ -184,13 +185,14 @@ def test_a_damaged_file_is_left_out_and_said(run, tmp_path, capsys, damage):
     pipeline = genlab.load(copy)
     assert 96 not in pipeline.post_hoc_ema(0.07).moments
     assert len(pipeline.post_hoc_ema(0.07).moments) == 9
-    assert "000000000096.safetensors are left out" in capsys.readouterr().out
+    assert "000000000096.safetensors are left out" in capsys.readouterr().err
 
 
 def test_those_of_another_model_are_left_out(run, tmp_path):
     said: list[str] = []
     model = nn.ModuleDict({"ema": EMA(nn.Linear(2, 2), {"std": [0.05, 0.1]})})
-    made = Averages(run, said.append).rebuild(model, 480, 0.09)
+    with shown_by(said.append):
+        made = Averages(run).rebuild(model, 480, 0.09)
     assert made.moments == (480,) and len(said) == 9
     assert "another model" in said[0]
 
@@ -211,7 +213,7 @@ def test_what_cannot_be_made_is_refused(run, plain, tmp_path):
 
 def test_a_target_keeps_nothing_to_draw_from(tmp_path):
     model = nn.ModuleDict({"target": EMA(nn.Linear(2, 2), {"std": [0.1]}, target=True)})
-    averages = Averages(tmp_path, pytest.fail)
+    averages = Averages(tmp_path)
     averages.save(8, model)
     assert averages.moments() == []
     with pytest.raises(ConfigError):

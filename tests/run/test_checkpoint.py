@@ -11,7 +11,7 @@ import resource
 import shutil
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from genlab.core.console import shown_by
 from genlab.core.errors import CheckpointError, DiskError
 from genlab.run import checkpoint, failpoint
 from genlab.run.checkpoint import (
@@ -46,7 +47,7 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.said: list[str] = []
         self.folder = folder / "checkpoints"
-        self.store = Checkpoints(self.folder, self.said.append, owner=True)
+        self.store = Checkpoints(self.folder, owner=True)
 
     def save(self, images: int, *, keep: int = 2, best: bool = False) -> Path:
         moments = {"net/net.weight/exp_avg": torch.full((2, 3), float(images))}
@@ -73,8 +74,10 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(tmp_path)
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    made = Shelf(tmp_path)
+    with shown_by(made.said.append):
+        yield made
 
 
 def arm(name: str, kind: str, nth: int = 1) -> None:
@@ -338,12 +341,12 @@ def test_a_broken_value_is_never_the_best(tiny, monkeypatch):
     """NaN and inf are not better than nothing, and of equals the earlier stays."""
     values = iter([float("nan"), 3.0, 2.0, 2.0, float("inf"), float("nan"), float("-inf"), 4.0])
     monkeypatch.setattr(
-        "genlab.training.run_loop.validation_loss", lambda *_: {"heldout/loss": next(values)}
+        "genlab.training.events.validation_loss", lambda *_: {"heldout/loss": next(values)}
     )
     config = tiny("flow_matching", **{"every.eval": 8, "every.checkpoint": 8, "keep.last": 1})
     run = started(config)
     train_run(run.path)
-    store = Checkpoints(run.path / "checkpoints", print)
+    store = Checkpoints(run.path / "checkpoints")
     assert store.pointer("best") == f"{24:012d}"
     assert [int(n) for n in store.names()] == [24, 64]
     assert store.newest()[1]["best"] == 2.0

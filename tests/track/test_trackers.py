@@ -19,6 +19,7 @@ import pytest
 from genlab.cli import main as cli
 from genlab.config import compose as cfg
 from genlab.config.saved import read
+from genlab.core.console import shown_by
 from genlab.core.errors import ConfigError, Diverged, Stopped
 from genlab.run.directory import Run
 from genlab.run.journal import read_journal
@@ -260,7 +261,7 @@ def faked(tiny):
 )
 def test_one_finish_with_the_exit_code_of_the_run(faked, error, code):
     track = Fake()
-    logger = Logger(track, faked, pytest.fail)
+    logger = Logger(track, faked)
     try:
         with logger.open(16):
             logger.line({"images": 24})
@@ -274,7 +275,7 @@ def test_one_finish_with_the_exit_code_of_the_run(faked, error, code):
 
 def test_a_run_that_is_done_is_not_begun_again(faked):
     track = Fake()
-    with Logger(track, faked, pytest.fail).open(64):
+    with Logger(track, faked).open(64):
         pass
     assert track.calls == []
 
@@ -283,8 +284,8 @@ def test_a_run_that_is_done_is_not_begun_again(faked):
 def test_a_tracker_that_fails_is_one_line_and_the_run_goes_on(faked, call):
     said: list[str] = []
     track = Fake(call)
-    logger = Logger(track, faked, said.append)
-    with logger.open(0):
+    logger = Logger(track, faked)
+    with shown_by(said.append), logger.open(0):
         for images in (8, 16):
             logger.line({"images": images})
             logger.picture("samples", faked.path, images)
@@ -295,7 +296,7 @@ def test_a_tracker_that_fails_is_one_line_and_the_run_goes_on(faked, call):
 
 def test_a_person_who_will_not_wait_for_the_tracker_keeps_the_exit_code(faked):
     said: list[str] = []
-    with Logger(Fake("finish", KeyboardInterrupt), faked, said.append).open(0):
+    with shown_by(said.append), Logger(Fake("finish", KeyboardInterrupt), faked).open(0):
         pass
     assert said == ["track=wandb: not finished, interrupted"]
 
@@ -333,7 +334,8 @@ def test_a_tracker_does_not_make_another_run(tiny):
 
 def test_a_run_typed_again_is_tracked_as_typed(tiny):
     run = started(tiny("gan", track="wandb"))
-    resume.update_run(run, tiny("gan", track="tensorboard"), ["track=tensorboard"])
+    after = resume.retyped(run, tiny("gan", track="tensorboard"))
+    resume.reopen(run, after, ["track=tensorboard"])
     assert Run(run.path).config["track"] == member("tensorboard")
 
 

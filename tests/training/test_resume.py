@@ -17,7 +17,10 @@ from genlab.core.errors import CheckpointError, ConfigError, Locked, Stopped
 from genlab.run.checkpoint import Checkpoints, load_model, model_tensors
 from genlab.run.directory import Run
 from genlab.training import resume as cli_resume
-from genlab.training.run_loop import RunLoop, train_run
+from genlab.training.progress import ProgressDisplay
+from genlab.training.run_loop import train_run
+from genlab.training.setup import set_up
+from genlab.training.start import Training
 from genlab.training.trainer import Trainer
 from tests.helpers.runs import Config, fingerprint, journal, started
 
@@ -54,7 +57,7 @@ def at(monkeypatch) -> Iterator[Callable[[int, Callable[[], None]], None]]:
 
 
 def newest(run: Run) -> Path:
-    found = Checkpoints(run.path / "checkpoints", pytest.fail).newest()
+    found = Checkpoints(run.path / "checkpoints").newest()
     assert found is not None
     return found[0]
 
@@ -150,7 +153,7 @@ def test_a_save_by_the_clock_on_the_wall_changes_nothing(tiny, tmp_path):
     )
     train_run(whole.path), train_run(often.path)
     same(whole, often)
-    assert len(Checkpoints(often.path / "checkpoints", print).names()) == 2
+    assert len(Checkpoints(often.path / "checkpoints").names()) == 2
 
 
 def test_a_different_seed_is_a_different_run(tiny):
@@ -217,13 +220,13 @@ def test_init_starts_from_the_weights_of_another_run(tiny, tmp_path):
     first = started(tiny("gan"))
     train_run(first.path)
     run = started(tiny("gan", seed=5, init=first.id))
-    with run.lock():
-        loop = RunLoop(run, trust=False, allow=())
-    assert loop.clock.images == 0
-    mine = model_tensors(loop.model)
-    load_model(loop.model, newest(first) / "model.safetensors")
-    assert all(torch.equal(mine[k], v) for k, v in model_tensors(loop.model).items())
-    assert all(not o.state for o in loop.trainer.optimizers.values())
+    display = ProgressDisplay(run.title, 64)
+    training = Training(run, set_up(run.config), display)
+    assert training.clock.images == 0
+    mine = model_tensors(training.model)
+    load_model(training.model, newest(first) / "model.safetensors")
+    assert all(torch.equal(mine[k], v) for k, v in model_tensors(training.model).items())
+    assert all(not o.state for o in training.trainer.optimizers.values())
     train_run(run.path)
     trained = fingerprint(newest(run))
     train_run(run.path)  # its own checkpoint comes before init
@@ -304,7 +307,7 @@ def test_the_same_run_twice_at_once(tiny, capsys):
 
 
 def newest_or_none(run: Run) -> list[str]:
-    return Checkpoints(run.path / "checkpoints", print).names()
+    return Checkpoints(run.path / "checkpoints").names()
 
 
 # --- the command line ----------------------------------------------------------------------------

@@ -17,10 +17,10 @@ class Source:
     """Batches of ones; `micro` of them side by side."""
 
     def __init__(self, micro=1, batch=4):
-        self.micro, self.batch, self.tracks = micro, batch, 0
+        self.micro, self.batch, self.draws = micro, batch, 0
 
     def open(self, start):
-        self.tracks = 0
+        self.draws = 0
         return [self._one() for _ in range(self.micro)]
 
     def whole(self):
@@ -31,7 +31,7 @@ class Source:
         draws = 0
         while True:
             draws += 1
-            self.tracks = max(self.tracks, draws)
+            self.draws = max(self.draws, draws)
             yield Batch(torch.ones(self.batch // self.micro, 1), None, None)
 
 

@@ -14,9 +14,9 @@ def test_a_long_step_is_extrapolated_from_a_few_images(model, patient, monkeypat
     seen = []
     make = dry_run.make_trainer
 
-    def spied(config, built, images, labels):
+    def spied(config, built, data):
         seen.append(built.schedule.batch)
-        return make(config, built, images, labels)
+        return make(config, built, data)
 
     monkeypatch.setattr(dry_run, "make_trainer", spied)
     monkeypatch.setattr(dry_run, "LONG", 1e9 if patient else 0.0)

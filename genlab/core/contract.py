@@ -7,7 +7,7 @@ Shape legend, used in every docstring of the project: B batch, C channels, H W p
 shape (C H W for images, 2 for plane points), Z latent shape, K classes.
 Time t runs from 0 (data) to 1 (noise).
 
-One file because these classes name each other, and are what a newcomer reads first.
+This is one file because these classes name each other, and are what a newcomer reads first.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ def select_metrics(
     are a DeviceError or DataError, as they are of a network that was named.
     """
     metrics: dict[str, Metric] = {}
-    left_out, problems = {}, []
+    left_out: dict[str, str] = {}
+    problems: list[str] = []
     for name, node in nodes.items():
         needs = registry.find("metric", node["name"], trust=trust).needs
         if reason := missing_inputs(needs, target):
@@ -88,9 +89,10 @@ def select_metrics(
         if node.get("name") is None:
             node = {str(k): v for k, v in member("features", name_for(target.spec)).items()}
         network_name = str(node["name"])
-        given = {"spec": target.spec, "device": target.device}
         try:
-            network = registry.build("features", node, trust=trust, **given)
+            network = registry.build(
+                "features", node, trust=trust, spec=target.spec, device=target.device
+            )
         except (ConfigError, DeviceError, DataError) as e:
             if named or features.get("name") is not None:
                 raise

@@ -48,18 +48,19 @@ OF_RUN = ("sampler", "guidance", "hardware")  # groups whose keys go to the run
 def main(words: Sequence[str]) -> int:
     """Evaluates a run, or the images of fake=, and writes result.json; returns 0."""
     options, rest = cfg.options(words)
-    foreign = any(w.startswith("fake=") and w != "fake=null" for w in rest)
-    ours, others = [], []
+    given = any(w.startswith("fake=") and w != "fake=null" for w in rest)
+    ours: list[str] = []
+    others: list[str] = []
     for word in rest:
         group = word.lstrip("+~").partition("=")[0].partition(".")[0]
         of_run_alone = group in OF_RUN or word.startswith("data.root=")
-        (others if of_run_alone and not foreign else ours).append(word)
+        (others if of_run_alone and not given else ours).append(word)
     named = any(w.partition("=")[0] == "metric" for w in ours)
     if not named:  # all there are; those that cannot be had are left out, and said
         every = [n for n in registry.names("metric") if n != "none"]
         ours.insert(0, f"metric=[{','.join(every)}]")
     asked, _ = cfg.compose(ours, primary="eval")
-    idle = [w for w in ours if w.partition("=")[0] in OF_RUNS_ALONE] if foreign else []
+    idle = [w for w in ours if w.partition("=")[0] in OF_RUNS_ALONE] if given else []
     _check(asked, idle)
     devices = _devices(others, asked)
     if devices > 1 and dist.world() == 1:
@@ -67,7 +68,7 @@ def main(words: Sequence[str]) -> int:
 
         return subprocesses.run_ranks(["eval", *words], devices)
     try:
-        job = of_images(asked) if foreign else of_run(asked, others, bool(options.get("trust")))
+        job = of_images(asked) if given else of_run(asked, others, bool(options.get("trust")))
         selected = select_metrics(
             asked["metric"], asked["features"], job.target, named=named, trust=True
         )
@@ -101,7 +102,7 @@ def _check(asked: Mapping[str, Any], idle: Sequence[str]) -> None:
             problems.append("size= is of fake= and real= images; a run draws its own size")
     else:
         if asked["of"] != "auto":
-            problems.append("of= is of a run; fake= images are judged as they are")
+            problems.append("of= is of a run; fake= images are taken as they are")
         if asked["real"] is None and asked.get("data") is None:
             problems.append("fake= needs a reference: real=<folder> or data=<a data set>")
     name = asked["name"]
@@ -157,7 +158,7 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Job:
     if dist.rank() == 0:
         if not run.status.startswith("done"):
             state = "still training" if run.status == "running" else run.status
-            log(f"{run.title} is {state}; its checkpoint at image {checkpoint.images:,} is judged")
+            log(f"{run.title} is {state}; taking its checkpoint at image {checkpoint.images:,}")
         if average is not None:
             log(str(average))
     n = number_of_samples(asked["n"], hardware.device, training=False)
@@ -165,14 +166,15 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Job:
     if asked["real"] is None and target.enlarged:
         raise DataError(target.enlarged)
     machine = environment(hardware, pipeline.data)
-    key = [checkpoint.digest, target.held_out_set, hardware.precision, hardware.device.type]
+    key: list[Any] = [checkpoint.digest, target.held_out_set]
+    key += [hardware.precision, hardware.device.type]
     key += [machine[name] for name in ("attention", "genlab", "git")]
     if average is not None:  # made of those that are kept, which may change
         key += average.moments
     return Job(
         pipeline.title,
         target,
-        _reference(asked, target, target.dataset, n),
+        _reference(asked, target, n),
         target.describe(run, checkpoint.images) | {"batch": asked["batch"]},
         run.path / "eval",
         " ".join(map(str, key)),
@@ -197,24 +199,21 @@ def of_images(asked: Mapping[str, Any]) -> Job:
     channels = dataset.spec.shape[0] if dataset else None
     images = read_images(asked["fake"], "fake", asked["size"], channels)
     images = subset(images, None if asked["n"] == "auto" else asked["n"])
-    data = f"images {size_of(Spec(tuple(images.shape[1:])))}"
-    if node is not None and dataset is not None:
-        data = f"{node['name']} {size_of(dataset.spec)}"
+    spec = dataset.spec if dataset else Spec(tuple(images.shape[1:]))
+    data = f"{node['name'] if node else 'images'} {size_of(spec)}"
     target = GivenImages(images, asked["seed"], hardware.device, data, dataset)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(title).name)[:60] or "images"
     return Job(
         title,
         target,
-        _reference(asked, target, dataset, target.n),
+        _reference(asked, target, target.n),
         target.describe(title),
         Path(asked["outputs"]) / "eval" / name,
         environment=environment(hardware, dataset),
     )
 
 
-def _reference(
-    asked: Mapping[str, Any], target: EvalTarget, dataset: Dataset | None, n: int
-) -> Reference:
+def _reference(asked: Mapping[str, Any], target: EvalTarget, n: int) -> Reference:
     """The images of real=, else of the data set. n: as many of these on a CPU, if not told."""
     many, shape = asked["n_real"], target.spec.shape
     if asked["real"] is not None:
@@ -224,6 +223,7 @@ def _reference(
         _check_size(target.spec, Spec(tuple(images.shape[1:])), "real=", target.spec)
         chosen = subset(images, None if many in ("auto", "all") else many)
         return Reference(str(asked["real"]), chosen, len(images))
+    dataset = target.dataset
     assert dataset is not None
     _check_size(target.spec, dataset.spec, f"data={target.data}", dataset.spec)
     split = target.reference_split if asked["split"] == "auto" else asked["split"]
@@ -239,7 +239,7 @@ def _check_size(target: Spec, real: Spec, which: str, kept: Spec) -> None:
     """
     if target.shape != real.shape:
         raise DataError(
-            f"what is judged is {size_of(target)}, the reference {which} is {size_of(real)}; add "
+            f"the samples are {size_of(target)}, the reference {which} is {size_of(real)}; add "
             f"size={min(kept.shape[1:])} to resample images that are given"
         )
 

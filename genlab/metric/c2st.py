@@ -44,7 +44,7 @@ class C2ST(Metric):
         check(real, "c2st", self.min_images, "the reference")
         check(fake, "c2st", self.min_images, "the samples")
         if real.shape[1:] != (2,) or fake.shape[1:] != (2,):
-            raise DataError("c2st judges points of the plane; for images take metric=fid or kid")
+            raise DataError("c2st compares points of the plane; for images take metric=fid or kid")
         half = min(len(real), len(fake)) // 2
         g = torch.Generator().manual_seed(hash64(inputs.seed, HALVES))
         sets = [x[torch.randperm(len(x), generator=g)[: 2 * half]] for x in (real, fake)]

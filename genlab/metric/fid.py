@@ -36,7 +36,7 @@ class FID(Metric):
 
     needs = ("features",)
     min_images = 2
-    lower_is_better = ("fid",)
+    lower_is_better: tuple[str, ...] = ("fid",)
     ignored_keys = ("infinity",)
 
     def __init__(self, *, infinity: bool) -> None:

@@ -1,10 +1,10 @@
-"""What `genlab eval` left in a run directory: numbers, each with its protocol.
+"""The results of `genlab eval` in a run directory: numbers, each with its protocol.
 
 <run>/eval/<images>-<hash6>/result.json     one evaluation; `training` holds the last one of those
                                             made while training, whose numbers are in the journal
     format: 1
     when: ISO time
-    subject: what was judged: run, checkpoint, weights, sampler, guidance, evaluations, seed, ...
+    subject: of what: run, checkpoint, weights, sampler, guidance, evaluations, seed, ...
     metrics: name -> {values: {value: number or null}, better: {value: low or high},
                       protocol: {key: text, number or null}, seconds, captions: [text]}
     environment: genlab, code, torch, device, precision, ...
@@ -70,7 +70,7 @@ class Result:
 
     @property
     def images(self) -> int | None:
-        """Images the judged checkpoint had seen."""
+        """Images the checkpoint had seen."""
         value = self.subject.get("checkpoint")
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 

@@ -195,7 +195,7 @@ def test_a_run_still_training_is_evaluated_at_its_checkpoint(gan, capsys):
         run.status = "running"
         evaluated(gan, "metric=fid", "features=raw", "n=8", "n_real=9")
     run.status = "done"
-    assert "is still training; its checkpoint at image 64 is judged" in capsys.readouterr().err
+    assert "is still training; taking its checkpoint at image 64" in capsys.readouterr().err
 
 
 def test_a_broken_run(gan, tmp_path, capsys):

@@ -57,7 +57,7 @@ def test_seed():
     assert len({c2st(real, fake, seed)["c2st"] for seed in range(5)}) > 1
 
 
-def test_what_cannot_be_judged():
+def test_what_cannot_be_computed():
     x = points(20, 0)
     with pytest.raises(DataError, match="c2st needs at least 8, but the samples are 7"):
         c2st(x, x[:7])

@@ -123,7 +123,7 @@ def test_infinity_is_below_and_near_the_truth(scale):
     assert abs(infinite.mean() - truth) < 4 * error < (plain.mean() - truth) / 2
 
 
-def test_what_cannot_be_judged():
+def test_what_cannot_be_computed():
     x = gaussian(10, 4, 0)
     with pytest.raises(DataError, match="fid needs at least 2, but the samples are 1"):
         fid(x, x[:1])

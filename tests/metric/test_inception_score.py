@@ -57,7 +57,7 @@ def test_samples_sorted_by_class_score_like_others():
     assert score(sure, splits=10) != score(sure, splits=10, seed=1)
 
 
-def test_what_cannot_be_judged():
+def test_what_cannot_be_computed():
     with pytest.raises(DataError, match="is needs at least 20, but the samples are 19"):
         score(logits(19, 5), splits=10)
     with pytest.raises(DataError, match="not finite"):

@@ -132,7 +132,7 @@ def test_kid_says_how_large_its_subsets_were():
     assert other["kid_subsets"] != kid(x, y, 5, 20)["kid_subsets"]
 
 
-def test_constant_features_are_judged():
+def test_constant_features_have_a_distance():
     x = torch.full((10, 4), 2.0)
     assert kid(x, x)["kid"] == 0
     k = [(p * 1.0 + 1) ** 3 for p in (4.0, 9.0, 6.0)]  # x.x / 4, y.y / 4, x.y / 4
@@ -163,7 +163,7 @@ def test_cmmd_wants_clip():
     assert CMMD.features == "clip"
 
 
-def test_what_cannot_be_judged():
+def test_what_cannot_be_computed():
     x = normal(5, 4, 0)
     with pytest.raises(DataError, match="kid needs at least 3, but the samples are 2"):
         kid(x, x[:2])

@@ -95,7 +95,7 @@ def test_points_have_no_pictures():
     assert result.values["nearest"] == pytest.approx(0.001, rel=1e-3)
 
 
-def test_what_cannot_be_judged():
+def test_what_cannot_be_computed():
     x = images(5, 0)
     with pytest.raises(DataError, match="nearest needs at least 2, but the samples are 1"):
         evaluate(x[:1], x, x)

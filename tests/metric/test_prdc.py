@@ -184,7 +184,7 @@ def test_names_and_what_is_better():
         assert metric.min_images == metric.k + 1
 
 
-def test_what_cannot_be_judged():
+def test_what_cannot_be_computed():
     x = normal(10, 4, 0)
     with pytest.raises(DataError, match="pr needs at least 11, but the reference are 10"):
         values(PR(k=10), x, x)

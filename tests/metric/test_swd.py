@@ -73,7 +73,7 @@ def test_seed_and_blocks(monkeypatch):
     assert swd(x, x) == pytest.approx(0, abs=1e-6)
 
 
-def test_what_cannot_be_judged():
+def test_what_cannot_be_computed():
     x = normal(5, 2)
     with pytest.raises(DataError, match="swd needs at least 2, but the samples are 1"):
         swd(x, x[:1])

@@ -58,7 +58,7 @@ def lines(words):
     run = next((w.partition("=")[2] for w in words if w.startswith("run=")), None)
     rest = [w for w in words if not w.startswith(("bits=", "run="))]
     pipeline = genlab.load(run, overrides=rest) if run else None
-    built = build(pipeline.config if pipeline else compose(["hardware=cpu", *rest])[0])
+    built = build(pipeline.config if pipeline else compose(["hardware=cpu", *rest]))
     found = stems(built.model)
     if not found:
         yield "no network here reads images patch by patch"

@@ -22,7 +22,7 @@ VARIANTS = [(p, c) for p in ("fp32", "bf16") for c in (False, True)]
 def prepare(experiment, precision, channels_last, words):
     layout = f"hardware.channels_last={str(channels_last).lower()}"
     overrides = [f"experiment={experiment}", f"hardware.precision={precision}", layout, *words]
-    config, _ = compose(overrides)
+    config = compose(overrides)
     built = build(config)
     built.hardware.start()
     return built, make_trainer(config, built, built.data.load("train"))

@@ -31,7 +31,7 @@ def setup(batch):
     words += ["hardware.threads=1", "hardware.precision=fp32", "schedule=constant"]
     words += ["network.net.width=32", "network.net.depth=1", "network.net.embedding=16"]
     words += ["schedule.images=1_000_000_000", "optimizer.lr=1e-3"]
-    config, _ = compose(words)
+    config = compose(words)
     built = build(config)
     built.hardware.start()
     return config, built, built.data.load("train").x

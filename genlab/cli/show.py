@@ -28,7 +28,8 @@ def text(words: Sequence[str], config_dirs: Sequence[str] = (), width: int = 10_
     width: columns of the terminal.
     """
     _, words = config.options(words)
-    composed, who = config.compose(words, config_dirs)
+    composed = config.compose(words, config_dirs)
+    who = config.provenance(words, config_dirs)
     folders = [Path(d) for d in config_dirs]
     picks = overrides.picks(words, *folders)
     notes = catalog.keys("train", picks, *folders)

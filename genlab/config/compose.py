@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ __all__ = [
     "flatten",
     "member",
     "options",
+    "provenance",
     "refuse_targets",
     "validate",
 ]
@@ -106,22 +108,15 @@ def options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 
 def compose(
     words: Sequence[str], config_dirs: Sequence[str] = (), primary: str = "train"
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """(resolved config without the hydra node, who chose each dotted key).
+) -> dict[str, Any]:
+    """The resolved config of these words, without the hydra node.
 
-    In the second, the key of a group itself ("network") says who chose its component. Raises
-    ConfigError with every problem found, Refused for a `_target_`.
+    Raises ConfigError with every problem found, Refused for a `_target_`.
     """
-    typed = [w for word in words for w in _replaced(_open_players(word))]
-    _refuse_typed(typed)
-    search = [f"hydra.searchpath=[{','.join(_folder(d) for d in config_dirs)}]"]
-    asked = [*typed, *(search if config_dirs else [])]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(registry.configs_dir()), version_base="1.3"):
+    with _hydra(words, config_dirs) as asked:
         try:
             node = hydra_compose(primary, asked)
             config = OmegaConf.to_container(node, resolve=True)
-            who = _provenance(primary, asked, config_dirs)
         except HydraException as e:
             raise ConfigError(_explain(e, primary, asked, config_dirs)) from e
         except (OmegaConfBaseException, RecursionError) as e:
@@ -131,7 +126,46 @@ def compose(
     refuse_targets(config)
     if primary == "train" and (problems := validate(config)):
         raise ConfigError(*problems)
-    return config, who
+    return config
+
+
+def provenance(words: Sequence[str], config_dirs: Sequence[str] = ()) -> dict[str, str]:
+    """Dotted key -> the file or "command line" that set it last, for words that compose.
+
+    The key of a group itself ("network") says who chose its component.
+    """
+    with _hydra(words, config_dirs) as asked:
+        loader = GlobalHydra.instance().config_loader()
+        result = loader.compute_defaults_list("train", asked, RunMode.RUN)
+    folders = tuple(map(Path, config_dirs))
+    who: dict[str, str] = {}
+    for item in result.defaults:
+        group, _, name = (item.config_path or "").rpartition("/")
+        path = catalog.find_yaml(group, name, *folders) if not group.startswith("hydra") else None
+        if path is None:
+            continue
+        node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        kept = {k: v for k, v in node.items() if k not in ("defaults", "hydra")}
+        prefix = f"{item.package}." if item.package and item.package != "_global_" else ""
+        who |= dict.fromkeys(flatten(kept, prefix), f"{item.config_path}.yaml")
+    for word in asked:
+        key = word.lstrip("+~").partition("=")[0]
+        if key not in GROUPS and not key.startswith("hydra"):
+            under = [k for k in who if k.startswith(key + ".")]
+            who |= dict.fromkeys([key, *under], "command line")
+    picked = catalog.chosen("train", overrides.picks(asked, *folders), *folders)
+    return who | {group: choice.who for group, choice in picked.items() if group in GROUPS}
+
+
+@contextmanager
+def _hydra(words: Sequence[str], config_dirs: Sequence[str]) -> Iterator[list[str]]:
+    """Hydra over the yamls of genlab and of more folders; yields the words as it takes them."""
+    typed = [w for word in words for w in _replaced(_open_players(word))]
+    _refuse_typed(typed)
+    search = [f"hydra.searchpath=[{','.join(_folder(d) for d in config_dirs)}]"]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(registry.configs_dir()), version_base="1.3"):
+        yield [*typed, *(search if config_dirs else [])]
 
 
 def member(group: str, name: str) -> DictConfig:
@@ -327,32 +361,3 @@ def flatten(node: Any, prefix: str = "") -> list[str]:
         out.append(f"{prefix}{k}")
         out += flatten(v, f"{prefix}{k}.")
     return out
-
-
-# --- who chose what ------------------------------------------------------------------------------
-
-
-def _provenance(primary: str, words: Sequence[str], config_dirs: Sequence[str]) -> dict[str, str]:
-    """Dotted key -> the file or "command line" that set it last; group -> who chose it."""
-    loader = GlobalHydra.instance().config_loader()
-    result = loader.compute_defaults_list(
-        config_name=primary, overrides=list(words), run_mode=RunMode.RUN
-    )
-    folders = tuple(map(Path, config_dirs))
-    who: dict[str, str] = {}
-    for item in result.defaults:
-        group, _, name = (item.config_path or "").rpartition("/")
-        path = catalog.find_yaml(group, name, *folders) if not group.startswith("hydra") else None
-        if path is None:
-            continue
-        node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        kept = {k: v for k, v in node.items() if k not in ("defaults", "hydra")}
-        prefix = f"{item.package}." if item.package and item.package != "_global_" else ""
-        who |= dict.fromkeys(flatten(kept, prefix), f"{item.config_path}.yaml")
-    for word in words:
-        key = word.lstrip("+~").partition("=")[0]
-        if key not in GROUPS and not key.startswith("hydra"):
-            under = [k for k in who if k.startswith(key + ".")]
-            who |= dict.fromkeys([key, *under], "command line")
-    picked = catalog.chosen(primary, overrides.picks(words, *folders), *folders)
-    return who | {group: choice.who for group, choice in picked.items() if group in GROUPS}

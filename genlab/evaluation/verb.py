@@ -59,7 +59,7 @@ def main(words: Sequence[str]) -> int:
     if not named:  # all there are; those that cannot be had are left out, and said
         every = [n for n in registry.names("metric") if n != "none"]
         ours.insert(0, f"metric=[{','.join(every)}]")
-    asked, _ = cfg.compose(ours, primary="eval")
+    asked = cfg.compose(ours, primary="eval")
     idle = [w for w in ours if w.partition("=")[0] in OF_RUNS_ALONE] if given else []
     _check(asked, idle)
     devices = _devices(others, asked)

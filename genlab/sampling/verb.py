@@ -34,7 +34,7 @@ def main(words: Sequence[str]) -> int:
     keys = set(schema.SAMPLE) | {"run", "outputs"}
     for word in rest:
         (own if word.partition("=")[0] in keys else others).append(word)
-    asked, _ = cfg.compose(own, primary="sample")
+    asked = cfg.compose(own, primary="sample")
     if problems := schema.mistyped(asked, schema.SAMPLE):
         raise ConfigError(*problems)
     pipeline = load(asked["run"], asked["outputs"], bool(options.get("trust")), others)

@@ -37,7 +37,7 @@ def main(
         from genlab.training import sweep
 
         return sweep.main(words, config_dirs, verbose=verbose)
-    config, who = cfg.compose(overrides, config_dirs)
+    config = cfg.compose(overrides, config_dirs)
     if cfg_only:
         print(OmegaConf.to_yaml(OmegaConf.create(config)), end="")
         return 0
@@ -60,6 +60,7 @@ def main(
     # the person composed this config just now, so its out-of-tree names are their own
     allow = options.get("allow", [])
     if run is None:
+        who = cfg.provenance(overrides, config_dirs)
         create = partial(Run.create, config, cfg.digest(config), overrides, who)
         return launch(config, create, trust=True, allow=allow)
     after = retyped(run, config)

@@ -33,7 +33,7 @@ def built(*words: str, channels: int = 1, side: int = 32) -> tuple[dict, Compone
     Threads are those of the process.
     """
     threads = f"hardware.threads={torch.get_num_threads()}"
-    config, _ = compose(["schedule=constant", threads, *words])
+    config = compose(["schedule=constant", threads, *words])
     config["data"] = {
         "name": "peers.ours:Images", "channels": channels, "side": side, "flip": False
     }  # fmt: skip

@@ -90,7 +90,7 @@ def test_chosen_members_are_those_hydra_composes(picks):
         if choice.who != "command line":
             text = (registry.configs_dir() / choice.who).read_text()
             assert f"{group}: {choice.member}\n" in text
-    config, _ = composed(" ".join(words))
+    config = composed(" ".join(words))
     nothing = {"metric"}  # measured while training, unless some are named
     assert set(leaves(config)) - nothing <= set(catalog.keys("train", picks))
 
@@ -103,7 +103,7 @@ def test_show_has_every_key_with_value_and_chooser(capsys):
     code, out, _ = run(capsys, "show", *words)
     assert code == 0
     rows = {row.split()[0]: row for row in out.splitlines() if row.startswith("  ")}
-    config, _ = composed(" ".join(words))
+    config = composed(" ".join(words))
     for key in leaves(config):
         if key == "metric":
             continue  # none: no key

@@ -5,7 +5,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from genlab.config.compose import compose, digest
+from genlab.config.compose import compose, digest, provenance
 from genlab.config.saved import read
 from genlab.core import registry
 from genlab.core.errors import ConfigError, Refused
@@ -52,14 +52,15 @@ def test_every_registered_name_has_a_yaml_and_the_other_way_round(group):
     ("group", "name"), [c for c in CASES if c[0] in ("schedule", "optimizer")]
 )
 def test_configs_compose_in_place(group, name):
-    config, who = composed(f"{group}={name}")
+    config = composed(f"{group}={name}")
     assert config[group]["name"] == nodes(group, name)[group]["name"]
-    assert who[group] == "command line"
+    assert provenance([f"{group}={name}"])[group] == "command line"
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_says_whose_data_it_is(experiment):
-    config, who = composed(f"experiment={experiment}")
+    config = composed(f"experiment={experiment}")
+    who = provenance([f"experiment={experiment}"])
     data, _, recipe = experiment.partition("/")
     assert config["data"]["name"] == data
     model = config["model"]["name"]
@@ -75,9 +76,8 @@ def test_every_experiment_composes_and_says_whose_data_it_is(experiment):
 
 
 def test_the_command_line_wins_over_experiment_and_model():
-    config, who = compose(
-        ["experiment=fashion_mnist/gan", "optimizer.lr=0.5", "schedule=cosine", "seed=7"]
-    )
+    words = ["experiment=fashion_mnist/gan", "optimizer.lr=0.5", "schedule=cosine", "seed=7"]
+    config, who = compose(words), provenance(words)
     assert config["optimizer"]["lr"] == 0.5
     assert config["schedule"]["name"] == "cosine"
     assert who["optimizer.lr"] == who["schedule"] == who["seed"] == "command line"
@@ -94,7 +94,7 @@ def test_all_problems_come_at_once():
 
 
 def test_players_are_open_and_checked_later():
-    config, _ = compose(["model=gan", "optimizer.players.d.lr=1e-4"])
+    config = compose(["model=gan", "optimizer.players.d.lr=1e-4"])
     assert config["optimizer"]["players"] == {"d": {"lr": 1e-4}}
 
 
@@ -110,14 +110,14 @@ def test_targets_are_refused(word):
 def test_a_new_key_is_refused_but_notes_are_kept():
     with pytest.raises(ConfigError, match=r"extra\."):
         compose(["+optimiser.lr=1"])
-    config, _ = compose(["+extra.note=tried"])
+    config = compose(["+extra.note=tried"])
     assert config["extra"] == {"note": "tried"}
 
 
 def test_digest_is_about_what_is_computed():
-    base, _ = compose([])
-    same, _ = compose(["outputs=/elsewhere", "data.root=/other", "every.log=10", "keep.last=5"])
-    other, _ = compose(["seed=1"])
+    base = compose([])
+    same = compose(["outputs=/elsewhere", "data.root=/other", "every.log=10", "keep.last=5"])
+    other = compose(["seed=1"])
     assert digest(base) == digest(same) != digest(other)
 
 
@@ -142,14 +142,14 @@ def test_a_config_of_a_run_directory_is_only_data(tmp_path, text, word):
 
 
 def test_a_run_of_an_earlier_version_gets_the_keys_that_are_new(tmp_path):
-    config, _ = compose(["model=gan"])
+    config = compose(["model=gan"])
     for old, new in ((config["hardware"], "threads"), (config["model"], "r1")):
         del old[new]
     del config["network"]["generator"]["width"]
     config["network"]["generator"]["z_dim"] = 7
     path = tmp_path / "config.yaml"
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-    wanted, _ = compose(["model=gan", "network.generator.z_dim=7"])
+    wanted = compose(["model=gan", "network.generator.z_dim=7"])
     assert read(path) == wanted
 
 
@@ -160,7 +160,7 @@ def test_every_experiment_builds(experiment):
 
     shared = registry.PACKAGE.parent.parent / "shared/data"
     words = [f"experiment={experiment}", "hardware=cpu"]
-    config, _ = compose([*words, *([f"data.root={shared}"] if shared.is_dir() else [])])
+    config = compose([*words, *([f"data.root={shared}"] if shared.is_dir() else [])])
     try:
         built = build(config, meta=True)
     except (DataError, DeviceError) as e:  # files or an extra that are not here

@@ -35,8 +35,9 @@ def experiment(folder, **changes):
 
 
 def test_a_promise_is_part_of_the_config_and_not_of_what_is_computed(tmp_path):
-    plain, _ = cfg.compose([])
-    promised, who = cfg.compose(["experiment=mine"], experiment(tmp_path))
+    plain = cfg.compose([])
+    words = ["experiment=mine"], experiment(tmp_path)
+    promised, who = cfg.compose(*words), cfg.provenance(*words)
     assert plain["promise"] is None and promised["promise"] == PROMISE
     assert cfg.digest(plain) == cfg.digest(promised)
     assert who["promise.value"] == "experiment/mine.yaml"

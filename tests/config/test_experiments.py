@@ -52,7 +52,7 @@ def two_steps(monkeypatch, experiment, *words):
     if experiment == "cifar10/tong2023":
         pytest.importorskip("torchdiffeq")
     recipe = [f"experiment={experiment}", "hardware=cpu", "hardware.threads=1"]
-    config, _ = cfg.compose([*recipe, *words])
+    config = cfg.compose([*recipe, *words])
     assert cfg.validate(config) == []
     for node in (*config["network"].values(), config["schedule"]):
         node.update({k: v for k, v in FEW.items() if k in node})

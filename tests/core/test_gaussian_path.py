@@ -277,7 +277,7 @@ def test_noise_is_predicted_where_it_tells_of_the_datum(path, predict):
 @pytest.mark.parametrize("name", sorted(registry.components("process")))
 def test_models_of_every_path_are_checked_without_storage(name):
     words = ["data=digits", f"process={name}", "model.predict=eps", "hardware=cpu"]
-    built = build(compose([*words, "network=unet_small"])[0], meta=True)
+    built = build(compose([*words, "network=unet_small"]), meta=True)
     process = built.model.process
     assert all(p.is_meta for p in built.model.parameters())
     assert process.sigma(at(1)).item() < 231  # of the level next to 200, it has numbers

@@ -152,7 +152,7 @@ def test_another_checkpoint_of_the_reference_makes_other_streams(run, weaker, tm
     copy = tmp_path / weaker.parent.name / weaker.name
     shutil.copytree(weaker, copy)
     words = [f"run={run}", f"outputs={tmp_path}", "n=4"]
-    asked, _ = compose(words, primary="eval")
+    asked = compose(words, primary="eval")
     others = ["guidance=autoguidance", f"guidance.run={copy}"]
     first = of_run(asked, others, False)
     assert of_run(asked, others, False).streams == first.streams

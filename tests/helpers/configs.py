@@ -21,18 +21,18 @@ WORDS = [f"{group}={name}" for group in (*GROUPS, "experiment") for name in name
 
 
 @lru_cache
-def _composed(words: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _composed(words: str) -> dict[str, Any]:
     return compose(words.split())
 
 
-def composed(words: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """(config, who chose each key) of words with spaces between them; a copy of its own."""
+def composed(words: str) -> dict[str, Any]:
+    """The config of words with spaces between them; a copy of its own."""
     return copy.deepcopy(_composed(words))
 
 
 def printed(words: str) -> list[str]:
     """The digest of a composed config, and 12 hex digits of its sorted JSON."""
-    config, _ = composed(words)
+    config = composed(words)
     config["data"]["root"] = "data"  # not that of the machine
     text = json.dumps(config, sort_keys=True)
     return [digest(config), hashlib.sha256(text.encode()).hexdigest()[:12]]

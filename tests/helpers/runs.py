@@ -46,7 +46,7 @@ CLOCKS = ("seconds", "images_per_second", "memory")
 
 @lru_cache
 def _composed(words: tuple[str, ...]) -> Config:
-    return cfg.compose(words)[0]
+    return cfg.compose(words)
 
 
 def small(model: str, data: str, **overrides: Any) -> Config:

@@ -31,7 +31,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 def tiny_config(model, *overrides):
     """The model on digits with small networks, fp32, one thread."""
-    base, _ = compose([f"model={model}"])
+    base = compose([f"model={model}"])
     small = [
         f"network.{role}.{key}={SMALL[key]}"
         for role, node in base["network"].items()
@@ -40,7 +40,7 @@ def tiny_config(model, *overrides):
     ]
     words = [f"schedule.batch={BATCH}", "schedule.images=1000", "hardware=cpu", *small]
     words += ["hardware.precision=fp32", "hardware.threads=1", "optimizer.lr=1e-3", *overrides]
-    return compose([f"model={model}", *words])[0]
+    return compose([f"model={model}", *words])
 
 
 def make(config):
@@ -191,7 +191,7 @@ def test_samples_are_images_that_do_not_depend_on_the_chunk(model):
 
 
 def has_steps(model):
-    return "steps" in compose([f"model={model}"])[0]["sampler"]
+    return "steps" in compose([f"model={model}"])["sampler"]
 
 
 @pytest.mark.parametrize("model", MODELS)

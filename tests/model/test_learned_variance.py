@@ -151,7 +151,7 @@ LEARNED = ["model=ddpm", "model.variance=learned", "network.net.outputs=2"]
     ],
 )
 def test_what_has_no_learned_variance_is_refused_before_training(words, said):
-    config = compose([*words, "sampler.variance=learned", "hardware=cpu"])[0]
+    config = compose([*words, "sampler.variance=learned", "hardware=cpu"])
     with pytest.raises(ConfigError) as error:
         build(config, meta=True)
     assert len(error.value.problems) == 1
@@ -161,7 +161,7 @@ def test_what_has_no_learned_variance_is_refused_before_training(words, said):
 @pytest.mark.parametrize("guidance", ["none", "cfg"])
 def test_plain_guidance_is_allowed(guidance):
     words = [*LEARNED, "sampler.variance=learned", f"guidance={guidance}", "hardware=cpu"]
-    build(compose(words)[0], meta=True)
+    build(compose(words), meta=True)
 
 
 # --- to the end ------------------------------------------------------------------------------
@@ -195,4 +195,4 @@ def test_a_run_refuses_what_changes_its_estimates(run):
 
 @pytest.mark.parametrize("recipe", ["cifar10/nichol2021", "fashion_mnist/ddpm_learned"])
 def test_the_recipes_draw_with_it(recipe):
-    assert compose([f"experiment={recipe}"])[0]["sampler"]["variance"] == "learned"
+    assert compose([f"experiment={recipe}"])["sampler"]["variance"] == "learned"

@@ -124,7 +124,7 @@ def test_a_learned_codebook_trains_too():
 
 
 def test_bits_are_codes_times_log2_of_their_number():
-    built = build(compose(["model=vqvae", "network.quantizer.codes=256"])[0], meta=True)
+    built = build(compose(["model=vqvae", "network.quantizer.codes=256"]), meta=True)
     assert built.model.code_bits == 2 * 2 * 8
 
 
@@ -139,7 +139,7 @@ def test_bits_are_codes_times_log2_of_their_number():
 )
 def test_networks_that_do_not_fit_are_refused(words, fix):
     with pytest.raises(ConfigError, match=fix):
-        build(compose(["model=vqvae", *words])[0], meta=True)
+        build(compose(["model=vqvae", *words]), meta=True)
 
 
 # --- the house --------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_grids_and_report_show_reconstructions(trained):
 @pytest.fixture
 def photos(tmp_path):
     """Held-out digits as files, one of them larger, one in colour and wide, one corrupt."""
-    images = build(compose([])[0]).data.load("test").x[:5, 0].numpy()
+    images = build(compose([])).data.load("test").x[:5, 0].numpy()
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     for i, image in enumerate(images):

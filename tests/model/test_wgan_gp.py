@@ -267,8 +267,8 @@ def test_a_flat_critic_has_a_finite_gradient():
 def test_a_critic_with_batch_normalization_is_refused():
     words = ["model=wgan_gp", "data.size=16", "network=dcgan", "hardware=cpu"]
     with pytest.raises(ConfigError, match=r"batch normalization.*network=dcgan_wgan"):
-        build(compose(words)[0], meta=True)
-    build(compose([*words, "network.discriminator.norm=none"])[0], meta=True)
+        build(compose(words), meta=True)
+    build(compose([*words, "network.discriminator.norm=none"]), meta=True)
 
 
 # --- the order of the steps ----------------------------------------------------------------------
@@ -322,7 +322,7 @@ def test_the_batch_of_the_generator_is_a_multiple(g_batches):
 def toy(**keys: object) -> dict:
     """WGAN-GP on points: no batch normalization anywhere."""
     words = ["model=wgan_gp", "data=toy", "network=mlp_gan", "codec=points", "model.classes=none"]
-    config = compose([*words, "optimizer=sgd", "hardware=cpu", "schedule.batch=16"])[0]
+    config = compose([*words, "optimizer=sgd", "hardware=cpu", "schedule.batch=16"])
     for network in config["network"].values():
         network.update(width=8, depth=2)
     config["network"]["generator"]["z_dim"] = 3

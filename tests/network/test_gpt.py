@@ -273,7 +273,7 @@ def test_every_token_is_read_by_one_compiled_step():
     [(["network=gpt"], "[1, 8, 8]"), (["experiment=toy/flow_matching", "network=gpt"], "[2]")],
 )
 def test_data_that_are_no_tokens_are_refused(words, shape):
-    config, _ = compose([*words, "hardware=cpu"])
+    config = compose([*words, "hardware=cpu"])
     with pytest.raises(ConfigError) as e:
         build(config)
     assert e.value.code == 2

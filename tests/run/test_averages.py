@@ -258,6 +258,6 @@ def test_train_sample_and_eval_by_the_command_line(tmp_path, capsys, monkeypatch
     ],
 )
 def test_every_kind_can_be_typed(word, wanted):
-    assert compose(["model=gan", word])[0]["model"]["ema"] == wanted
+    assert compose(["model=gan", word])["model"]["ema"] == wanted
     other = ["model.ema={std: [0.2]}", word]
-    assert compose(["model=gan", *other])[0]["model"]["ema"] == wanted
+    assert compose(["model=gan", *other])["model"]["ema"] == wanted

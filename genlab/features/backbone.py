@@ -1,4 +1,4 @@
-"""What the members that run a network of others share."""
+"""The base of feature networks whose weights come from a file."""
 
 from __future__ import annotations
 

@@ -55,18 +55,18 @@ class AlexNetFeatures(Backbone):
         super().__init__(net, AlexNet.widths[-1], Preprocess(SIZE, *IMAGENET), device)
 
 
-def _loaded(torso: ConvBackbone, spec: Spec, features: str, file: str | None) -> nn.Module:
+def _loaded(net: ConvBackbone, spec: Spec, features: str, file: str | None) -> nn.Module:
     check_images(spec, features)
-    torso.load(weights_path(file, "features.file", f"the weights of {torso.name}", torso.file))
-    return _Last(torso)
+    net.load(weights_path(file, "features.file", f"the weights of {net.name}", net.file))
+    return _Last(net)
 
 
 class _Last(nn.Module):
     """x [n, 3, H, W] -> the mean over pixels of the last map [n, width]."""
 
-    def __init__(self, torso: ConvBackbone) -> None:
+    def __init__(self, net: ConvBackbone) -> None:
         super().__init__()
-        self.torso = torso
+        self.torso = net  # this name is part of the digest
 
     def forward(self, x: Tensor) -> Tensor:
         return self.torso(x)[-1].mean((2, 3))

@@ -17,7 +17,7 @@ __all__ = ["CLIP"]
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-PLACES = (
+SOURCES = (
     "of openai/clip-vit-base-patch32, base-patch16, large-patch14 or large-patch14-336 on "
     "huggingface.co: model.safetensors or pytorch_model.bin"
 )
@@ -82,7 +82,7 @@ class CLIP(Backbone):
         activation: Literal["quick_gelu", "gelu"],
     ) -> None:
         check_images(spec, "clip")
-        path = weights_path(file, "features.file", "weights of CLIP", PLACES)
+        path = weights_path(file, "features.file", "weights of CLIP", SOURCES)
         wanted = "CLIP with a ViT-B or ViT-L for images"
         tensors = renamed(read_weights(path), OPENAI | TRANSFORMERS)
         net = ViT.of(tensors, path, wanted, gelu=activation, eps=1e-5)

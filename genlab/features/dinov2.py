@@ -14,7 +14,7 @@ from genlab.nn.vit import ViT
 __all__ = ["DINOv2"]
 
 SIZE = 224  # pixels, of the protocol of Stein et al.
-PLACES = (
+SOURCES = (
     "dinov2_vits14, vitb14 or vitl14, with registers or without: "
     "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth, "
     "or model.safetensors of facebook/dinov2-large on huggingface.co"
@@ -72,7 +72,7 @@ class DINOv2(Backbone):
         self, spec: Spec, device: torch.device | None = None, *, file: str | None
     ) -> None:
         check_images(spec, "dinov2")
-        path = weights_path(file, "features.file", "weights of DINOv2", PLACES)
+        path = weights_path(file, "features.file", "weights of DINOv2", SOURCES)
         wanted = "DINOv2 ViT-S/14, B/14 or L/14"
         tensors = renamed(read_weights(path), OFFICIAL | TRANSFORMERS)
         net = ViT.of(tensors, path, wanted, gelu="gelu", eps=1e-6)

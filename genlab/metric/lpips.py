@@ -18,7 +18,7 @@ from genlab.nn.pretrained_weights import digest, weights_path
 
 __all__ = ["LPIPS"]
 
-TORSOS = {"alex": AlexNet, "vgg": VGG16}
+BACKBONES = {"alex": AlexNet, "vgg": VGG16}
 HEADS = "https://github.com/richzhang/PerceptualSimilarity: lpips/weights/v0.1/{net}.pth"
 
 
@@ -44,12 +44,12 @@ class LPIPS(Metric):
     def __init__(
         self, *, net: Literal["alex", "vgg"], backbone: str | None, heads: str | None
     ) -> None:
-        torso = TORSOS[net]()
+        layers = BACKBONES[net]()
         self.name = f"lpips with net={net}"
-        self.network = Perceptual(torso)
+        self.network = Perceptual(layers)
         self.network.load(
             weights_path(
-                backbone, "metric.lpips.backbone", f"weights of {torso.name}", torso.file
+                backbone, "metric.lpips.backbone", f"weights of {layers.name}", layers.file
             ),
             weights_path(heads, "metric.lpips.heads", "the heads of LPIPS", HEADS.format(net=net)),
         )

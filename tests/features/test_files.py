@@ -15,10 +15,10 @@ from genlab.features.dinov2 import DINOv2
 from genlab.nn.backbones import VGG16, AlexNet
 from genlab.nn.pretrained_weights import renamed
 from genlab.nn.vit import ViT
-from tests.helpers.feature_files import WEIGHTS, random_torso, saved
+from tests.helpers.feature_files import WEIGHTS, random_backbone, saved
 
 GREY, COLOUR = Spec((1, 20, 20)), Spec((3, 20, 20))
-TORSOS = {"vgg16": (VGG16, VGG16Features, 512), "alexnet": (AlexNet, AlexNetFeatures, 256)}
+BACKBONES = {"vgg16": (VGG16, VGG16Features, 512), "alexnet": (AlexNet, AlexNetFeatures, 256)}
 
 
 def images(n=3, c=3, h=20, w=20, seed=0):
@@ -29,13 +29,13 @@ def images(n=3, c=3, h=20, w=20, seed=0):
 # --- VGG16 and AlexNet ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TORSOS)
-def test_torso_features_are_the_mean_of_the_last_map(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("name", BACKBONES)
+def test_features_are_the_mean_of_the_last_map(tmp_path, monkeypatch, name):
     """Of 64 pixels here; a network of convolutions takes any number."""
     monkeypatch.setattr(classifiers, "SIZE", 64)
-    torso, features, width = TORSOS[name]
-    net = torso()
-    weights = random_torso(net)
+    backbone, features, width = BACKBONES[name]
+    net = backbone()
+    weights = random_backbone(net)
     net.load_state_dict(weights)
     classifier = {"classifier.1.weight": torch.ones(3, 3)}  # of the whole file of torchvision
     file = saved(weights | classifier, tmp_path / "w.pth")
@@ -61,11 +61,11 @@ def test_the_smallest_image_leaves_a_pixel_at_the_last_tap(net):
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("name", TORSOS)
-def test_torsos_are_those_of_torchvision(name):
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbones_are_those_of_torchvision(name):
     models = pytest.importorskip("torchvision.models")
     theirs = getattr(models, name)(weights=None).eval()
-    ours = TORSOS[name][0]()
+    ours = BACKBONES[name][0]()
     weights = {n: t for n, t in theirs.state_dict().items() if n.startswith("features.")}
     assert ours.state_dict().keys() == weights.keys()
     ours.load_state_dict(weights)
@@ -276,6 +276,21 @@ def test_the_two_activations_of_clip_are_two_protocols(tmp_path):
     assert a.digest != b.digest
 
 
+def test_digests_are_those_of_earlier_results(tmp_path):
+    """Names of parameters are part of them: another name would be another protocol."""
+    members = {
+        "c7d75fde8616": AlexNetFeatures(
+            GREY, file=saved(random_backbone(AlexNet()), tmp_path / "a.pth")
+        ),
+        "766978881270": DINOv2(COLOUR, file=saved(tiny_dino(), tmp_path / "d.pth")),
+        "a46eb205fa5d": DINOv2(COLOUR, file=saved(tiny_dino(5, 1), tmp_path / "r.pth")),
+        "4c9896252c5d": CLIP(
+            COLOUR, file=saved(tiny_clip(), tmp_path / "c.pt"), activation="gelu"
+        ),
+    }
+    assert [member.digest for member in members.values()] == list(members)
+
+
 def cubic(distance):
     """Keys' kernel with a = -3/4, the one of torch."""
     a, d = -0.75, abs(distance)
@@ -317,7 +332,7 @@ def test_rows_of_a_batch_do_not_influence_each_other(tmp_path):
     members = [
         DINOv2(COLOUR, file=saved(tiny_dino(5, 1), tmp_path / "d.pth")),
         CLIP(COLOUR, file=saved(tiny_clip(), tmp_path / "c.pth"), activation="gelu"),
-        AlexNetFeatures(COLOUR, file=saved(random_torso(AlexNet()), tmp_path / "a.pth")),
+        AlexNetFeatures(COLOUR, file=saved(random_backbone(AlexNet()), tmp_path / "a.pth")),
     ]
     assert "224 x 224" in members[-1].resizer
     u = images(5)
@@ -337,7 +352,7 @@ def test_a_gpu_gives_what_the_cpu_gives(tmp_path, monkeypatch):
     u = images(5)
     files = {
         DINOv2: saved(tiny_dino(16), tmp_path / "d.pth"),
-        AlexNetFeatures: saved(random_torso(AlexNet()), tmp_path / "a.pth"),
+        AlexNetFeatures: saved(random_backbone(AlexNet()), tmp_path / "a.pth"),
     }
     for features, file in files.items():
         with torch.autocast("cuda", torch.bfloat16):
@@ -355,7 +370,7 @@ def lacking(weights, name):
 
 
 def test_a_file_of_another_network_is_said_with_both_names(tmp_path):
-    vgg, alex = random_torso(VGG16()), random_torso(AlexNet())
+    vgg, alex = random_backbone(VGG16()), random_backbone(AlexNet())
     dino, clip = tiny_dino(), tiny_clip()
     resnet = {"conv1.weight": torch.ones(2), "layer1.0.conv1.weight": torch.ones(2)}
     giant = {"blocks.0.mlp.w12.weight": torch.ones(2)} | lacking(dino, "blocks.0.mlp.fc1.weight")

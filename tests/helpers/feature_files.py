@@ -9,7 +9,7 @@ from genlab.core.registry import PACKAGE
 WEIGHTS = PACKAGE.parent.parent / "shared/data/weights"
 
 
-def random_torso(net, seed=0):
+def random_backbone(net, seed=0):
     """State dict of a VGG16 or AlexNet in the names of torchvision, activity neither dying out
     nor exploding."""
     g = torch.Generator().manual_seed(seed)

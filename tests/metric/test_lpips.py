@@ -9,7 +9,7 @@ from genlab.core.metric import Pairs
 from genlab.metric.lpips import LPIPS
 from genlab.nn.backbones import VGG16, AlexNet, ConvBackbone
 from genlab.nn.perceptual import Perceptual
-from tests.helpers.feature_files import WEIGHTS, random_heads, random_torso, saved
+from tests.helpers.feature_files import WEIGHTS, random_backbone, random_heads, saved
 from tests.helpers.given_inputs import Given
 
 REAL = {"alex": "alexnet_features.pth", "vgg": "vgg16_features_fp16.pth"}
@@ -78,7 +78,7 @@ def test_its_gradient_exists_where_a_pixel_leaves_all_channels_at_zero():
 
 def files(folder, net, seed=0):
     torso = {"alex": AlexNet, "vgg": VGG16}[net]()
-    backbone = saved(random_torso(torso, seed), folder / f"{net}.safetensors")
+    backbone = saved(random_backbone(torso, seed), folder / f"{net}.safetensors")
     heads = saved(random_heads(torso.widths, seed), folder / f"{net}_heads.pth")
     return {"net": net, "backbone": backbone, "heads": heads}
 
@@ -123,6 +123,7 @@ def test_the_digest_is_of_both_files(tmp_path):
     for key in ("backbone", "heads"):
         digests.add(LPIPS(**{**first, key: other[key]}).digest)
     assert len(digests) == 3
+    assert "f45f71c271c3" in digests, "names of parameters are part of it, and of results"
 
 
 def test_files_that_are_missing_or_of_the_other_network_are_said(tmp_path):

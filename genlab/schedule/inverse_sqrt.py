@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-from genlab.core.contract import Schedule
 from genlab.core.registry import register
-from genlab.core.schema import Count, Natural
+from genlab.core.schema import Count
+from genlab.schedule.warmup import Warmup
 
 __all__ = ["InverseSqrt"]
 
 
 @register
-class InverseSqrt(Schedule):
+class InverseSqrt(Warmup):
     """Warm-up, then the inverse root of the images from `reference` on.
 
     factor = min(n / warmup, 1) / sqrt(max(n / reference, 1)), n images
@@ -24,15 +24,11 @@ class InverseSqrt(Schedule):
     arXiv 1412.6980, section 4 (1 / sqrt(t)).
     """
 
-    def __init__(self, *, images: Count, batch: Count, warmup: Natural, reference: Count) -> None:
-        if batch > images:
-            raise ValueError(
-                f"a run of images={images} is shorter than one batch={batch}; "
-                "raise schedule.images or lower schedule.batch"
-            )
-        self.images, self.batch, self.warmup, self.reference = images, batch, warmup, reference
+    def __init__(self, *, reference: Count, **length: int) -> None:
+        """reference: images from which on the rate falls."""
+        super().__init__(**length)
+        self.reference = reference
 
     def __call__(self, images: int) -> float:
         """Multiplier of the base learning rate when `images` images have been drawn."""
-        risen = min(1.0, (images + self.batch) / self.warmup) if self.warmup else 1.0
-        return risen / math.sqrt(max(images / self.reference, 1.0))
+        return self.rise(images) / math.sqrt(max(images / self.reference, 1.0))

@@ -18,6 +18,6 @@ torch.set_num_threads(1)
 GOLDEN.mkdir(exist_ok=True)
 for model in sys.argv[1:] or MODELS:
     path = GOLDEN / f"{model}.json"
-    losses = {n: [round(v, 7) for v in values] for n, values in curve(model).items()}
+    losses = {n: [float(f"{v:.7g}") for v in values] for n, values in curve(model).items()}
     path.write_text(json.dumps(losses) + "\n")
     print(path)

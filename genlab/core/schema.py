@@ -23,6 +23,7 @@ __all__ = [
     "Grid",
     "Natural",
     "NonNegative",
+    "Penalty",
     "Positive",
     "Predict",
     "Spread",
@@ -38,6 +39,7 @@ Count = Annotated[int, ">= 1"]
 Natural = Annotated[int, ">= 0"]
 Spread = Annotated[float, "in (0, 0.288]"]  # relative standard deviation, see nn/posthoc.py
 Average = float | dict[str, Any]  # what `ema` may be, see core/ema.py
+Penalty = dict[str, Any]  # on the slope of a discriminator, see nn/adversarial.py
 Predict = Literal["eps", "x0", "v", "velocity", "score", "F"]  # see gaussian.py
 Weight = Literal["uniform", "x0", "eps", "velocity", "edm", "min_snr", "likelihood"]
 Density = Literal["uniform", "lognormal", "logit_normal", "u_shape"]  # see model/path.py
@@ -86,6 +88,16 @@ _AVERAGES = {
 """Mappings an Average may be, by the key that tells them apart."""
 _OPTIONAL = {"ramp": 0.05}
 _STDS = "{std: [...]} with relative standard deviations above 0 and at most 0.288, none twice"
+
+
+_PENALTY = {
+    "at": "Literal['real', 'fake', 'between']",
+    "weight": "NonNegative",
+    "center": "NonNegative",
+    "power": "Positive",
+    "one_sided": "bool",
+}
+_PENALTY_OPTIONAL = {"center": 0.0, "power": 2.0, "one_sided": False}
 
 
 class _Mismatch(Exception):
@@ -182,9 +194,24 @@ def _average(value: Any) -> float | dict[str, Any]:
     return found
 
 
+def _penalty(value: Any) -> dict[str, Any]:
+    """A mapping with every key a Penalty has."""
+    found = {}
+    if not isinstance(value, Mapping) or not set(value) <= set(_PENALTY):
+        raise _Mismatch("a penalty like {at: real, weight: 1, center: 0, power: 2}")
+    for key, annotation in _PENALTY.items():
+        try:
+            found[key] = coerce(value.get(key, _PENALTY_OPTIONAL.get(key)), annotation)
+        except ValueError as e:
+            raise _Mismatch(f"a penalty {{{key}: ...}} with {e}") from None
+    return found
+
+
 def _coerce_name(value: Any, name: str) -> Any:
     if name == "Average":
         return _average(value)
+    if name == "Penalty":
+        return _penalty(value)
     if name in CHOICES:
         return _choose(value, list(get_args(CHOICES[name])))
     if name in _ALIASES:

@@ -5,6 +5,8 @@ A new model is tested here by having a yaml; nothing in this file names one.
 
 import json
 import os
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -29,9 +31,15 @@ BATCH = 8
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
+@lru_cache
+def composed(*words):
+    """Composing takes far longer than a step of a tiny model."""
+    return compose(words)
+
+
 def tiny_config(model, *overrides):
     """The model on digits with small networks, fp32, one thread."""
-    base = compose([f"model={model}"])
+    base = composed(f"model={model}")
     small = [
         f"network.{role}.{key}={SMALL[key]}"
         for role, node in base["network"].items()
@@ -40,7 +48,7 @@ def tiny_config(model, *overrides):
     ]
     words = [f"schedule.batch={BATCH}", "schedule.images=1000", "hardware=cpu", *small]
     words += ["hardware.precision=fp32", "hardware.threads=1", "optimizer.lr=1e-3", *overrides]
-    return compose([f"model={model}", *words])
+    return deepcopy(composed(f"model={model}", *words))
 
 
 def make(config):
@@ -191,7 +199,7 @@ def test_samples_are_images_that_do_not_depend_on_the_chunk(model):
 
 
 def has_steps(model):
-    return "steps" in compose([f"model={model}"])["sampler"]
+    return "steps" in composed(f"model={model}")["sampler"]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -6,17 +6,14 @@ The universal promises (resume, accumulation, everybody's weights move) are in t
 from __future__ import annotations
 
 import math
-from itertools import repeat
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
 
 from genlab.core.contract import Batch, Clock, Network, Process, Spec
 from genlab.core.random import DrawNoise
 from genlab.model.flow_matching import FlowMatching
-from genlab.model.gan import GAN
 from genlab.process.linear import Linear
 
 
@@ -159,104 +156,3 @@ def test_flow_matching_hands_its_denoiser_and_labels_to_the_sampler():
     out = model.transport(model.prior(rng), y, rng, sampler)
     torch.testing.assert_close(out, noise(2).normal(2) + 1)
     assert seen == {"denoiser": model.denoise, "y": y, "noise": rng}
-
-
-# --- gan -----------------------------------------------------------------------------------------
-
-
-class LinearG(nn.Module):
-    """x = W z."""
-
-    z_dim = 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(2, 3, generator=torch.Generator().manual_seed(1)))
-
-    def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
-        return z @ self.weight.T
-
-
-class LinearD(nn.Module):
-    """logit = <w, x>; keeps its batches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor([0.6, -0.8]))
-        self.batches: list[Tensor] = []
-
-    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
-        self.batches.append(x.detach())
-        return x @ self.weight
-
-
-def gan(r1: float = 0.0) -> GAN:
-    return GAN(LinearG(), LinearD(), r1=r1, ema=0.0)
-
-
-def test_gan_steps_on_the_papers_losses_in_turn():
-    model, data = gan(), batch(16, 2)
-    d, g = model.discriminator, model.generator
-    steps = model.step(repeat(data))
-    update = next(steps)
-    real, fakes = d.batches
-    assert update.on == "d"
-    assert torch.equal(real, data.x)
-    # maximize log D(x) + log(1 - D(G(z))), with D = sigmoid(logit) and 1 - D = sigmoid(-logit)
-    gain = logsigmoid(real @ d.weight).mean() + logsigmoid(-fakes @ d.weight).mean()
-    torch.testing.assert_close(update.loss, -gain)
-    assert update.log["d_real"].item() == pytest.approx((real @ d.weight).sigmoid().mean().item())
-    assert update.log["d_fake"].item() == pytest.approx((fakes @ d.weight).sigmoid().mean().item())
-    update.loss.backward()
-    assert g.weight.grad is None
-    assert d.weight.grad.any()
-    d.weight.grad = None
-
-    update = next(steps)
-    fresh = d.batches[-1]
-    assert update.on == "g"
-    assert not torch.equal(fresh, fakes)
-    torch.testing.assert_close(update.loss, -logsigmoid(fresh @ d.weight).mean())
-    update.loss.backward()
-    assert d.weight.grad is None
-    assert g.weight.grad.any()
-    assert d.weight.requires_grad
-    assert next(steps, None) is None
-
-
-def test_gan_generator_meets_the_discriminator_that_has_stepped():
-    model = gan()
-    steps = model.step(repeat(batch(16, 2)))
-    next(steps)
-    with torch.no_grad():
-        model.discriminator.weight.zero_()
-    assert next(steps).loss.item() == pytest.approx(math.log(2))
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-def test_r1_is_half_gamma_times_the_squared_slope_at_the_data(autocast):
-    """The slope of <w, x> is w, of length 1 here."""
-    plain, penalized = gan(), gan(r1=5.0)
-    assert not plain.double_backward
-    assert penalized.double_backward
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        without, update = (next(m.step(repeat(batch(16, 2)))) for m in (plain, penalized))
-    tolerance = 0.01 if autocast else 1e-6
-    torch.testing.assert_close(update.loss, without.loss + 2.5, rtol=0, atol=tolerance)
-    update.loss.backward()
-    slope = penalized.discriminator.weight.grad
-    without.loss.backward()
-    extra = slope - plain.discriminator.weight.grad
-    torch.testing.assert_close(
-        extra, 5.0 * plain.discriminator.weight.detach(), rtol=0.01, atol=0.01
-    )
-
-
-def test_gan_players_share_nothing_and_samples_need_no_sampler():
-    model = gan()
-    players = model.players()
-    assert list(players) == ["d", "g"]
-    assert players["d"] == [model.discriminator.weight]
-    assert players["g"] == [model.generator.weight]
-    out = model.transport(model.prior(noise(4)), None, noise(4), None)
-    torch.testing.assert_close(out, noise(4).normal(3) @ model.generator.weight.T)

@@ -1,27 +1,25 @@
-"""WGAN-GP: the penalty by hand, the order of the steps, and an estimate that is a distance."""
+"""GANs: losses and penalties in their steps, and an estimate that is a distance."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from genlab.assemble.components import build
 from genlab.config.compose import compose
 from genlab.core.contract import Batch, Clock, Spec
 from genlab.core.errors import ConfigError
 from genlab.core.random import DrawNoise
-from genlab.model.wgan_gp import WGANGP
-from genlab.network.dcgan import DCGANCritic
+from genlab.model.gan import GAN, WGANGP, NonSaturating
 from genlab.network.mlp import MLPDiscriminator
-from genlab.network.resnet_gan import ResNetDiscriminator, ResNetGenerator, _Conv
-from genlab.nn.double_backward import Conv2d, LeakyReLU
+from genlab.nn.double_backward import Conv2d
 from genlab.run.checkpoint import load_model
-from genlab.schedule.linear import Linear
 from tests.model.test_every_model import largest_difference, make, two_ranks
 
 KEYS = {
@@ -73,13 +71,6 @@ class Plane(nn.Module):
         return (x * self.weight).flatten(1).sum(1)
 
 
-class Cubic(Plane):
-    """score = sum of w x^3: the slope is 3 w x^2."""
-
-    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
-        return super().forward(x**3, y)
-
-
 def wgan(critic: nn.Module, *shape: int, **keys: object) -> WGANGP:
     return WGANGP(Generator(*shape), critic, **{**KEYS, **keys})
 
@@ -124,117 +115,12 @@ def test_centers_and_sides(center, one_sided, norm, penalty):
     assert log["penalty"].item() == pytest.approx(penalty, abs=1e-5)
 
 
-@pytest.mark.parametrize("at", ["interpolates", "real", "fake"])
-def test_the_slope_is_taken_at_points_with_a_coefficient_for_each_sample(at):
-    """Points are x + a (G(z) - x) with one a for all numbers of a sample, another for another."""
-    model = wgan(Cubic(2, 3, 3), 2, 3, 3, at=at)
-    batch = next(batches(64, 2, 3, 3))
-    update = next(model.step(iter([batch])))
-    _, cubed = model.discriminator.seen
-    points = cubed.sign() * cubed.abs() ** (1 / 3)
-    fakes = 0.5 * model.generator.asked[0].view_as(points)
-    way = (fakes - batch.x).flatten(1)
-    a = ((points - batch.x).flatten(1) * way).sum(1) / way.square().sum(1)
-    torch.testing.assert_close(
-        points, batch.x + a.view(-1, 1, 1, 1) * (fakes - batch.x), rtol=1e-3, atol=1e-3
-    )
-    if at == "interpolates":
-        assert 0 <= a.min() < 0.15 < 0.85 < a.max() <= 1
-        assert a.std().item() == pytest.approx(12**-0.5, abs=0.06)
-    else:
-        torch.testing.assert_close(a, torch.full_like(a, float(at == "fake")), atol=1e-3, rtol=0)
-    slope = 3 * model.discriminator.weight * points**2
-    expected = (slope.flatten(1).norm(dim=1) - 1).square().mean()
-    torch.testing.assert_close(update.log["penalty"], expected.detach(), rtol=1e-3, atol=1e-4)
-
-
-def critic_of_all_layers() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        Conv2d(2, 4, 4, 2, 1), LeakyReLU(0.2), Conv2d(4, 3, 3, 1, 1, bias=False), nn.SiLU(),
-        Conv2d(3, 1, 4), nn.Flatten(0),
-    )  # fmt: skip
-
-
-def plain(net: nn.Sequential) -> nn.Sequential:
-    """The same network of torch's own layers."""
-    for layer in net:
-        layer.__class__ = {Conv2d: nn.Conv2d, LeakyReLU: nn.LeakyReLU}.get(
-            type(layer), type(layer)
-        )
-    return net
-
-
-def gradients_through_the_slope(net: nn.Sequential, dtype: torch.dtype) -> list[Tensor]:
-    x = seeded(5, 2, 8, 8).to(dtype).requires_grad_()
-    score = net.to(dtype)(x)
-    (slope,) = torch.autograd.grad(score.sum(), x, create_graph=True)
-    ((slope.flatten(1).norm(dim=1) - 1).square().mean() + score.mean()).backward()
-    return [x.grad, *(p.grad for p in net.parameters())]
-
-
-def test_layers_of_critics_have_the_second_derivatives_of_torch():
-    """A kink, a smooth activation, which needs the forward pass again, strides and biases."""
-    ours = gradients_through_the_slope(critic_of_all_layers(), torch.float64)
-    torchs = gradients_through_the_slope(plain(critic_of_all_layers()), torch.float64)
-    for a, b in zip(ours, torchs, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-
-
-def test_layers_of_critics_against_finite_differences():
-    net = critic_of_all_layers().double()
-    first = net[0].weight
-    grads = gradients_through_the_slope(net, torch.float64)
-
-    def loss() -> Tensor:
-        x = seeded(5, 2, 8, 8).double().requires_grad_()
-        score = plain(critic_of_all_layers()).double()
-        score.load_state_dict(net.state_dict())
-        out = score(x)
-        (slope,) = torch.autograd.grad(out.sum(), x)
-        return (slope.flatten(1).norm(dim=1) - 1).square().mean() + out.mean()
-
-    step = seeded(*first.shape, seed=3).double()
-    sides = []
-    for h in (1e-6, -1e-6):
-        with torch.no_grad():
-            first += h * step
-        sides.append(loss().detach())
-        with torch.no_grad():
-            first -= h * step
-    torch.testing.assert_close(
-        (grads[1] * step).sum(), (sides[0] - sides[1]) / 2e-6, rtol=1e-4, atol=1e-8
-    )
-
-
-@pytest.mark.parametrize("labels", [None, 3])
-@pytest.mark.parametrize("network", [DCGANCritic, ResNetDiscriminator])
-def test_the_penalty_does_not_run_back_through_the_forward_pass(network, labels):
-    """Between the kinks a slope is a product of weights: the biases get no gradient, not zeros."""
-    critic = network(Spec((3, 32, 32), labels), width=2)
-    batch = next(batches(4, 3, 32, 32))._replace(y=None if labels is None else torch.arange(4) % 3)
-    penalty, _ = wgan(critic, 3, 32, 32).penalty(batch, seeded(4, 3, 32, 32, seed=9))
-    penalty.backward()
-    for name, p in critic.named_parameters():
-        assert (p.grad is None) == name.endswith("bias"), name
-
-
-@pytest.mark.parametrize("asked", ["x", "weight", "both"])
-def test_a_convolution_gives_whatever_derivative_is_asked_for(asked):
-    x, layer = seeded(2, 2, 6, 6).requires_grad_(), Conv2d(2, 3, 3, 1, 1)
-    of = {"x": [x], "weight": [layer.weight], "both": [x, layer.weight, layer.bias]}[asked]
-    for graph in (False, True):
-        got = torch.autograd.grad(layer(x).square().sum(), of, create_graph=graph)
-        reference = F.conv2d(x, layer.weight, layer.bias, 1, 1)
-        expected = torch.autograd.grad(reference.square().sum(), of, create_graph=graph)
-        for a, b in zip(got, expected, strict=True):
-            torch.testing.assert_close(a, b)
-        if graph:
-            twice = [
-                torch.autograd.grad(sum(g.square().sum() for g in gs), [x, layer.weight])
-                for gs in (got, expected)
-            ]
-            torch.testing.assert_close(*twice)
+@pytest.mark.parametrize(
+    ("at", "point"), [("interpolates", "between"), ("real", "real"), ("fake", "fake")]
+)
+def test_keys_of_wgan_gp_are_those_of_its_penalty(at, point):
+    (keys,) = wgan(Plane(2), 2, at=at, weight=3.0, center=0.5, one_sided=True).penalties
+    assert keys == penalty(point, 3.0, 0.5) | {"one_sided": True}
 
 
 def test_the_critics_pass_of_the_penalty_is_float32_under_autocast():
@@ -252,16 +138,6 @@ def test_the_critics_pass_of_the_penalty_is_float32_under_autocast():
         update = next(model.step(batches(6, 1, 4, 4)))
     assert seen == [(12, torch.bfloat16), (6, torch.float32)]
     assert update.log["penalty"].dtype == torch.float32
-
-
-def test_a_flat_critic_has_a_finite_gradient():
-    model = wgan(Plane(4), 4)
-    with torch.no_grad():
-        model.discriminator.weight.zero_()
-    update = next(model.step(batches(4, 4)))
-    update.loss.backward()
-    assert update.log["penalty"].item() == 1
-    assert model.discriminator.weight.grad.isfinite().all()
 
 
 def test_a_critic_with_batch_normalization_is_refused():
@@ -410,87 +286,174 @@ def test_held_out_value_needs_no_gradients_around_it():
     torch.testing.assert_close(-loss, log["wasserstein"] - 10 * log["penalty"])
 
 
-# --- the residual networks -----------------------------------------------------------------------
+# --- the loss that does not saturate -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kernel", [1, 3])
-def test_resampling_folded_into_a_convolution_is_the_two_in_turn(kernel):
-    x = seeded(2, 5, 6, 6)
-    down, up = _Conv(5, 7, kernel, down=True), _Conv(5, 7, kernel, up=True)
-    for conv in (down, up):
-        nn.init.normal_(conv.bias)
-    pooled = F.avg_pool2d(F.conv2d(x, down.weight, down.bias, 1, kernel // 2), 2)
-    torch.testing.assert_close(down(x), pooled, rtol=1e-4, atol=1e-5)
-    large = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    convolved = F.conv2d(large, up.weight, up.bias, 1, kernel // 2)
-    torch.testing.assert_close(up(x), convolved, rtol=1e-4, atol=1e-5)
+class LinearG(nn.Module):
+    """x = W z."""
+
+    z_dim = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 3, generator=torch.Generator().manual_seed(1)))
+
+    def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return z @ self.weight.T
 
 
-@pytest.mark.parametrize(("side", "left"), [(8, 4), (16, 8), (32, 8), (64, 8)])
-@pytest.mark.parametrize("classes", [None, 3])
-def test_resnet_sizes(side, left, classes):
-    spec = Spec((3, side, side), classes)
-    g, d = ResNetGenerator(spec, width=4, z_dim=5), ResNetDiscriminator(spec, width=4)
-    y = None if classes is None else torch.tensor([0, 2])
-    x = g(seeded(2, 5), y)
-    assert x.shape == (2, 3, side, side)
-    assert x.abs().max() <= 1
-    assert d(x, y).shape == (2,)
-    assert d.body(x).shape == (2, 4, left, left)
+class LinearD(nn.Module):
+    """logit = <w, x>; keeps its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.6, -0.8]))
+        self.batches: list[Tensor] = []
+
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        self.batches.append(x.detach())
+        return x @ self.weight
 
 
-def test_resnet_has_the_paper_s_size_and_start():
-    """Counted by hand: 128 channels, biases everywhere but in the last layer of D."""
-    spec = Spec((3, 32, 32))
-    g, d = ResNetGenerator(spec, width=128, z_dim=128), ResNetDiscriminator(spec, width=128)
-    conv, skip, norm = 9 * 128**2 + 128, 128**2 + 128, 2 * 128
-    stem = 128 * 2048 + 2048
-    head = 9 * 128 * 3 + 3
-    wanted = stem + 3 * (2 * conv + skip + 2 * norm) + norm + head
-    assert sum(p.numel() for p in g.parameters()) == wanted
-    first = 9 * 3 * 128 + 128 + conv + 3 * 128 + 128
-    wanted = first + (2 * conv + skip) + 2 * 2 * conv + 128
-    assert sum(p.numel() for p in d.parameters()) == wanted
-    assert g.blocks[0].convs[0].weight.std().item() == pytest.approx(
-        (2 / (9 * 128)) ** 0.5, rel=0.02
+def gan(r1: float = 0.0) -> NonSaturating:
+    return NonSaturating(LinearG(), LinearD(), r1=r1, ema=0.0)
+
+
+def test_gan_steps_on_the_papers_losses_in_turn():
+    model, data = gan(), next(batches(16, 2))
+    d, g = model.discriminator, model.generator
+    steps = model.step(iter([data]))
+    update = next(steps)
+    real, fakes = d.batches
+    assert update.on == "d"
+    assert torch.equal(real, data.x)
+    # maximize log D(x) + log(1 - D(G(z))), with D = sigmoid(logit) and 1 - D = sigmoid(-logit)
+    gain = logsigmoid(real @ d.weight).mean() + logsigmoid(-fakes @ d.weight).mean()
+    torch.testing.assert_close(update.loss, -gain)
+    assert update.log["d_real"].item() == pytest.approx((real @ d.weight).sigmoid().mean().item())
+    assert update.log["d_fake"].item() == pytest.approx((fakes @ d.weight).sigmoid().mean().item())
+    update.loss.backward()
+    assert g.weight.grad is None
+    assert d.weight.grad.any()
+    d.weight.grad = None
+
+    update = next(steps)
+    fresh = d.batches[-1]
+    assert update.on == "g"
+    assert not torch.equal(fresh, fakes)
+    torch.testing.assert_close(update.loss, -logsigmoid(fresh @ d.weight).mean())
+    update.loss.backward()
+    assert d.weight.grad is None
+    assert g.weight.grad.any()
+    assert d.weight.requires_grad
+    assert next(steps, None) is None
+
+
+def test_gan_generator_meets_the_discriminator_that_has_stepped():
+    model = gan()
+    steps = model.step(batches(16, 2))
+    next(steps)
+    with torch.no_grad():
+        model.discriminator.weight.zero_()
+    assert next(steps).loss.item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_r1_is_half_gamma_times_the_squared_slope_at_the_data(autocast):
+    """The slope of <w, x> is w, of length 1 here."""
+    plain, penalized = gan(), gan(r1=5.0)
+    assert not plain.double_backward
+    assert penalized.double_backward
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        without, update = (next(m.step(batches(16, 2))) for m in (plain, penalized))
+    tolerance = 0.01 if autocast else 1e-6
+    torch.testing.assert_close(update.loss, without.loss + 2.5, rtol=0, atol=tolerance)
+    update.loss.backward()
+    slope = penalized.discriminator.weight.grad
+    without.loss.backward()
+    extra = slope - plain.discriminator.weight.grad
+    torch.testing.assert_close(
+        extra, 5.0 * plain.discriminator.weight.detach(), rtol=0.01, atol=0.01
     )
-    assert g.blocks[0].skip.weight.std().item() == pytest.approx(128**-0.5, rel=0.02)
 
 
-def test_labels_reach_both_residual_networks():
-    spec = Spec((1, 8, 8), 3)
-    g, d = ResNetGenerator(spec, width=4, z_dim=5), ResNetDiscriminator(spec, width=4)
-    z, y = seeded(6, 5), torch.tensor([0, 1, 2, 0, 1, -1])
-    assert torch.equal(g(z, y), g(z, None)), "labels start alike"
-    d(g(z, y), y).square().sum().backward()
-    for name, p in [*g.named_parameters(), *d.named_parameters()]:
-        assert p.grad is not None, name
-        assert p.grad.any(), name
-    x = g(z, y)
-    assert torch.equal(d(x, y) == d(x, torch.ones_like(y)), y == 1)
+def test_gan_players_share_nothing_and_samples_need_no_sampler():
+    model = gan()
+    players = model.players()
+    assert list(players) == ["d", "g"]
+    assert players["d"] == [model.discriminator.weight]
+    assert players["g"] == [model.generator.weight]
+    first, second = (next(batches(4, 2)).noise for _ in range(2))
+    out = model.transport(model.prior(first), None, first, None)
+    torch.testing.assert_close(out, second.normal(3) @ model.generator.weight.T)
+
+
+# --- losses and penalties as keys ----------------------------------------------------------------
+
+
+def variant(loss: str, *penalties: dict, **keys: object) -> GAN:
+    own = {"clip_weights": None, "n_critic": 1, "g_batches": 1, "ema": 0.0, **keys}
+    return GAN(LinearG(), LinearD(), loss=loss, penalties=list(penalties), **own)
+
+
+def penalty(at: str, weight: float, center: float = 0.0) -> dict:
+    return {"at": at, "weight": weight, "center": center, "power": 2.0, "one_sided": False}
+
+
+def test_a_relative_loss_is_of_pairs_in_both_steps():
+    model, data = variant("relativistic", g_batches=2), next(batches(16, 2))
+    w, steps = model.discriminator.weight, model.step(iter([data]))
+    update = next(steps)
+    real, fakes = model.discriminator.batches
+    torch.testing.assert_close(update.loss, -logsigmoid(real @ w - fakes @ w).mean())
+    update = next(steps)
+    fresh, again = model.discriminator.batches[2:]
+    assert torch.equal(again, data.x)
+    torch.testing.assert_close(update.loss, -logsigmoid(fresh @ w - (again @ w).repeat(2)).mean())
+
+
+def test_penalties_add_up_and_their_passes_give_the_scores():
+    """R3GAN's two, and one between: D is evaluated once at each of the three."""
+    plain = variant("least_squares")
+    both = variant("least_squares", penalty("real", 3), penalty("fake", 2), penalty("between", 1))
+    without, update = (next(m.step(batches(16, 2))) for m in (plain, both))
+    assert len(both.discriminator.batches) == 3
+    torch.testing.assert_close(update.loss, without.loss + 6, msg="the slope of D is 1")
+    assert update.log["penalty_between"].item() == pytest.approx(1)
+    assert update.log["slope_fake"].item() == pytest.approx(1)
+    assert (plain.double_backward, both.double_backward) == (False, True)
+
+
+def test_weights_are_clipped_after_every_step_of_d():
+    model = variant("wasserstein", clip_weights=0.3, n_critic=2)
+    steps = model.step(batches(8, 2))
+    for _ in range(2):
+        assert next(steps).on == "d"
+        with torch.no_grad():
+            model.discriminator.weight.copy_(torch.tensor([0.1, -5.0]))
+    assert next(steps).on == "g"
+    assert model.discriminator.weight.tolist() == pytest.approx([0.1, -0.3])
 
 
 @pytest.mark.parametrize(
-    ("shape", "says"),
-    [((2,), "mlp_gan and codec=points"), ((3, 28, 28), "not 28x28"), ((3, 4, 4), "not 4x4"),
-     ((3, 32, 64), "square")],
-)  # fmt: skip
-@pytest.mark.parametrize("role", ["generator", "discriminator"])
-def test_resnet_refusals_name_the_fix(shape, says, role):
-    with pytest.raises(ValueError, match=says):
-        if role == "generator":
-            ResNetGenerator(Spec(shape), width=4, z_dim=5)
-        else:
-            ResNetDiscriminator(Spec(shape), width=4)
+    ("words", "says"),
+    [
+        (["model=r3gan", "network=dcgan"], r"batch normalization.*network=dcgan_wgan"),
+        (["model=lsgan", "model.penalties=[{at: real, wieght: 1}]"], r"penalties.*a penalty like"),
+        (["model=lsgan", "model.penalties=[{at: data, weight: 1}]"], r"real or fake or between"),
+        (["model=lsgan", "model.penalties=[{at: real}]"], r"weight"),
+        (["model=lsgan", "model.loss=hing"], r"non_saturating or"),
+    ],
+)
+def test_what_does_not_fit_is_said(words, says):
+    with pytest.raises(ConfigError, match=says):
+        build(compose(["data.size=16", "hardware=cpu", *words])[0], meta=True)
 
 
-# --- schedule --------------------------------------------------------------------
-
-
-def test_linear_schedule():
-    falls = Linear(images=1000, batch=10, warmup=0, floor=0.0)
-    assert [falls(i) for i in (0, 250, 1000, 1200)] == [1.0, 0.75, 0.0, 0.0]
-    warm = Linear(images=1100, batch=10, warmup=100, floor=0.2)
-    assert [warm(i) for i in (40, 90, 100, 600, 1100)] == pytest.approx([0.5, 1, 1, 0.6, 0.2])
-    with pytest.raises(ValueError, match="warmup"):
-        Linear(images=100, batch=10, warmup=100, floor=0.0)
+def test_a_penalty_is_changed_by_a_word():
+    words = ["model=r3gan", "model.penalties.0.weight=7", "hardware=cpu"]
+    penalties = build(compose(words)[0], meta=True).model.penalties
+    assert [(p["at"], p["weight"]) for p in penalties] == [("real", 7), ("fake", 0.5)]
+    added = "model.penalties=[{at: between, weight: 1, center: 1}]"
+    (only,) = build(compose(["model=r3gan", added, "hardware=cpu"])[0], meta=True).model.penalties
+    assert only == penalty("between", 1.0, 1.0)

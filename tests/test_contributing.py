@@ -1,4 +1,4 @@
-"""The worked example of CONTRIBUTING.md works: its two files, a copy of the package, one run."""
+"""The examples of CONTRIBUTING.md work: their files, a copy of the package, a run of each."""
 
 import os
 import re
@@ -12,32 +12,40 @@ from genlab.core.registry import PACKAGE, configs_dir
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 
 
-def test_the_example_model_trains(tmp_path):
-    text = PAGE.read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
-    config = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1]
+def test_the_examples_train(tmp_path):
+    files = {}
+    for block in re.finditer(
+        r"```(?:python|yaml)\n(.*?)```", text := PAGE.read_text("utf-8"), re.DOTALL
+    ):
+        (name, *_) = re.findall(
+            r"^`((?:genlab|configs)/\S+)`", text[: block.start()], re.MULTILINE
+        )[::-1]
+        files[name] = block[1]
+    assert len(files) == 3
     shutil.copytree(PACKAGE, tmp_path / "genlab", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(configs_dir(), tmp_path / "configs")
-    (tmp_path / "genlab/model/lsgan.py").write_text(code)
-    (tmp_path / "configs/model/lsgan.yaml").write_text(config)
-    words = ["model=lsgan", "schedule.images=64", "schedule.batch=16", "hardware=cpu"]
-    words += ["network.generator.width=8", "network.discriminator.width=8", "hardware.threads=1"]
-    run = subprocess.run(
-        [sys.executable, "-m", "genlab", "train", *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    (folder,) = (tmp_path / "outputs/lsgan-digits").iterdir()
-    assert (folder / "STATUS").read_text() == "done\n"
-    assert "loss/g" in (folder / "metrics.jsonl").read_text()
-    listed = subprocess.run(
-        [sys.executable, "-m", "genlab", "list", "models"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert "lsgan" in listed.stdout
+    for name, body in files.items():
+        assert not (tmp_path / name).exists()
+        (tmp_path / name).write_text(body)
+
+    def genlab(*words):
+        run = subprocess.run(
+            [sys.executable, "-m", "genlab", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+    small = ["schedule.images=64", "schedule.batch=16", "hardware=cpu", "hardware.threads=1"]
+    gan = ["network.generator.width=8", "network.discriminator.width=8"]
+    genlab("train", "model=rsgan", *gan, *small)
+    genlab("train", "model=huber", "network=mlp", "data=toy", "codec=points", *small)
+    for title, loss in (("r3gan-digits", "loss/g"), ("huber-toy", "loss/net")):
+        (folder,) = (tmp_path / "outputs" / title).iterdir()
+        assert (folder / "STATUS").read_text() == "done\n"
+        assert loss in (folder / "metrics.jsonl").read_text()
+    listed = genlab("list", "models")
+    assert "huber" in listed and "rsgan" in listed

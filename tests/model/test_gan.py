@@ -447,13 +447,13 @@ def test_weights_are_clipped_after_every_step_of_d():
 )
 def test_what_does_not_fit_is_said(words, says):
     with pytest.raises(ConfigError, match=says):
-        build(compose(["data.size=16", "hardware=cpu", *words])[0], meta=True)
+        build(compose(["data.size=16", "hardware=cpu", *words]), meta=True)
 
 
 def test_a_penalty_is_changed_by_a_word():
     words = ["model=r3gan", "model.penalties.0.weight=7", "hardware=cpu"]
-    penalties = build(compose(words)[0], meta=True).model.penalties
+    penalties = build(compose(words), meta=True).model.penalties
     assert [(p["at"], p["weight"]) for p in penalties] == [("real", 7), ("fake", 0.5)]
     added = "model.penalties=[{at: between, weight: 1, center: 1}]"
-    (only,) = build(compose(["model=r3gan", added, "hardware=cpu"])[0], meta=True).model.penalties
+    (only,) = build(compose(["model=r3gan", added, "hardware=cpu"]), meta=True).model.penalties
     assert only == penalty("between", 1.0, 1.0)

@@ -10,12 +10,15 @@ import re
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from genlab.config import catalog, overrides
 from genlab.core import registry
 from genlab.core.errors import ConfigError, GenlabError
 from genlab.core.schema import CHOICES, SAMPLE
+
+if TYPE_CHECKING:
+    from genlab.cli.verb import Verb
 
 __all__ = ["candidates", "script"]
 
@@ -72,7 +75,7 @@ def candidates(line: str) -> list[str]:
 
 
 def _all(before: list[str], current: str) -> Iterable[str]:
-    from genlab.cli.main import VERBS
+    from genlab.cli.verb import VERBS
 
     folders = [Path(after) for flag, after in pairwise(before) if flag == "--config-dir"]
     if before and before[-1] == "--config-dir":
@@ -92,14 +95,10 @@ def _all(before: list[str], current: str) -> Iterable[str]:
             return ["bash", "zsh"]
         case "list":
             return [*catalog.groups(), "runs", "outputs="]
-        case "report":
-            return _runs(given, current) or ["run=", "outputs="]
-        case "compare":
-            options = ["metric=", "sort=", "page=", "outputs="]
-            return [*(r.removeprefix("run=") for r in _runs(given, "run=")), *options]
-        case "doctor":
-            return ["data.root=", "outputs="]
-    return _runs(given, current) or _overrides(verb, given, current, folders)
+        case "compare":  # a run is named by itself
+            runs = [r.removeprefix("run=") for r in _runs(given, "run=")]
+            return [*runs, *(f"{key.name}=" for key in VERBS[verb].keys)]
+    return _runs(given, current) or _overrides(VERBS[verb], given, current, folders)
 
 
 def _runs(given: list[str], current: str) -> list[str]:
@@ -114,9 +113,10 @@ def _runs(given: list[str], current: str) -> list[str]:
     return [f"{key}={i}" for i in ("latest", *ids)]
 
 
-def _overrides(verb: str, given: list[str], current: str, folders: list[Path]) -> list[str]:
-    primary = verb if verb in ("sample", "eval") else "train"
-    if primary != "train":
+def _overrides(verb: Verb, given: list[str], current: str, folders: list[Path]) -> list[str]:
+    """Groups, keys and the first parts of keys that a verb takes, and the values of one."""
+    primary = verb.primary
+    if primary in ("sample", "eval"):
         given = [*_of_run(given), *given]
     sign = current[: len(current) - len(current.lstrip("+~"))]
     key, equals, value = current[len(sign) :].partition("=")
@@ -129,12 +129,6 @@ def _overrides(verb: str, given: list[str], current: str, folders: list[Path]) -
             else _values(key, primary, given, folders)
         )
         return [f"{sign}{key}={done}{o}" for o in options if o not in done.split(",")]
-    if primary == "sample":
-        groups = [g for g in groups if g in ("sampler", "guidance", "hardware")]
-    more = {"resume": ["run", "allow", "trust"], "train": ["fresh", "allow", "trust"]}
-    if primary == "eval":
-        groups = ["metric", "features", "data", "sampler", "guidance", "hardware"]
-    more["sample"] = more["eval"] = ["run", "outputs", "trust"]
     found = _keys(primary, given, folders)
     heads = {n.partition(".")[0] for n in found}
     if "." in key:
@@ -142,10 +136,9 @@ def _overrides(verb: str, given: list[str], current: str, folders: list[Path]) -
         return [f"{sign}{n}=" for n in sorted(leaves)]
     single = [n for n in found if "." not in n and n not in groups]
     single = [n for n in single if not any(o.startswith(f"{n}.") for o in found)]
-    return [
-        *(f"{sign}{n}=" for n in dict.fromkeys([*groups, *single, *more.get(verb, [])])),
-        *(f"{sign}{h}." for h in sorted(heads - set(single))),
-    ]
+    chosen = groups if verb.groups is None else verb.groups
+    whole = dict.fromkeys([*chosen, *single, *(k.name for k in verb.keys)])
+    return [*(f"{sign}{n}=" for n in whole), *(f"{sign}{h}." for h in sorted(heads - set(single)))]
 
 
 def _of_run(given: list[str]) -> list[str]:
@@ -164,6 +157,8 @@ def _of_run(given: list[str]) -> list[str]:
 
 def _keys(primary: str, given: list[str], folders: list[Path]) -> dict[str, catalog.Key]:
     """The keys of what was chosen so far; a run knows its own model, so sample shows the rest."""
+    if not primary:
+        return {}
     found = catalog.keys(primary, overrides.picks(given, *folders), *folders)
     return {n: k for n, k in found.items() if not n.endswith(".name")}
 

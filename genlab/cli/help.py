@@ -22,16 +22,17 @@ SCRIPTED = (
 ).split()
 """Keys of a training that people put into scripts; their names are kept."""
 
-RUN = ("run", "latest", "path, id (`genlab list runs`) or latest")
-OUTPUTS = ("outputs", "outputs", "root of the run directories")
-FRESH = ("fresh", "false", "true: a new run, although one of this very config exists")
-TRUST = ("trust", "false", "true: let a foreign run name code from outside genlab")
-ALLOW = ("allow", "[]", "[config,world]: go on although these changed")
-COMPARE = [
-    ("metric", "losses, evaluations", "values or metrics to show: fid, 'kid,heldout/*', '*'"),
-    ("sort", "as they began", "a value, a key or images; best first, -KEY the other way"),
-    ("page", "<outputs>/compare.html", "the .html file to write; null for none"),
-]
+USAGE = {
+    "compare": (
+        "genlab compare [RUN ...], where RUN is a run directory, a folder of runs or of\n"
+        "  a sweep, an id, latest, or a part of names (with * ? []); without any: all runs"
+    ),
+    "list": "genlab list [WHAT], where WHAT is one of\n  {things}",
+}
+NOTES = {
+    "train": "`genlab show` lists every key of a config and who chose it.",
+    "eval": "metric=fid,kid measures both; left out, all that the run can serve.",
+}
 
 EXAMPLES = {
     "": ["genlab train", "genlab sample", "genlab train model=gan data=mnist optimizer.lr=1e-4"],
@@ -77,77 +78,45 @@ def program_help(verbs: Mapping[str, Verb], flags: Mapping[str, str]) -> str:
         [
             "genlab: generative image models on one command line",
             "genlab VERB [key=value ...] [flags]",
-            table([(name, v.does) for name, v in verbs.items()], indent="  "),
-            "flags\n" + table(list(flags.items()), indent="  "),
+            table([(name, verb.does) for name, verb in verbs.items()], indent="  "),
+            _section("flags", list(flags.items())),
             _examples(""),
             "`genlab VERB --help` says more; `genlab list` shows what there is to choose.",
         ]
     )
 
 
-def verb_help(name: str, verbs: Mapping[str, Verb], flags: Mapping[str, str]) -> str:
+def verb_help(name: str, verb: Verb, flags: Mapping[str, str]) -> str:
     """`genlab VERB --help`."""
-    v = verbs[name]
-    takes = {f: flags[f] for f in (*v.flags, "-v")}
-    parts = [f"genlab {name}: {v.does}", *_body(name)]
-    parts += ["flags\n" + table(list(takes.items()), indent="  "), _examples(name)]
-    return "\n\n".join(parts)
+    parts = [f"genlab {name}: {verb.does}"]
+    if name in USAGE:
+        parts.append(USAGE[name].format(things=", ".join([*ordered(catalog.groups()), "runs"])))
+    groups = ordered(catalog.groups()) if verb.groups is None else verb.groups
+    if groups:
+        rows = [(f"{group}=", ", ".join(registry.names(group)) or "-") for group in groups]
+        parts.append(_section("choose", rows))
+    if keys := [(f"{k.name}=", k.default, k.comment) for k in (*_of_yaml(verb), *verb.keys)]:
+        note = f"\n  {NOTES[name]}" if name in NOTES else ""
+        parts.append(_section("keys", keys) + note)
+    parts.append(_section("flags", [(flag, flags[flag]) for flag in (*verb.flags, "-v")]))
+    return "\n\n".join([*parts, _examples(name)])
 
 
-def _body(name: str) -> list[str]:
-    match name:
-        case "train":
-            found = catalog.keys("train", {})
-            keys = [found[k] for k in SCRIPTED if k in found]
-            return [
-                _groups(ordered(catalog.groups())),
-                _keys([*keys, FRESH, TRUST])
-                + "\n  `genlab show` lists every key of a config and who chose it.",
-            ]
-        case "show":
-            return [_groups(ordered(catalog.groups()))]
-        case "sample":
-            own = catalog.scan(registry.configs_dir() / "sample.yaml")
-            own += [k for k in catalog.keys("train", {}).values() if k.name == "sampler.steps"]
-            own = [k for k in own if k.name.partition(".")[0] != "hydra"]
-            return [_groups(["sampler", "guidance", "hardware"]), _keys([*own, TRUST])]
-        case "eval":
-            own = catalog.scan(registry.configs_dir() / "eval.yaml")
-            own = [k for k in own if k.name.partition(".")[0] != "hydra"]
-            groups = ["metric", "features", "data", "sampler", "guidance", "hardware"]
-            return [
-                _groups(groups),
-                _keys([*own, TRUST])
-                + "\n  metric=fid,kid measures both; left out, all that the run can serve.",
-            ]
-        case "resume":
-            more = ("schedule.images", "as it was", "a larger number goes on with a finished run")
-            return [_keys([RUN, more, ALLOW, TRUST, OUTPUTS])]
-        case "report":
-            return [_keys([RUN, OUTPUTS])]
-        case "compare":
-            words = (
-                "genlab compare [RUN ...], where RUN is a run directory, a folder of runs or of\n"
-            )
-            words += (
-                "  a sweep, an id, latest, or a part of names (with * ? []); without any: all runs"
-            )
-            return [words, _keys([*COMPARE, OUTPUTS])]
-        case "list":
-            names = ", ".join([*ordered(catalog.groups()), "runs"])
-            return [f"genlab list [WHAT], where WHAT is one of\n  {names}", _keys([OUTPUTS])]
-        case "doctor":
-            return [_keys([("data.root", "$GENLAB_DATA or data", "where data sets lie"), OUTPUTS])]
+def _of_yaml(verb: Verb) -> Sequence[catalog.Key]:
+    """The keys of a verb's yaml that its help shows."""
+    composed = catalog.keys("train", {})
+    match verb.primary:
+        case "train" if "-m" in verb.flags:
+            return [composed[k] for k in SCRIPTED if k in composed]
+        case "sample" | "eval":
+            own = catalog.scan(registry.configs_dir() / f"{verb.primary}.yaml")
+            steps = [composed["sampler.steps"]] if verb.primary == "sample" else []
+            return [*(k for k in own if k.name.partition(".")[0] != "hydra"), *steps]
     return []
 
 
-def _groups(groups: list[str]) -> str:
-    rows = [(f"{g}=", ", ".join(registry.names(g)) or "-") for g in groups]
-    return "choose\n" + table(rows, indent="  ")
-
-
-def _keys(rows: Sequence[tuple[str, str, str]]) -> str:
-    return "keys\n" + table([(f"{k}=", default, doc) for k, default, doc in rows], indent="  ")
+def _section(title: str, rows: Sequence[Sequence[str]]) -> str:
+    return f"{title}\n" + table(rows, indent="  ")
 
 
 def _examples(name: str) -> str:

@@ -72,22 +72,12 @@ def components(group: str) -> list[dict[str, str]]:
     return found
 
 
-_CLASS = re.compile(
-    r"^@register(?:\(([^)]*)\))?\s*\n(?:@.*\n)*class (?:[^\n:]|\n\s)*:\s*\n\s+r?\"\"\"([^\n]*)",
-    re.MULTILINE,
-)
-
-
 def _class_doc(group: str, name: str) -> str:
-    """First docstring line of a component: what `registry.signature` gives, without `ast`."""
-    path = registry.components(group).get(name) if group in GROUPS else None
-    if path is None:
+    """First docstring line of a component; nothing of one that has no class of its own."""
+    try:
+        return registry.signature(group, name).doc
+    except ConfigError:
         return ""
-    for match in _CLASS.finditer(path.read_text(encoding="utf-8")):
-        given = re.findall(r"[\"']([^\"']+)[\"']", match[1] or "")
-        if name in (given or [path.stem]):
-            return match[2].rstrip('"').strip()
-    return ""
 
 
 # --- runs ----------------------------------------------------------------------------------------

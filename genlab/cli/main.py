@@ -89,7 +89,8 @@ def _dispatch(call: Call) -> int:
     if call.help or not call.verb:
         from genlab.cli.help import program_help, verb_help
 
-        print(verb_help(call.verb, VERBS, FLAGS) if call.verb else program_help(VERBS, FLAGS))
+        verb = VERBS.get(call.verb)
+        print(verb_help(call.verb, verb, FLAGS) if verb else program_help(VERBS, FLAGS))
         return 0
     return VERBS[call.verb].run(call)
 

@@ -1,6 +1,7 @@
 """The verbs of the command line: what each takes, and which part of genlab does it.
 
-Only the standard library is imported here: a verb that needs more imports it when it is its turn.
+VERBS is the only list of their keys, groups and flags: help, Tab and the check of what was typed
+read it. A verb imports what it needs when it is its turn; nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -8,9 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
+from genlab.config import overrides
+from genlab.config.catalog import Key
 from genlab.core.errors import ConfigError
+from genlab.core.registry import suggest
 
 __all__ = ["FLAGS", "VERBS", "Call", "Verb"]
 
@@ -30,39 +35,68 @@ class Call(NamedTuple):
     config_dirs: tuple[str, ...] = ()
 
 
-# --- verbs ---------------------------------------------------------------------------------------
+class Verb(NamedTuple):
+    """What a verb does and takes."""
+
+    does: str
+    run: Callable[[Call], int]
+    flags: tuple[str, ...] = ()  # besides --help and -v
+    primary: str = ""  # the yaml whose keys it takes: train, sample or eval
+    groups: tuple[str, ...] | None = ()  # config groups it chooses from; None: all
+    keys: tuple[Key, ...] = ()  # further ones
 
 
-def _checked(call: Call, primary: str, *more: str) -> list[str]:
-    """The overrides, once their names are known to exist."""
-    from pathlib import Path
+# --- what was typed ------------------------------------------------------------------------------
 
-    from genlab.config import overrides
 
-    folders = [Path(d) for d in call.config_dirs]
+def _checked(call: Call) -> list[str]:
+    """The overrides of a verb that composes a config, once their names are known to exist."""
+    verb, folders = VERBS[call.verb], [Path(d) for d in call.config_dirs]
+    words = [_listed(word) for word in call.words]
     problems = [f"--config-dir {f}: there is no such folder" for f in folders if not f.is_dir()]
     problems += overrides.check(
-        call.words,
-        primary=primary,
+        words,
+        primary=verb.primary,
         multirun=call.multirun,
-        sweeps=call.verb == "train",
+        sweeps="-m" in verb.flags,
         folders=folders,
-        more=more,
+        more=[key.name for key in verb.keys],
     )
     if problems:
         raise ConfigError(*problems)
-    return list(call.words)
+    return words
+
+
+def _listed(word: str) -> str:
+    """metric=fid,kid names a list: two metrics of one evaluation, never a sweep."""
+    several = word.startswith("metric=") and "," in word and "[" not in word
+    return f"metric=[{word[7:]}]" if several else word
+
+
+def _options(call: Call) -> dict[str, str]:
+    """The `key=value` of a verb that composes no config, as typed."""
+    keys = [key.name for key in VERBS[call.verb].keys]
+    given = {}
+    for word in call.words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in keys:
+            near = suggest(key, keys) or "It takes: " + ", ".join(f"{k}=" for k in keys) + "."
+            raise ConfigError(f"{call.verb} has no option {word!r}. {near}")
+        given[key] = value.strip("'\"")
+    return given
+
+
+# --- verbs ---------------------------------------------------------------------------------------
 
 
 def _train(call: Call) -> int:
     for flag, given in (("--cfg job", call.cfg), ("--dry-run", call.dry_run)):
         if call.multirun and given:
             raise ConfigError(f"{flag} looks at one config: leave out -m and give one value a key")
-    call = call._replace(words=_metrics(call.words))
-    words = _checked(call, "train", "fresh", "allow", "trust")
-    from genlab.training import verb as train
+    words = _checked(call)
+    from genlab.training import verb
 
-    return train.main(
+    return verb.main(
         words,
         multirun=call.multirun,
         dry_run=call.dry_run,
@@ -73,68 +107,59 @@ def _train(call: Call) -> int:
 
 
 def _sample(call: Call) -> int:
-    words = _checked(call, "sample", "run", "outputs", "trust")
-    from genlab.sampling import verb as sample
+    words = _checked(call)
+    from genlab.sampling import verb
 
-    return sample.main(words)
+    return verb.main(words)
 
 
 def _eval(call: Call) -> int:
-    words = _checked(call._replace(words=_metrics(call.words)), "eval", "outputs", "trust")
-    from genlab.evaluation import verb as evaluation
+    words = _checked(call)
+    from genlab.evaluation import verb
 
-    return evaluation.main(words)
-
-
-def _metrics(words: tuple[str, ...]) -> tuple[str, ...]:
-    """metric=fid,kid names a list: two metrics of one evaluation, never a sweep."""
-    return tuple(
-        f"metric=[{w[7:]}]" if w.startswith("metric=") and "," in w and "[" not in w else w
-        for w in words
-    )
+    return verb.main(words)
 
 
 def _resume(call: Call) -> int:
-    call = call._replace(words=_metrics(call.words))
-    words = _checked(call, "train", "run", "allow", "trust")
+    words = _checked(call)
     from genlab.training import resume
 
     return resume.main(words)
 
 
 def _report(call: Call) -> int:
-    given = _options(call, run="latest", outputs="outputs")
+    given = _options(call)
     from genlab.report.report import write_report
     from genlab.run.directory import find_run
 
-    print(write_report(find_run(given["run"], given["outputs"]).path))
+    run = find_run(given.get("run", "latest"), given.get("outputs", "outputs"))
+    print(write_report(run.path))
     return 0
 
 
 def _compare(call: Call) -> int:
     refs = [w for w in call.words if "=" not in w or os.path.exists(w)]
-    options = call._replace(words=tuple(w for w in call.words if w not in refs))
-    given = _options(options, outputs="outputs", metric="", sort="", page="")
+    given = _options(call._replace(words=tuple(w for w in call.words if w not in refs)))
     from genlab.report import compare
 
     return compare.main(refs, **given, json=call.json, width=_width())
 
 
 def _list(call: Call) -> int:
-    from genlab.cli.list import listing
-
     what = [w for w in call.words if "=" not in w]
     if len(what) > 1:
         raise ConfigError(f"list shows one thing at a time, not {' and '.join(what)}")
-    given = _options(call._replace(words=tuple(w for w in call.words if "=" in w)), outputs="")
-    if given["outputs"] and what != ["runs"]:
+    given = _options(call._replace(words=tuple(w for w in call.words if "=" in w)))
+    if given and what != ["runs"]:
         raise ConfigError("outputs= goes with `genlab list runs`")
-    print(listing(what[0] if what else "", given["outputs"] or "outputs", call.json))
+    from genlab.cli.list import listing
+
+    print(listing(what[0] if what else "", given.get("outputs", "outputs"), call.json))
     return 0
 
 
 def _show(call: Call) -> int:
-    words = _checked(call, "train")
+    words = _checked(call)
     from genlab.cli import show
 
     print(show.text(words, list(call.config_dirs), width=_width()))
@@ -142,12 +167,11 @@ def _show(call: Call) -> int:
 
 
 def _doctor(call: Call) -> int:
-    given = _options(
-        call, outputs="outputs", **{"data.root": os.environ.get("GENLAB_DATA", "data")}
-    )
+    given = _options(call)
     from genlab.cli import doctor
 
-    for line in doctor.lines(given["data.root"], given["outputs"]):
+    root = given.get("data.root", os.environ.get("GENLAB_DATA", "data"))
+    for line in doctor.lines(root, given.get("outputs", "outputs")):
         print(line, flush=True)
     return 0
 
@@ -166,42 +190,85 @@ def _width() -> int:
     return shutil.get_terminal_size((160, 24)).columns if sys.stdout.isatty() else 10_000
 
 
-def _options(call: Call, **defaults: str) -> dict[str, str]:
-    """The few `key=value` of a verb that composes no config."""
-    from genlab.core.registry import suggest
+RUN = Key("run", "latest", "path, id (`genlab list runs`) or latest")
+OUTPUTS = Key("outputs", "outputs", "root of the run directories")
+FRESH = Key("fresh", "false", "true: a new run, although one of this very config exists")
+TRUST = Key("trust", "false", "true: let a foreign run name code from outside genlab")
+ALLOW = Key("allow", "[]", "[config,world]: go on although these changed")
+LONGER = Key("schedule.images", "as it was", "a larger number goes on with a finished run")
+METRIC = Key(
+    "metric", "losses, evaluations", "values or metrics to show: fid, 'kid,heldout/*', '*'"
+)
+SORT = Key("sort", "as they began", "a value, a key or images; best first, -KEY the other way")
+PAGE = Key("page", "<outputs>/compare.html", "the .html file to write; null for none")
+ROOT = Key("data.root", "$GENLAB_DATA or data", "where data sets lie")
 
-    given = dict(defaults)
-    for word in call.words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in given:
-            near = suggest(key, given) or "It takes: " + ", ".join(f"{k}=" for k in given) + "."
-            raise ConfigError(f"{call.verb} has no option {word!r}. {near}")
-        given[key] = value.strip("'\"")
-    return given
-
-
-class Verb(NamedTuple):
-    """What a verb does and which flags it takes besides --help and -v."""
-
-    does: str
-    run: Callable[[Call], int]
-    flags: tuple[str, ...] = ()
-
+OF_RUN = ("sampler", "guidance", "hardware")
+"""Groups in which a trained run may be given another choice."""
 
 VERBS = {
     "train": Verb(
         "train a model; Ctrl-C saves and stops",
         _train,
-        ("-m", "--cfg job", "--dry-run", "--config-dir DIR"),
+        flags=("-m", "--cfg job", "--dry-run", "--config-dir DIR"),
+        primary="train",
+        groups=None,
+        keys=(FRESH, TRUST, ALLOW),
     ),
-    "sample": Verb("draw images from a run", _sample),
-    "eval": Verb("measure a run or a folder of images: fid, kid, ...", _eval),
-    "resume": Verb("go on with a run, bit for bit", _resume),
-    "report": Verb("write report.html of a run", _report),
-    "compare": Verb("several runs as a table and a page", _compare, ("--json",)),
-    "list": Verb("models, data, networks ... or runs", _list, ("--json",)),
-    "show": Verb("every key of a config, and who chose it", _show, ("--config-dir DIR",)),
-    "doctor": Verb("what this machine has and what would be used", _doctor),
+    "sample": Verb(
+        "draw images from a run", _sample, primary="sample", groups=OF_RUN, keys=(TRUST,)
+    ),
+    "eval": Verb(
+        "measure a run or a folder of images: fid, kid, ...",
+        _eval,
+        primary="eval",
+        groups=("metric", "features", "data", *OF_RUN),
+        keys=(TRUST,),
+    ),
+    "resume": Verb(
+        "go on with a run, bit for bit",
+        _resume,
+        primary="train",
+        groups=("track", "metric", "features"),
+        keys=(
+            RUN,
+            LONGER,
+            ALLOW,
+            TRUST,
+            OUTPUTS,
+        ),
+    ),
+    "report": Verb("write report.html of a run", _report, keys=(RUN, OUTPUTS)),
+    "compare": Verb(
+        "several runs as a table and a page",
+        _compare,
+        flags=("--json",),
+        keys=(
+            Key(
+                "metric",
+                "losses, evaluations",
+                "values or metrics to show: fid, 'kid,heldout/*', '*'",
+            ),
+            Key(
+                "sort", "as they began", "a value, a key or images; best first, -KEY the other way"
+            ),
+            Key("page", "<outputs>/compare.html", "the .html file to write; null for none"),
+            OUTPUTS,
+        ),
+    ),
+    "list": Verb("models, data, networks ... or runs", _list, flags=("--json",), keys=(OUTPUTS,)),
+    "show": Verb(
+        "every key of a config, and who chose it",
+        _show,
+        flags=("--config-dir DIR",),
+        primary="train",
+        groups=None,
+    ),
+    "doctor": Verb(
+        "what this machine has and what would be used",
+        _doctor,
+        keys=(ROOT, OUTPUTS),
+    ),
     "completion": Verb("the Tab completion script for bash or zsh", _completion),
 }
 

@@ -21,10 +21,10 @@ __all__ = ["as_json", "as_text", "find_runs", "main"]
 def main(
     refs: Sequence[str],
     *,
-    outputs: str,
-    metric: str,
-    sort: str,
-    page: str,
+    outputs: str = "outputs",
+    metric: str = "",
+    sort: str = "",
+    page: str = "",
     json: bool,
     width: int,
 ) -> int:

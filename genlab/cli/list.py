@@ -17,7 +17,7 @@ from genlab.core.errors import ConfigError
 from genlab.core.format import duration, number, short, size, table
 from genlab.core.registry import GROUPS, suggest
 
-__all__ = ["components", "group_of", "listing", "runs"]
+__all__ = ["class_doc", "components", "group_of", "listing", "runs"]
 
 
 def listing(what: str, outputs: str = "outputs", as_json: bool = False) -> str:
@@ -62,8 +62,8 @@ def components(group: str) -> list[dict[str, str]]:
         assert path is not None
         keys = catalog.scan(path, group)
         own = [k.default for k in keys if k.name.endswith(".name")]
-        doc = _class_doc(group, own[0]) if own and (own[0] == name or len(own) > 1) else ""
-        doc = doc or catalog.summary(path) or (_class_doc(group, own[0]) if own else "")
+        doc = class_doc(group, own[0]) if own and (own[0] == name or len(own) > 1) else ""
+        doc = doc or catalog.summary(path) or (class_doc(group, own[0]) if own else "")
         if given := {
             k.name: k.default.strip("'\"") for k in keys if k.name.startswith("promise.")
         }:
@@ -72,8 +72,10 @@ def components(group: str) -> list[dict[str, str]]:
     return found
 
 
-def _class_doc(group: str, name: str) -> str:
-    """First docstring line of a component; nothing of one that has no class of its own."""
+def class_doc(group: str, name: Any) -> str:
+    """First docstring line of a component; "" of a name that has no class."""
+    if not isinstance(name, str):
+        return ""
     try:
         return registry.signature(group, name).doc
     except ConfigError:

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from genlab.cli.list import class_doc
 from genlab.config import catalog, overrides
 from genlab.config import compose as config
 from genlab.core import registry
-from genlab.core.errors import ConfigError
 from genlab.core.format import table
 from genlab.core.registry import COMMON, GROUPS
 from genlab.core.schema import CHOICES
@@ -39,7 +39,7 @@ def text(words: Sequence[str], config_dirs: Sequence[str] = (), width: int = 10_
     for group in [g for g in GROUPS if g in composed]:
         name, by = chosen.get(group) or (str(composed[group].get("name")), "")
         nodes = _nodes(group, composed[group])
-        docs = [_doc(group, node) for _, node in nodes]
+        docs = [class_doc(group, node.get("name")) for _, node in nodes]
         title = f"{group}={name}" + (f"  ({by})" if by else "")
         rows = [row for key, node in nodes for row in _rows(group, key, node, who, notes)]
         rows = [row for row in rows if row[:2] != (f"{group}.name", name)]  # the title says it
@@ -70,16 +70,6 @@ def _nodes(group: str, node: Any) -> list[tuple[str, Mapping[str, Any]]]:
     if group not in ("network", "metric"):
         return [(group, node)]
     return [(f"{group}.{role}", component) for role, component in node.items()]
-
-
-def _doc(group: str, node: Mapping[str, Any]) -> str:
-    name = node.get("name")
-    if not isinstance(name, str):
-        return ""
-    try:
-        return registry.signature(group, name).doc
-    except ConfigError:
-        return ""
 
 
 def _rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -86,6 +87,6 @@ def read_images(place: str, key: str, size: int | None, channels: int | None) ->
 
 def size_of(spec: Spec) -> str:
     """HxWxC of images, the number of coordinates of points."""
-    if len(spec.shape) == 1:
-        return f"{spec.shape[0]}-D"
+    if spec.kind != "images":
+        return f"{math.prod(spec.shape)}-D"
     return "x".join(str(n) for n in (*spec.shape[1:], spec.shape[0]))

@@ -63,7 +63,7 @@ class EvalTarget:
     @property
     def streams(self) -> set[str]:
         """Names of `core.metric.STREAMS` that it has beside those of a feature network."""
-        found = {"real", "images" if len(self.spec.shape) == 3 else "points"}
+        found = {"real", self.spec.kind}
         return found | ({"training"} if self.dataset is not None else set())
 
     @property

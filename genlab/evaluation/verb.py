@@ -215,11 +215,13 @@ def of_images(asked: Mapping[str, Any]) -> Job:
 
 def _reference(asked: Mapping[str, Any], target: EvalTarget, n: int) -> Reference:
     """The images of real=, else of the data set. n: as many of these on a CPU, if not told."""
-    many, shape = asked["n_real"], target.spec.shape
+    many = asked["n_real"]
     if asked["real"] is not None:
-        if len(shape) != 3:
-            raise DataError("real= is of images; points are compared with those of their own set")
-        images = read_images(asked["real"], "real", asked["size"], shape[0])
+        if target.spec.kind != "images":
+            raise DataError(
+                f"real= is of images; {target.spec.kind} are compared with those of their own set"
+            )
+        images = read_images(asked["real"], "real", asked["size"], target.spec.shape[0])
         _check_size(target.spec, Spec(tuple(images.shape[1:])), "real=", target.spec)
         chosen = subset(images, None if many in ("auto", "all") else many)
         return Reference(str(asked["real"]), chosen, len(images))

@@ -10,6 +10,6 @@ __all__ = ["name_for"]
 
 def name_for(spec: Spec) -> str:
     """The registered name of the feature network for data as stored."""
-    if len(spec.shape) == 1:
+    if spec.kind != "images":
         return "raw"
     return "small" if spec.shape[0] == 1 and max(spec.shape[1:]) <= SIDE else "inception"

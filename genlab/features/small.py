@@ -41,7 +41,7 @@ class Small(Features):
     resizer = PREPARATION
 
     def __init__(self, spec: Spec, device: torch.device | None = None) -> None:
-        if len(spec.shape) != 3 or spec.shape[0] != 1 or max(spec.shape) > SIDE:
+        if spec.kind != "images" or spec.shape[0] != 1 or max(spec.shape) > SIDE:
             raise ValueError(
                 f"features=small sees one-channel images of at most {SIDE} pixels, "
                 f"not {' x '.join(map(str, spec.shape))}; use features=inception"

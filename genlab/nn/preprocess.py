@@ -17,7 +17,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 def check_images(spec: Spec, features: str) -> None:
     """Refuses (ValueError) data that are no images of one or three channels."""
-    if len(spec.shape) != 3 or spec.shape[0] not in (1, 3):
+    if spec.kind != "images" or spec.shape[0] not in (1, 3):
         raise ValueError(
             f"features={features} sees images of one or three channels, "
             f"not {' x '.join(map(str, spec.shape))}; use features=raw"

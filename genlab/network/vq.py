@@ -11,10 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.core import dist
-from genlab.core.contract import Network, Noise, Spec
+from genlab.core.contract import Noise, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count, Fraction, Natural, NonNegative
-from genlab.nn.quantize import Quantized, codebook_usage, kmeans, nearest, straight_through, sums
+from genlab.nn.quantize import (
+    Quantized,
+    Quantizer,
+    codebook_usage,
+    kmeans,
+    nearest,
+    straight_through,
+    sums,
+)
 
 __all__ = ["VectorQuantizer"]
 
@@ -23,7 +31,7 @@ TRIES = 16  # times as many vectors as codes are looked at for a start from diff
 
 
 @register("vq")
-class VectorQuantizer(Network):
+class VectorQuantizer(Quantizer):
     """A table of K codes; a vector is replaced by the nearest one.
 
     codebook=ema, after each step with hits h_k and sums s_k of the vectors of the global batch:

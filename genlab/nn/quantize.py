@@ -6,12 +6,12 @@ Shape legend: T vectors (tokens) of d numbers, K codes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Noise
+from genlab.core.contract import Network, Noise
 from genlab.nn.full_precision import full_precision
 
 __all__ = [
@@ -40,35 +40,33 @@ class Quantized(NamedTuple):
     stats: Mapping[str, Tensor]  # [] each, detached: to be logged
 
 
-class Quantizer(Protocol):
-    """A network that replaces vectors by codes; one that learns nothing has empty bodies below.
+class Quantizer(Network):
+    """A network that replaces vectors by codes; of one that learns nothing `forward` and `codes`.
 
     Its forward moves no state, so that held-out losses and recomputation leave it alone.
+    size: K codes. bits: log2 K. code_width: d.
     """
 
-    size: int  # codes K
-    bits: float  # log2 K
-    code_width: int  # d
+    size: int
+    bits: float
+    code_width: int
 
-    def __call__(self, z: Tensor) -> Quantized:
+    def forward(self, z: Tensor) -> Quantized:
         """z [B, d, h, w] -> codes, their indices, losses and facts."""
-        ...
+        raise NotImplementedError
 
     def codes(self, indices: Tensor) -> Tensor:
         """indices [B, h, w] -> [B, d, h, w]."""
-        ...
+        raise NotImplementedError
 
     def start(self, batches: Iterator[tuple[Tensor, Noise]]) -> None:
         """A look at the first z and their noise, as in `Model.start`."""
-        ...
 
     def collect(self, z: Tensor, indices: Tensor, noise: Noise) -> None:
         """Once a micro-batch in training: keeps what `commit` needs of it."""
-        ...
 
     def commit(self) -> None:
         """Once a step, after all micro-batches: moves the codebook, the same on every rank."""
-        ...
 
 
 @torch.no_grad()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from omegaconf import OmegaConf
 
 from genlab.assemble.bound_sampler import PathSampler
 from genlab.assemble.compatibility import check_classes, check_compatibility
-from genlab.assemble.pretrained import Reference
+from genlab.assemble.pretrained import PretrainedRun
 from genlab.config import compose as cfg
 from genlab.core import registry
 from genlab.core.contract import (
@@ -28,6 +30,7 @@ from genlab.core.contract import (
 from genlab.core.errors import ConfigError
 from genlab.core.random import hash64
 from genlab.hardware.hardware import Hardware
+from genlab.run.parents import read_parents
 
 __all__ = ["Components", "build", "make_optimizers"]
 
@@ -46,22 +49,42 @@ class Components:
     model: Model
     sampler: PathSampler
     schedule: Schedule
-    reference: Reference | None = None  # a run that guidance compares the model with
+    pretrained: Mapping[str, PretrainedRun] = field(default_factory=dict)  # by the key naming it
 
 
-def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) -> Components:
+def build(
+    config: Mapping[str, Any],
+    *,
+    trust: bool = True,
+    trust_runs: bool = False,
+    meta: bool = False,
+    run: Path | None = None,
+) -> Components:
     """Constructs every component of a resolved config.
 
-    meta: weights without storage, to find every problem of a training at no cost. Raises
-    ConfigError with all problems at once; DataError and DeviceError as they come.
+    trust: whether its out-of-tree names may be imported; trust_runs: those in the configs of runs
+    that it names, which others may have written. meta: weights without storage, to find every
+    problem of a training at no cost. run: the directory whose config it is; the runs that it names
+    are then those it began with. Raises ConfigError with all problems at once; DataError,
+    DeviceError and CheckpointError as they come.
     """
     problems: list[str] = []
+    pretrained: dict[str, PretrainedRun] = {}
+    parents = read_parents(run) if run else {}
+    outputs = run.parent.parent if run else Path(config["outputs"])
+    of_run = partial(build, trust=trust_runs, trust_runs=trust_runs)
 
     def make(group: str, node: Mapping[str, Any], key: str | None = None, **given: Any) -> Any:
         if node.get("name") is None:
             return None
+        runs = {}
         try:
-            return registry.build(group, node, key, trust, **given)
+            for name, ref in registry.named_runs(group, node).items():
+                where = f"{key or group}.{name}"
+                runs[name] = pretrained[where] = PretrainedRun(
+                    where, ref, config, outputs, of_run, parents.get(where)
+                )
+            return registry.build(group, node, key, trust, runs, **given)
         except ConfigError as e:
             problems.extend(e.problems)
             return None
@@ -87,13 +110,7 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     process = make("process", config["process"], spec=spec)
     sampler = make("sampler", config["sampler"], spec=spec)
     through = _through(config["sampler"], make, spec)
-    references: list[Reference] = []
-
-    def reference(*asked: Any) -> Reference:
-        references.append(Reference(config, data, spec, _model, trust, *asked))
-        return references[0]
-
-    guidance = make("guidance", config["guidance"], reference=reference)
+    guidance = make("guidance", config["guidance"])
     torch.default_generator.manual_seed(hash64(config["seed"], INIT))
     with torch.device("meta" if meta else "cpu"):
         networks = {
@@ -116,25 +133,17 @@ def build(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) 
     path = model.process if isinstance(model, Denoises) else None
     bound = PathSampler(sampler, guidance, path, through)
     problems += check_compatibility(config, model, networks, bound, spec)
+    for key, other in pretrained.items():
+        problems += other.differences(config, data, spec)
+        if key.startswith("guidance."):
+            other.count = bound.count
     if problems:
         raise ConfigError(*problems)
-    for other in references:
-        other.count = bound.count
     if not meta:
         hardware.place(model)
         if hardware.compile:
             _compile(model, networks)
-    return Components(
-        config,
-        hardware,
-        data,
-        codec,
-        spec,
-        model,
-        bound,
-        schedule,
-        reference=next(iter(references), None),
-    )
+    return Components(config, hardware, data, codec, spec, model, bound, schedule, pretrained)
 
 
 def _through(
@@ -149,11 +158,6 @@ def _through(
         raise ConfigError(f"sampler.through: {registry.unknown('process', name, paths)}")
     node = OmegaConf.to_container(cfg.member("process", name))
     return make("process", node, "sampler.through", spec=spec)
-
-
-def _model(config: Mapping[str, Any], trust: bool) -> Model:
-    """The model of a config, as a reference wants it."""
-    return build(config, trust=trust).model
 
 
 def _compile(model: Model, networks: Mapping[str, Network]) -> None:

@@ -1,142 +1,206 @@
-"""What guidance asks of a model, and of the other run it compares the model with."""
+"""Runs that components name: found, checked, loaded frozen, pinned.
+
+A constructor's key annotated `RunRef` names a run in a config; what the constructor receives is a
+`PretrainedRun`, whatever is built and whoever built it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from genlab.core import registry
 from genlab.core.console import log
-from genlab.core.contract import Dataset, Denoiser, Denoises, Model, Process, Spec
-from genlab.core.errors import CheckpointError, ConfigError
+from genlab.core.contract import Dataset, Denoiser, Denoises, Model, Process, RunRef, Spec
+from genlab.core.errors import CheckpointError, ConfigError, DiskError, Refused
 from genlab.core.gaussian_path import change_path
-from genlab.run.checkpoint import Checkpoint, Checkpoints
-from genlab.run.directory import find_run
+from genlab.run.checkpoint import Checkpoints
+from genlab.run.parents import Parent, find_parent, read_parents, write_parents
 
-__all__ = ["Reference"]
+if TYPE_CHECKING:
+    from genlab.assemble.components import Components
+
+__all__ = ["PretrainedRun", "pin"]
 
 INDIFFERENT = ("root", "flip", "download", "corrupt")
 """Keys of data that two runs may differ in and still have learned the same set."""
 
 
-class Reference:
-    """The denoiser of a checkpoint of another run.
+class PretrainedRun(RunRef):
+    """A run at one of its checkpoints, with one kind of its weights.
 
-    Its config is read at once, its weights when it first denoises: a training that is
-    guided by it can be checked, and reaches its first sample grid, without them.
+    Its components are made without weights at once, so that every problem is found before a
+    training; the weights are read when the model is first used. It is no module: what holds it
+    neither trains nor saves anything of it.
 
-    count: called with every evaluation of its network.
+    key: that names it, dotted; run: its directory; checkpoint, weights: of it; parent: what the
+    run that names it keeps of it. count: called with the rows of every evaluation by `denoiser`.
     """
 
     def __init__(
         self,
+        key: str,
+        ref: Mapping[str, Any],
         config: Mapping[str, Any],
-        data: Dataset,
-        spec: Spec,
-        builder: Callable[[Mapping[str, Any], bool], Model],
-        trust: bool,
-        run: str,
-        checkpoint: str | int,
-        weights: str,
+        outputs: Path,
+        build: Callable[..., Components],
+        parent: Parent | None,
     ) -> None:
-        """config, data, spec: of the model that is guided; builder: (config, trust) -> its model;
-        trust: as in `registry.find`.
+        """ref: {run, checkpoint, weights}; config: that names it, whose hardware it uses; outputs:
+        where runs are; build: makes components of its config; parent: what the run that names it
+        has kept of it, None for a new one.
 
-        Raises ConfigError where the reference cannot serve it, CheckpointError where it has no
-        such checkpoint.
+        Raises ConfigError where there is no such run, CheckpointError where it has no such
+        checkpoint, Refused where its config asks for code that is not trusted.
         """
-        self.key, self.weights = f"guidance.run={run}", weights
-        self.builder, self.trust = builder, trust
-        self.spec, self.run = spec, find_run(run, config["outputs"])
-        # of the reference itself only the data, the codec, the path and the networks are of use
+        self.key, self.weights = key, ref["weights"]
+        self.run = find_parent(key, ref["run"], outputs)
         self.config = self.run.config | {"guidance": {"name": None}}
-        self.config |= {group: config[group] for group in ("hardware", "sampler", "schedule")}
+        self.config |= {group: config[group] for group in ("hardware", "schedule")}
         self.config["data"] = self.config["data"] | {"root": config["data"].get("root")}
-        asked = self.config["model"]["classes"]
-        self.classes = {"auto": data.spec.classes, "none": None}.get(asked, asked)
-        if problems := self._apart(config, data, spec):
-            raise ConfigError(*(f"{self.key}: {p}" for p in problems))
-        found = Checkpoints(self.run.path / "checkpoints").find(checkpoint)
+        which = ref["checkpoint"]
+        if parent and (Path(parent.path).name, parent.which) != (self.run.path.name, which):
+            parent = None  # the config names another one by now
+        self.checkpoints = Checkpoints(self.run.path / "checkpoints")
+        found = self.checkpoints.find(parent.checkpoint if parent else which)
         if found is None:
-            raise CheckpointError(f"{self.key}: {self.run.path} has no checkpoint yet")
+            raise CheckpointError(f"{self}: {self.run.path} has no checkpoint yet")
+        if parent and found.digest != parent.digest:
+            raise CheckpointError(
+                f"{self}: {found.folder} is not the checkpoint that this run began with, whose "
+                f"manifest has the digest {parent.digest}; put that back"
+            )
         self.checkpoint = found
-        self.model: Denoises | None = None
+        path = str(self.run.path.resolve())
+        self.parent = Parent(self.run.title, path, which, found.images, self.weights, found.digest)
+        self._build, self._model = build, None
+        described = self._components(meta=True)
+        self.spec, self.codec = described.spec, described.codec
+        self._data, self._described = described.data.spec, described.model
+        self._said_unlabelled = False
         self.count: Callable[[int], None] = lambda rows: None
 
-    def _apart(self, config: Mapping[str, Any], data: Dataset, spec: Spec) -> list[str]:
-        """What keeps the two from being compared, as sentences."""
-        name = self.config["model"]["name"]
-        if self.config["process"]["name"] is None:
-            return [f"model {name!r} has no path to guide along; name a run of one that has"]
+    def _components(self, meta: bool = False) -> Components:
+        try:
+            with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+                return self._build(self.config, run=self.run.path, meta=meta)
+        except ConfigError as e:
+            raise ConfigError(*(f"{self}: {problem}" for problem in e.problems)) from None
+        except Refused as e:
+            raise Refused(f"{self}: {e}") from None
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.run.title}"
+
+    @property
+    def title(self) -> str:
+        """<model>-<data>/<directory>."""
+        return self.run.title
+
+    def has(self, capability: type) -> bool:
+        """Whether its model is a `Denoises`, a `Reconstructs`, ..."""
+        return isinstance(self._described, capability)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether its weights have been read."""
+        return self._model is not None
+
+    @property
+    def model(self) -> Model:
+        """Its model on the device: frozen, in evaluation mode, with the weights asked for."""
+        if self._model is None:
+            model = self._components().model
+            self.checkpoint.load(model)
+            self._model = model.requires_grad_(False).eval()
+            self._model.weights = self.weights
+        return self._model
+
+    def denoiser(self, process: Process) -> Denoiser:
+        """Its estimate of x0 on `process`, whatever path it was trained on.
+
+        Labels are left out where it was trained without, which is said once.
+        """
+        model = self.model
+        assert isinstance(model, Denoises)
+
+        def denoise(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+            self.count(len(x))
+            return model.denoise(x, t, None if y is None else self._labels(y))
+
+        return change_path(denoise, model.process, process)
+
+    def _labels(self, y: Tensor) -> Tensor | None:
+        if self.spec.classes:
+            return y
+        if not self._said_unlabelled:
+            log(f"{self} was trained without labels, so it is given none")
+            self._said_unlabelled = True
+        return None
+
+    def differences(self, config: Mapping[str, Any], data: Dataset, spec: Spec) -> list[str]:
+        """What keeps it from serving a config with these data and spec, as sentences.
+
+        A codec may name a run with another codec, and data may be made of a run of others.
+        """
+        group = self.key.partition(".")[0]
+        if group == "data":
+            return []
         problems = []
-        for group in ("data", "codec"):
-            own, other = config[group], self.config[group]
+        for part in ("data",) if group == "codec" else ("data", "codec"):
+            own, other = config[part], self.config[part]
             differ = [
                 key
                 for key in sorted((own.keys() | other.keys()) - set(INDIFFERENT))
                 if own.get(key) != other.get(key)
             ]
             if differ == ["size"]:
-                there, here = (_size(data.spec) for data in (self._data(), data))
+                there, here = _size(self._data), _size(data.spec)
                 problems.append(
                     f"it was trained on images of {there} pixels, this model of {here}"
                 )
             elif differ:
                 differ = ["name"] if "name" in differ else differ
                 there, here = (
-                    ", ".join(f"{group}.{k}={node[k]}" for k in differ if node.get(k) is not None)
+                    ", ".join(f"{part}.{k}={node[k]}" for k in differ if node.get(k) is not None)
                     for node in (other, own)
                 )
                 apart = f"{there or 'the default'}, this model with {here or 'the default'}"
                 problems.append(f"it was trained with {apart}")
-        if not problems and self.classes not in (None, spec.classes):
+        if not problems and self.spec.classes not in (None, spec.classes):
             problems.append(
-                f"it was trained with {self.classes} classes, this model with "
+                f"it was trained with {self.spec.classes} classes, this model with "
                 f"{'none' if spec.classes is None else spec.classes}"
             )
-        return problems
-
-    def _data(self) -> Dataset:
-        node = self.config["data"]
-        data: Dataset = registry.build("data", node, root=node["root"])
-        return data
-
-    def is_of(self, checkpoint: Checkpoint) -> bool:
-        """Whether this is a checkpoint."""
-        return self.checkpoint.folder.resolve() == checkpoint.folder.resolve()
+        return [f"{self}: {p}" for p in problems]
 
     def record(self) -> dict[str, Any]:
-        """What tells this reference from every other one."""
-        return {
-            "run": self.run.title,
-            "checkpoint": self.checkpoint.images,
-            "weights": self.weights,
-            "digest": self.checkpoint.digest,
-        }
+        """What tells it from every other one."""
+        fields = self.parent._asdict()
+        return {key: fields[key] for key in ("run", "checkpoint", "weights", "digest")}
 
-    def __call__(self, process: Process) -> Denoiser:
-        """Its denoiser on `process`, whatever the path it was trained on."""
-        if self.model is None and self.spec.classes and not self.classes:
-            log(f"{self.key} was trained without labels, so it is given none")
-        model = self.model = self.model or self._read()
 
-        def denoise(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-            self.count(len(x))
-            return model.denoise(x, t, y if self.classes else None)
+def pin(pretrained: Mapping[str, PretrainedRun], run: Path) -> None:
+    """Writes down the checkpoints that a run directory depends on, and keeps them from deletion.
 
-        return change_path(denoise, model.process, process)
-
-    def _read(self) -> Denoises:
-        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-            model = self.builder(self.config, self.trust)
-        self.checkpoint.load(model)
-        assert isinstance(model, Denoises)
-        model.eval()
-        model.weights = self.weights
-        return model
+    A parent that cannot be written to is named, since its checkpoint may then be deleted.
+    """
+    before, now = read_parents(run), {key: other.parent for key, other in pretrained.items()}
+    if now == before:
+        return
+    for other in pretrained.values():
+        try:
+            other.checkpoints.pin(other.checkpoint, run.name)
+        except DiskError as e:
+            log(f"WARNING: {other} may be deleted when its run goes on: {e}")
+    kept = {(Path(p.path), p.checkpoint) for p in now.values()}
+    for parent in before.values():
+        if (Path(parent.path), parent.checkpoint) not in kept:
+            Checkpoints(Path(parent.path) / "checkpoints").unpin(parent.checkpoint, run.name)
+    write_parents(run, now)
 
 
 def _size(spec: Spec) -> str:

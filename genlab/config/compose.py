@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genlab.config import catalog, overrides
+from genlab.config.named_runs import replace_runs, run_name
 from genlab.core import registry, schema
 from genlab.core.errors import ConfigError, Refused
 from genlab.core.registry import GROUPS, suggest
@@ -49,7 +50,7 @@ OPTIONS = {
 TOP_LEVEL_KEYS = {
     "seed": "Natural",
     "outputs": "str",
-    "init": "str | None",
+    "init": "Init | None",
     "every.log": "Count | Literal['auto']",
     "every.sample": "Count | Literal['auto']",
     "every.checkpoint": "Count | Literal['auto']",
@@ -237,11 +238,15 @@ def _check_roles(config: Mapping[str, Any], networks: Mapping[str, Any]) -> list
     return problems
 
 
-def digest(config: Mapping[str, Any]) -> str:
+def digest(config: Mapping[str, Any], *, places: bool = False) -> str:
     """Six hex digits of what a run computes; places, cadences and trackers do not count.
 
-    The first is a letter: 286e98 or 123456 typed as run= would be read as a number.
+    The first is a letter: 286e98 or 123456 typed as run= would be read as a number. Of a run that
+    the config names its name counts, not where it is; places: True counts that too, as the names
+    of runs made by earlier versions do.
     """
+    if not places:
+        config = replace_runs(config, lambda key, run: run_name(run))
     kept = {k: v for k, v in config.items() if k not in NOT_HASHED}
     kept["data"] = {k: v for k, v in config["data"].items() if k != "root"}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))

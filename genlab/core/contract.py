@@ -318,6 +318,38 @@ class Codec:
         raise NotImplementedError
 
 
+# --- other runs -------------------------------------------------------------------------------
+
+
+class RunRef:
+    """Another run, as a component receives it that names one: a teacher, a tokenizer, a reference.
+
+    The key of a constructor that is annotated `RunRef` is {run, checkpoint, weights} in a config,
+    or a path or id alone; a key `run` may have the other two beside it. The component keeps what
+    it receives, which is no module: nothing of it is trained or saved. It is frozen, and refused
+    where it is of other data, another size or other labels.
+
+    title: <model>-<data>/<directory>. spec: of its model space. codec: into that.
+    """
+
+    title: str
+    spec: Spec
+    codec: Codec
+
+    def has(self, capability: type) -> bool:
+        """Whether its model is a `Denoises`, a `Reconstructs`, ...; known before it is read."""
+        raise NotImplementedError
+
+    @property
+    def model(self) -> Model:
+        """The model on the device, in evaluation mode; read when it is first used."""
+        raise NotImplementedError
+
+    def denoiser(self, process: Process) -> Denoiser:
+        """Its estimate of x0 on `process`, whatever path it was trained on; labels as it knows."""
+        raise NotImplementedError
+
+
 # --- networks ---------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -40,6 +41,7 @@ __all__ = [
     "configs_dir",
     "find",
     "mismatches",
+    "named_runs",
     "names",
     "owners",
     "register",
@@ -394,13 +396,38 @@ def find(group: str, name: str, *, trust: bool = True) -> Any:
     raise AssertionError(f"{path} does not register {name!r}")
 
 
+def named_runs(group: str, node: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Key -> {run, checkpoint, weights} of every run that a config node names.
+
+    A key annotated `RunRef` names one. A key called `run` may have its checkpoint and weights
+    beside it, as keys of the component.
+    """
+    try:
+        wanted = signature(group, node.get("name") or "").keys
+    except ConfigError:
+        return {}
+    found = {}
+    for key, annotation in wanted.items():
+        if "RunRef" in annotation and node.get(key) is not None:
+            beside = {k: node[k] for k in ("checkpoint", "weights") if key == "run" and k in node}
+            with suppress(ValueError):  # `check` says what is wrong with it
+                found[key] = {**coerce(node[key], "RunRef"), **beside}
+    return found
+
+
 def build(
-    group: str, node: Mapping[str, Any], key: str | None = None, trust: bool = True, **given: Any
+    group: str,
+    node: Mapping[str, Any],
+    key: str | None = None,
+    trust: bool = True,
+    runs: Mapping[str, Any] = types.MappingProxyType({}),
+    **given: Any,
 ) -> Any:
     """Constructs the component a config node names.
 
-    given: all there is; the constructor takes what its positional parameters name. Raises
-    ConfigError with every problem of the node, or with the ValueError of the constructor.
+    runs: for each of `named_runs` what the constructor receives. given: all else there is; the
+    constructor takes what its positional parameters name. Raises ConfigError with every problem
+    of the node, or with the ValueError of the constructor.
     """
     key = key or group
     if problems := check(group, node, key):
@@ -414,7 +441,7 @@ def build(
         raise ConfigError(
             f"{key}: {group} {name!r} needs {', '.join(absent)}, which nothing gives"
         )
-    values = {k: coerce(node[k], a) for k, a in wanted.keys.items()}
+    values = {k: coerce(node[k], a) for k, a in wanted.keys.items()} | dict(runs)
     component = find(group, name, trust=trust)
     if group in BASES:
         module, _, base = BASES[group].partition(":")

@@ -87,6 +87,25 @@ _AVERAGES = {
 }
 """Mappings an Average may be, by the key that tells them apart."""
 _OPTIONAL = {"ramp": 0.05}
+_RUN = {
+    "run": "str",
+    "checkpoint": "Literal['latest', 'best'] | Natural",
+    "weights": "Literal['ema', 'raw']",
+}
+_MAPPINGS: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
+    "RunRef": (
+        _RUN,
+        {"checkpoint": "latest", "weights": "ema"},
+        "a run, by path or id, or {run: ..., checkpoint: latest, weights: ema}",
+    ),
+    "Init": (
+        {**_RUN, "role": "str | None", "into": "str | None"},
+        {"checkpoint": "latest", "weights": "ema", "role": None, "into": None},
+        "a run, by path or id, or {run: ..., role: net}, to which checkpoint, weights and into "
+        "may be added",
+    ),
+}
+"""Annotations of a run that a key names: keys, their defaults, what a value may be in words."""
 _STDS = "{std: [...]} with relative standard deviations above 0 and at most 0.288, none twice"
 
 
@@ -207,11 +226,26 @@ def _penalty(value: Any) -> dict[str, Any]:
     return found
 
 
+def _named_run(value: Any, name: str) -> dict[str, Any]:
+    """A run as a mapping with every key it may have; text is its path or id."""
+    keys, defaults, words = _MAPPINGS[name]
+    if isinstance(value, str):
+        value = {"run": value}
+    if not isinstance(value, Mapping) or not set(value) <= set(keys):
+        raise _Mismatch(words)
+    try:
+        return {k: coerce({**defaults, **value}.get(k), keys[k]) for k in keys}
+    except ValueError:
+        raise _Mismatch(words) from None
+
+
 def _coerce_name(value: Any, name: str) -> Any:
     if name == "Average":
         return _average(value)
     if name == "Penalty":
         return _penalty(value)
+    if name in _MAPPINGS:
+        return _named_run(value, name)
     if name in CHOICES:
         return _choose(value, list(get_args(CHOICES[name])))
     if name in _ALIASES:

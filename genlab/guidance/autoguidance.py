@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Denoiser, Guidance, Process
+from genlab.core.contract import BoundDenoiser, Denoiser, Denoises, Guidance, Process, RunRef
 from genlab.core.registry import register
 from genlab.core.schema import Natural, NonNegative
 from genlab.guidance.interval import Interval
@@ -32,15 +31,14 @@ class Autoguidance(Guidance):
 
     def __init__(
         self,
-        reference: Callable[..., Callable[[Process], Denoiser]],
         *,
-        run: str | None,
+        run: RunRef | None,
         checkpoint: Literal["latest", "best"] | Natural,
         weights: Literal["ema", "raw"],
         scale: NonNegative,
         interval: list[NonNegative | None] | None,
     ) -> None:
-        """reference: (run, checkpoint, weights) -> its denoiser on any path, read when first used.
+        """run: the weaker one, at a checkpoint, with weights that the next two keys name.
 
         scale: 1 plain, above 1 away from the weaker run; interval: of sigma.
         """
@@ -49,8 +47,12 @@ class Autoguidance(Guidance):
                 "run is not set: a weaker run of the same data, as path or id "
                 "(guidance.run=a3f9c1; `genlab list runs` shows all)"
             )
-        self.weaker = reference(run, checkpoint, weights)
-        self.scale, self.interval = scale, Interval(interval)
+        if not run.has(Denoises):
+            raise ValueError(
+                f"run={run.title} is of a model without a path to guide along; name a run of one "
+                "that has"
+            )
+        self.weaker, self.scale, self.interval = run, scale, Interval(interval)
 
     def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
         """(x, t, y) -> x0 with labels y [B] (None: unconditional) bound: (x, t) -> x0."""
@@ -60,7 +62,7 @@ class Autoguidance(Guidance):
 
         if self.scale == 1:
             return plain
-        weaker = self.weaker(process)
+        weaker = self.weaker.denoiser(process)
 
         def guided(x: Tensor, t: Tensor) -> Tensor:
             return weaker(x, t, y).lerp(denoise(x, t, y), self.scale)

@@ -7,6 +7,7 @@ checkpoints/000000102400/          named by the images drawn
     manifest.json                  format, version, whether it is the best so far, size and
                                    SHA-256 of each file; written last
 checkpoints/latest, best           the name of one
+checkpoints/pins/000000102400-<run>    an empty file: that run names this checkpoint, so it stays
 
 A folder without a valid manifest does not count. Nothing is ever unpickled.
 """
@@ -18,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,12 @@ class Checkpoint:
         self.folder, self.run, self.images = folder, folder.parent.parent, int(folder.name)
         manifest = (folder / "manifest.json").read_bytes()
         self.digest = hashlib.sha256(manifest).hexdigest()[:12]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Checkpoint) and self.folder.resolve() == other.folder.resolve()
+
+    def __hash__(self) -> int:
+        return hash(self.folder.resolve())
 
     def load(self, model: nn.Module) -> None:
         """Copies its tensors into a built model; CheckpointError on another architecture."""
@@ -179,9 +187,51 @@ class Checkpoints:
         verify(self.folder / name)
         return Checkpoint(self.folder / name)
 
+    # --- pins: any number of runs may make them while this one deletes ------------------------
+
+    def pin(self, checkpoint: Checkpoint, by: str) -> None:
+        """Keeps a checkpoint from being deleted, for the run whose directory is called `by`.
+
+        CheckpointError where it was deleted meanwhile, DiskError where nothing can be written.
+        """
+        pin = self.folder / "pins" / f"{checkpoint.folder.name}-{by}"
+        with disk("keep a checkpoint in", pin):
+            pin.parent.mkdir(exist_ok=True)
+            pin.touch()
+        for _ in range(20):  # `_delete` may just be putting it back
+            if checkpoint.folder.is_dir():
+                return
+            time.sleep(0.05)
+        pin.unlink(missing_ok=True)
+        raise CheckpointError(f"{checkpoint.folder} has just been deleted; try again")
+
+    def unpin(self, images: int, by: str) -> None:
+        """Takes back the pin of a run that names this checkpoint no more."""
+        (self.folder / "pins" / f"{images:012d}-{by}").unlink(missing_ok=True)
+
+    def _pinned(self, name: str) -> bool:
+        return any(self.folder.glob(f"pins/{name}-*"))
+
+    def _delete(self, name: str) -> None:
+        """Deletes a checkpoint, unless it is pinned."""
+        if self._pinned(name):
+            return
+        # renamed first, so that a half-deleted folder is never taken for a checkpoint
+        doomed = self.folder / f".old-{name}"
+        os.rename(self.folder / name, doomed)
+        if self._pinned(name):  # meanwhile; `pin` waits for it to come back
+            os.rename(doomed, self.folder / name)
+            return
+        point("save.mid_delete")
+        shutil.rmtree(doomed, ignore_errors=True)
+
     def _sweep(self) -> None:
         """Removes what killed processes left."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        for doomed in self.folder.glob(".old-*"):
+            name = doomed.name.removeprefix(".old-")
+            if self._pinned(name) and not (self.folder / name).exists():
+                os.rename(doomed, self.folder / name)  # killed before it was put back
         for pattern in (".tmp-*", ".old-*"):
             for path in self.folder.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
@@ -212,11 +262,7 @@ class Checkpoints:
         kept = {*self.names()[-keep:], self.pointer("best"), self.pointer("latest")}
         for name in self.names():
             if name not in kept:
-                # renamed first, so that a half-deleted folder is never taken for a checkpoint
-                doomed = self.folder / f".old-{name}"
-                os.rename(self.folder / name, doomed)
-                point("save.mid_delete")
-                shutil.rmtree(doomed, ignore_errors=True)
+                self._delete(name)
 
 
 def _write(

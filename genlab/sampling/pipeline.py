@@ -54,7 +54,7 @@ def load(
         raise CheckpointError(
             f"{found.path} has no checkpoint yet; train it with genlab resume run={found.id}"
         )
-    return Pipeline(build(config, trust=trust), saved)
+    return Pipeline(build(config, trust=trust, trust_runs=trust, run=found.path), saved)
 
 
 class Pipeline:
@@ -75,7 +75,7 @@ class Pipeline:
         self.hardware, self.data = components.hardware, components.data
         self.codec, self.spec = components.codec, components.spec
         self.model, self.sampler = components.model, components.sampler
-        self.reference = components.reference
+        self.reference = components.pretrained.get("guidance.run")
         self.checkpoint = checkpoint
         if checkpoint is not None:
             self.hardware.start()
@@ -145,9 +145,9 @@ class Pipeline:
         except ValueError as e:
             raise ConfigError(f"weights must be {e}, not {weights!r}") from None
         other, own = self.reference, self.checkpoint
-        if other and own and other.is_of(own) and other.weights == weights:
+        if other and own and (other.checkpoint, other.weights) == (own, weights):
             raise ConfigError(
-                f"{other.key} is this run at this checkpoint with these weights, and guides it "
+                f"{other} is this run at this checkpoint with these weights, and guides it "
                 "nowhere: name another run, or guidance.checkpoint=<images it had seen>"
             )
         if isinstance(weights, str):

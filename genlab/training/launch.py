@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from genlab.assemble.pretrained import pin
 from genlab.core import dist, subprocesses
 from genlab.run.directory import Run
 from genlab.training.run_loop import train_run
@@ -18,7 +19,9 @@ def launch(
     config: Mapping[str, Any],
     open_run: Callable[[], Run],
     *,
+    run: Run | None = None,
     trust: bool = True,
+    trust_runs: bool = False,
     allow: Sequence[str] = (),
 ) -> int:
     """Makes and checks all that a config names, then opens its run and trains it.
@@ -27,14 +30,20 @@ def launch(
     machine, which make their own. torchrun has each of its ranks come here, and this is one.
 
     config: resolved. open_run: makes or changes the run directory; called by rank 0 alone, once
-    nothing is wrong. trust, allow: as in `genlab resume`. Returns the exit code.
+    nothing is wrong. run: that it opens, None for a new one. trust, trust_runs: whether the names of
+    code outside genlab in the config, and in those of runs that it names, may be imported. allow: as
+    in `genlab resume`.
+    Returns the exit code.
     """
     devices = config["hardware"]["devices"]
     here = devices == 1 or dist.world() > 1
-    setup = set_up(config, trust=trust, meta=not here)
+    trusted: dict[str, Any] = {"trust": trust, "trust_runs": trust_runs}
+    setup = set_up(config, **trusted, meta=not here, run=run.path if run else None)
     if not here:
-        words = ["__work", str(open_run().path), *allow, *(["trust"] if trust else [])]
+        folder = open_run().path
+        pin(setup.components.pretrained, folder)  # before a rank asks which checkpoints these are
+        words = ["__work", str(folder), *allow, *(word for word in trusted if trusted[word])]
         return subprocesses.run_ranks(words, devices)
     folder = str(open_run().path) if dist.rank() == 0 else ""
     folder = dist.broadcast_text(folder, setup.components.hardware.device)
-    return train_run(Path(folder), setup, trust=trust, allow=allow)
+    return train_run(Path(folder), setup, allow=allow)

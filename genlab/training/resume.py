@@ -9,11 +9,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from genlab.config import compose as cfg
+from genlab.config.named_runs import named_runs, replace_runs
 from genlab.core import registry
 from genlab.core.console import log
 from genlab.core.errors import ConfigError
 from genlab.core.registry import GROUPS, suggest
 from genlab.run.directory import Run, find_run
+from genlab.run.parents import name_by_path
 
 __all__ = ["main", "reopen", "retyped"]
 
@@ -64,19 +66,22 @@ def main(words: Sequence[str]) -> int:
         after = _changed(before, changes, allow)
     if problems := cfg.validate(after) + _too_short(run, after):
         raise ConfigError(*problems)
+    after = name_by_path(after, run.path.parent.parent, init=False)
     from genlab.training.launch import launch
 
     def open_run() -> Run:
         _log_rates(before, after)
         return reopen(run, after, changes)
 
-    return launch(after, open_run, trust=bool(options.get("trust")), allow=allow)
+    trust = bool(options.get("trust"))
+    return launch(after, open_run, run=run, trust=trust, trust_runs=trust, allow=allow)
 
 
 def retyped(run: Run, typed: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a run whose own command is typed again, with what that now says otherwise.
 
-    That is what a hash of the config leaves out; all else is the same. Locked while another
+    That is what a hash of the config leaves out, and where the runs are that it names; all else is
+    the same. Locked while another
     process trains the run.
     """
     with run.lock():
@@ -84,6 +89,8 @@ def retyped(run: Run, typed: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: typed[key] for key in RETYPED}
     root = {"root": typed["data"]["root"]} if "root" in typed["data"] else {}
     after = {**before, **kept, "data": {**before["data"], **root}}
+    places = {key: ref["run"] for key, ref in named_runs(typed).items()}
+    after = replace_runs(after, lambda key, run: places.get(key, run))
     if changed := [k for k in cfg.flatten(after) if _value(after, k) != _value(before, k)]:
         log(f"going on with {run.path}, now with other {', '.join(changed)}")
     return after

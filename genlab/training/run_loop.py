@@ -9,9 +9,11 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from genlab.assemble.pretrained import pin
 from genlab.core import dist
 from genlab.core.console import log, shown_by
 from genlab.core.contract import Network
@@ -29,27 +31,34 @@ __all__ = ["RunLoop", "main", "train_run"]
 
 
 def train_run(
-    folder: Path, setup: Setup | None = None, *, trust: bool = True, allow: Sequence[str] = ()
+    folder: Path,
+    setup: Setup | None = None,
+    *,
+    trust: bool = True,
+    trust_runs: bool = False,
+    allow: Sequence[str] = (),
 ) -> int:
     """Trains the run in `folder` from where it stands to its end; returns the exit code.
 
-    setup: of its config, fresh; None: made here, and trust says whether out-of-tree names may be
-    imported for it. allow: as in `genlab resume`. Raises a GenlabError.
+    setup: of its config, fresh; None: made here, and trust and trust_runs say whether out-of-tree
+    names may be imported for it. allow: as in `genlab resume`. Raises a GenlabError.
     """
     run = Run(Path(folder))
+    make = partial(set_up, run.config, trust=trust, trust_runs=trust_runs, run=run.path)
     if dist.rank():
-        return _train(run, setup, trust, allow)
+        return _train(run, setup or make(), allow)
     with run.lock():
         try:
-            return _train(run, setup, trust, allow)
+            setup = setup or make()
+            pin(setup.components.pretrained, run.path)
+            return _train(run, setup, allow)
         except BaseException as e:
             with suppress(GenlabError, OSError):  # a full disk must not hide why we stop
                 run.status = _status(e)
             raise
 
 
-def _train(run: Run, setup: Setup | None, trust: bool, allow: Sequence[str]) -> int:
-    setup = setup or set_up(run.config, trust=trust)
+def _train(run: Run, setup: Setup, allow: Sequence[str]) -> int:
     # rank 0 speaks for all
     stream = open(os.devnull, "w", encoding="utf-8") if dist.rank() else None
     display = ProgressDisplay(run.title, setup.components.schedule.images, stream)
@@ -195,7 +204,8 @@ class RunLoop:
 
 
 def main(words: list[str]) -> int:
-    """`python -m genlab __work <run directory> [trust] [config] [world]`."""
+    """`python -m genlab __work <run directory> [trust] [trust_runs] [config] [world]`."""
     terminate_with_parent(os.getppid())  # a rank must not go on alone
     allow = tuple(w for w in ("config", "world") if w in words[1:])
-    return train_run(Path(words[0]), trust="trust" in words[1:], allow=allow)
+    trusted = {word: word in words[1:] for word in ("trust", "trust_runs")}
+    return train_run(Path(words[0]), **trusted, allow=allow)

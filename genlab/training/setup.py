@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from genlab.assemble.components import Components, build, make_optimizers
@@ -30,14 +31,21 @@ class Setup:
     tracker: Tracker | None
 
 
-def set_up(config: Mapping[str, Any], *, trust: bool = True, meta: bool = False) -> Setup:
+def set_up(
+    config: Mapping[str, Any],
+    *,
+    trust: bool = True,
+    trust_runs: bool = False,
+    meta: bool = False,
+    run: Path | None = None,
+) -> Setup:
     """Makes what a resolved config names, and finds every problem that it has.
 
-    trust: whether out-of-tree names may be imported; meta: weights without storage, for a process
+    trust, trust_runs, run: as `build` takes them; meta: weights without storage, for a process
     that checks what others will train. Raises a GenlabError.
     """
     with memory_advice(config):
-        components = build(config, trust=trust, meta=meta)
+        components = build(config, trust=trust, trust_runs=trust_runs, meta=meta, run=run)
     components.hardware.check_training(components.model)
     node = config["track"]
     tracker = None if node["name"] is None else registry.build("track", node, trust=trust)

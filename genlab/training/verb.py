@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from genlab.config import compose as cfg
-from genlab.core.errors import CheckpointError
-from genlab.run.directory import Run, find_run
+from genlab.run.directory import Run
+from genlab.run.parents import name_by_path
 from genlab.training.resume import reopen, retyped
 
 __all__ = ["main"]
@@ -41,10 +41,7 @@ def main(
     if cfg_only:
         print(OmegaConf.to_yaml(OmegaConf.create(config)), end="")
         return 0
-    if config["init"]:
-        config["init"] = _trained("init", config["init"], config["outputs"])
-    if weaker := config["guidance"].get("run"):
-        config["guidance"]["run"] = _trained("guidance.run", weaker, config["outputs"])
+    config = name_by_path(config, config["outputs"])
     if (path := config["data"].get("path")) and Path(path).expanduser().exists():
         config["data"]["path"] = str(Path(path).expanduser().resolve())  # the same from anywhere
     if dry_run:
@@ -57,32 +54,26 @@ def main(
         return 0
     from genlab.training.launch import launch
 
-    # the person composed this config just now, so its out-of-tree names are their own
-    allow = options.get("allow", [])
+    # the person composed this config just now, so its out-of-tree names are their own; those of
+    # runs that it names may be somebody else's
+    how = {"trust_runs": bool(options.get("trust")), "allow": options.get("allow", [])}
     if run is None:
         who = cfg.provenance(overrides, config_dirs)
         create = partial(Run.create, config, cfg.digest(config), overrides, who)
-        return launch(config, create, trust=True, allow=allow)
+        return launch(config, create, **how)
     after = retyped(run, config)
-    return launch(after, partial(reopen, run, after, overrides), trust=True, allow=allow)
-
-
-def _trained(key: str, ref: str, outputs: str) -> str:
-    """A run that has weights, as a path; `latest` must not mean the run that starts now."""
-    run = find_run(str(ref), outputs)
-    if not any((run.path / "checkpoints").glob("[0-9]*/manifest.json")):
-        raise CheckpointError(f"{key}={ref}: {run.path} has no checkpoint yet")
-    return str(run.path.resolve())
+    return launch(after, partial(reopen, run, after, overrides), run=run, **how)
 
 
 def _same(config: Mapping[str, Any]) -> Run | None:
     """The newest run of this very config, if there is one."""
     digest = cfg.digest(config)
+    names = {digest, cfg.digest(config, places=True)}
     parent = Path(config["outputs"]) / f"{config['model']['name']}-{config['data']['name']}"
-    found = [Run(p.parent) for p in sorted(parent.glob(f"*-{digest}/config.yaml"))]
+    found = [Run(p.parent) for n in names for p in parent.glob(f"*-{n}/config.yaml")]
     # a resumed run may have got other keys than its name stands for; a longer one is still it
     same = [run for run in found if cfg.digest(_as_long(run.config, config)) == digest]
-    return same[-1] if same else None
+    return max(same, key=lambda run: run.path.name, default=None)
 
 
 def _as_long(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,8 +84,9 @@ class PretrainedRun(RunRef):
         self.count: Callable[[int], None] = lambda rows: None
 
     def _components(self, meta: bool = False) -> Components:
-        try:
-            with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        rng, device = torch.random.fork_rng(devices=[]), torch.device("cpu")
+        try:  # inside another build or a drawing, of which nothing is to be noticed
+            with torch.inference_mode(False), rng, device:
                 return self._build(self.config, run=self.run.path, meta=meta)
         except ConfigError as e:
             raise ConfigError(*(f"{self}: {problem}" for problem in e.problems)) from None

@@ -30,10 +30,8 @@ def launch(
     machine, which make their own. torchrun has each of its ranks come here, and this is one.
 
     config: resolved. open_run: makes or changes the run directory; called by rank 0 alone, once
-    nothing is wrong. run: that it opens, None for a new one. trust, trust_runs: whether the names of
-    code outside genlab in the config, and in those of runs that it names, may be imported. allow: as
-    in `genlab resume`.
-    Returns the exit code.
+    nothing is wrong. run: that it opens, None for a new one. trust, trust_runs: as `build` takes
+    them. allow: as in `genlab resume`. Returns the exit code.
     """
     devices = config["hardware"]["devices"]
     here = devices == 1 or dist.world() > 1

@@ -24,6 +24,7 @@ from genlab.core.errors import CheckpointError, DiskError
 from genlab.run import checkpoint, failpoint
 from genlab.run.checkpoint import (
     FILES,
+    Checkpoint,
     Checkpoints,
     load_model,
     load_optimizers,
@@ -210,6 +211,51 @@ def test_the_best_is_known_again_after_a_kill_before_the_pointer(shelf):
     shelf.save(32, keep=1)
     assert shelf.store.pointer("best") == f"{16:012d}"
     assert shelf.store.names() == [f"{16:012d}", f"{32:012d}"]
+
+
+# --- pins of runs that name one ------------------------------------------------------------------
+
+
+def test_a_pinned_one_is_kept_until_nobody_names_it(shelf):
+    path = shelf.save(8)
+    shelf.store.pin(Checkpoint(path), "one-a3f9c1")
+    shelf.store.pin(Checkpoint(path), "two-b3f9c1")
+    shelf.save(16, keep=1)
+    shelf.save(24, keep=1)
+    assert [int(n) for n in shelf.store.names()] == [8, 24]
+    shelf.store.unpin(8, "one-a3f9c1")
+    shelf.save(32, keep=1)
+    assert [int(n) for n in shelf.store.names()] == [8, 32]
+    shelf.store.unpin(8, "two-b3f9c1")
+    shelf.save(40, keep=1)
+    assert [int(n) for n in shelf.store.names()] == [40] and shelf.hidden() == []
+
+
+def test_one_that_is_pinned_while_it_is_deleted_comes_back(shelf, monkeypatch):
+    path = shelf.save(8)
+    before, rename = fingerprint(path), os.rename
+
+    def pinned_meanwhile(source: Path, target: Path) -> None:
+        rename(source, target)
+        if source == path:  # another process has found it just before
+            (shelf.folder / "pins").mkdir(exist_ok=True)
+            (shelf.folder / "pins" / f"{path.name}-other-a3f9c1").touch()
+
+    monkeypatch.setattr(os, "rename", pinned_meanwhile)
+    shelf.save(16, keep=1)
+    assert fingerprint(path) == before and shelf.hidden() == []
+    # and where the process is killed before it comes back, the next save brings it
+    rename(path, shelf.folder / f".old-{path.name}")
+    shelf.save(24, keep=1)
+    assert fingerprint(path) == before and shelf.hidden() == []
+
+
+def test_one_that_is_gone_cannot_be_pinned(shelf):
+    found = Checkpoint(shelf.save(8))
+    shelf.save(16, keep=1)
+    with pytest.raises(CheckpointError, match="has just been deleted"):
+        shelf.store.pin(found, "one-a3f9c1")
+    assert not list((shelf.folder / "pins").iterdir())
 
 
 # --- while one is read ---------------------------------------------------------------------------

@@ -373,6 +373,16 @@ class Network(nn.Module):
         weights that are to be fixed ends here."""
 
 
+class Generator(Network):
+    """A network from a latent vector to data, as adversarial models play with. z_dim: Z."""
+
+    z_dim: int
+
+    def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """z [B, Z], y [B] or None -> [B, *S] float32."""
+        raise NotImplementedError
+
+
 class Bijection(Network):
     """An invertible network between data and D = prod(S) independent standard normal numbers.
 

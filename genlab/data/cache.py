@@ -110,7 +110,7 @@ class Cache:
             finally:
                 part.unlink(missing_ok=True)
             for old in place.glob(f"{self.name}-????????????.u8"):
-                if old != path:  # who has it mapped keeps it
+                if old != path:  # a process that has it mapped keeps it
                     old.unlink(missing_ok=True)
         found = self.find()
         assert found is not None

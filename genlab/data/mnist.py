@@ -165,7 +165,7 @@ class MNIST(Dataset):
         for path in _spellings(place / file):
             try:
                 digest = hashlib.sha256(idx_bytes(path, 1)).hexdigest()
-            except DataError:  # whoever reads the file in earnest says so
+            except DataError:  # raised again when the file is read
                 continue
             known = {s.pinned[file][0]: s.name for s in (MNIST, FashionMNIST)}
             return known.get(digest)

@@ -86,7 +86,7 @@ class Hardware:
     """The machine a run computes on.
 
     device: torch.device; precision: fp32 | bf16 | fp16 of the networks (weights stay fp32).
-    attention_backend: who computes attention, once a model that has some is placed; else None.
+    attention_backend: of a model with attention, once it is placed; else None.
     """
 
     attention_backend: str | None = None
@@ -151,8 +151,8 @@ class Hardware:
     def place(self, module: nn.Module) -> nn.Module:
         """Moves a model here, convolution weights in the layout the device prefers.
 
-        Its layers with attention are told who computes it. Raises DeviceError when the one that
-        was asked for does not work.
+        Sets the backend of its layers with attention; DeviceError where that of the config does
+        not work.
         """
         module.to(self.device)
         if self.channels_last:

@@ -6,9 +6,9 @@ import math
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from genlab.core.contract import Batch, BoundSampler, Codec, Noise, Process, Spec
+from genlab.core.contract import Batch, BoundSampler, Codec, Network, Noise, Process, Spec
 from genlab.core.gaussian_path import append_dims, x0_coefficients
 from genlab.core.registry import register
 from genlab.core.schema import Density
@@ -42,7 +42,7 @@ class DDPM(PathModel):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Network,
         process: Process,
         spec: Spec,
         codec: Codec,

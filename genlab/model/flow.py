@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genlab.core.contract import Batch, Bijection, BoundSampler, Codec, Model, Noise, Spec
 from genlab.core.ema import make_ema
@@ -32,7 +32,7 @@ class NLL(Model):
     section 3.1 (bits per dimension).
     """
 
-    def __init__(self, net: nn.Module, codec: Codec, spec: Spec, *, ema: Average) -> None:
+    def __init__(self, net: Bijection, codec: Codec, spec: Spec, *, ema: Average) -> None:
         """ema: of the weights, see core/ema.py; 0 for none."""
         super().__init__()
         if not isinstance(net, Bijection):

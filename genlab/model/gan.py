@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.core.contract import Batch, BoundSampler, Model, Noise, Update
+from genlab.core.contract import Batch, BoundSampler, Generator, Model, Network, Noise, Update
 from genlab.core.ema import frozen, make_ema
 from genlab.core.registry import register
 from genlab.core.schema import Average, Count, NonNegative, Penalty, Positive
@@ -33,8 +33,8 @@ class GAN(Model):
 
     def __init__(
         self,
-        generator: nn.Module,
-        discriminator: nn.Module,
+        generator: Generator,
+        discriminator: Network,
         *,
         loss: Literal[
             "non_saturating", "minimax", "wasserstein", "hinge", "least_squares", "relativistic"
@@ -159,7 +159,7 @@ class NonSaturating(GAN):
     loss = Model.loss  # none on held-out data, where D would normalize by the statistics of both
 
     def __init__(
-        self, generator: nn.Module, discriminator: nn.Module, *, r1: NonNegative, ema: Average
+        self, generator: Generator, discriminator: Network, *, r1: NonNegative, ema: Average
     ) -> None:
         """r1: weight of the penalty, 0: none; ema: average of G, see core/ema.py."""
         penalty = {"at": "real", "weight": r1 / 2, "center": 0.0, "power": 2.0, "one_sided": False}
@@ -201,8 +201,8 @@ class WGANGP(GAN):
 
     def __init__(
         self,
-        generator: nn.Module,
-        discriminator: nn.Module,
+        generator: Generator,
+        discriminator: Network,
         *,
         n_critic: Count,
         g_batches: Count,

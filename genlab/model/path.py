@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from genlab.core.contract import Batch, BoundSampler, Model, Noise, Process, Spec
+from genlab.core.contract import Batch, BoundSampler, Model, Network, Noise, Process, Spec
 from genlab.core.ema import make_ema
 from genlab.core.gaussian_path import (
     append_dims,
@@ -70,7 +70,7 @@ class PathModel(Model):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Network,
         process: Process,
         spec: Spec,
         *,

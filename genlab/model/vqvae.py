@@ -7,10 +7,10 @@ from itertools import islice
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from genlab.core.contract import Batch, Codec, Model, Update
+from genlab.core.contract import Batch, Codec, Model, Network, Update
 from genlab.core.errors import ConfigError
 from genlab.core.registry import register
 from genlab.core.schema import Positive
@@ -41,8 +41,8 @@ class VQVAE(Model):
 
     def __init__(
         self,
-        encoder: nn.Module,
-        decoder: nn.Module,
+        encoder: Network,
+        decoder: Network,
         quantizer: Quantizer,
         codec: Codec,
         *,

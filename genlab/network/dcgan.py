@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genlab.core.contract import Network, Spec
+from genlab.core.contract import Generator, Network, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count
 from genlab.nn.double_backward import Conv2d, LeakyReLU
@@ -46,7 +46,7 @@ def _initialize(module: nn.Module) -> None:
 
 
 @register("dcgan_generator")
-class DCGANGenerator(Network):
+class DCGANGenerator(Generator):
     """Transposed convolutions from a latent vector to an image.
 
     z -> [2^(k-1) width] smallest map -> doubled k times, channels halved -> tanh
@@ -124,8 +124,8 @@ class DCGANDiscriminator(Network):
 class DCGANCritic(DCGANDiscriminator):
     """The discriminator for losses of score differences, without batches.
 
-    No normalization mixes images, and there is no last bias, which no difference of scores can
-    tell.
+    No normalization mixes images, and there is no last bias, on which no difference of scores
+    depends.
 
     Reference: Gulrajani et al. 2017, arXiv 1704.00028, section 4.
     """

@@ -256,7 +256,7 @@ class GPT(Network):
     ) -> Tensor:
         """prompt int64 [B, P], P >= 1 -> [B, P + n], n tokens more, one after the other.
 
-        temperature, top_k, top_p: as of `choice.narrow`. whole: the tokens of the prompt see each
+        temperature, top_k, top_p: as of `filter_logits`. whole: the tokens of the prompt see each
         other, as under a prefix mask. adapt: what the masks of training had besides, e.g.
         `lambda mask: mask.sloped(slopes)`. noise: of as many rows as the prompt. Without dropout,
         whatever mode the network is in. Raises ValueError for other prompts and noise.

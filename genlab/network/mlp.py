@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.core.contract import Network, Spec
+from genlab.core.contract import Generator, Network, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count
 from genlab.nn.embed import Condition, LabelEmbedding
@@ -68,7 +68,7 @@ def _stack(inside: int, width: int, depth: int, outside: int, act: nn.Module) ->
 
 
 @register("mlp_generator")
-class MLPGenerator(Network):
+class MLPGenerator(Generator):
     """Perceptron from a latent vector, and a label, to a point."""
 
     def __init__(self, spec: Spec, *, width: Count, depth: Count, z_dim: Count) -> None:

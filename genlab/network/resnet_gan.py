@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.core.contract import Network, Spec
+from genlab.core.contract import Generator, Network, Spec
 from genlab.core.registry import register
 from genlab.core.schema import Count
 from genlab.nn.double_backward import LeakyReLU, conv2d
@@ -134,7 +134,7 @@ class _DownBlock(nn.Module):
 
 
 @register("resnet_generator")
-class ResNetGenerator(Network):
+class ResNetGenerator(Generator):
     """Residual blocks from a latent vector to an image.
 
     z -> linear -> 4x4 map -> doubled k times -> BN, ReLU, conv -> tanh
@@ -186,7 +186,7 @@ class ResNetDiscriminator(Network):
             *(_DownBlock(width, width, down=False) for _ in range(2)),
             LeakyReLU(0.0),
         )
-        self.head = nn.Linear(width, 1, bias=False)  # no difference of two scores can tell it
+        self.head = nn.Linear(width, 1, bias=False)  # differences of scores have none
         self.label = LabelEmbedding(spec.classes, width) if spec.classes is not None else None
         nn.init.xavier_uniform_(self.head.weight)
         if self.label is not None:

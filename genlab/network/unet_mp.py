@@ -74,7 +74,7 @@ class UNetMP(Network):
     between them blocks that change the size. There are no norms with weights and no biases; a
     channel of ones beside the image takes the place of those.
 
-    Made for paths that tell the logarithm of sigma (`edm`, `ve`), predict=F and
+    Made for paths whose c_noise is the logarithm of sigma (`edm`, `ve`), predict=F and
     schedule=inverse_sqrt: weights of fixed length turn at the learning rate, to the
     end. `normalize_weights` keeps them at that length.
 

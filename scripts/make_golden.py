@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.model.test_every_model import GOLDEN, MODELS, curve
+from tests.helpers.trainers import curve
+from tests.model.test_every_model import GOLDEN, MODELS
 
 torch.set_num_threads(1)
 GOLDEN.mkdir(exist_ok=True)

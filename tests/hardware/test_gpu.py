@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from tests.model.test_every_model import MODELS, largest_difference, make, tiny_config
+from genlab.core.registry import names
+from tests.helpers.trainers import largest_difference, make, tiny_config
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
+MODELS = names("model")
 DETERMINISTIC = ["hardware.device=cuda", "schedule.images=100_000"]
 
 

@@ -13,8 +13,8 @@ from genlab.network.dit import DiT
 from genlab.network.gpt import GPT
 from genlab.nn.attention import AttentionLayer, SelfAttention2d
 from tests.helpers.masks import KINDS, by_hand
+from tests.helpers.trainers import make, tiny_config
 from tests.kernel.test_attention import sloped, tokens
-from tests.model.test_every_model import make, tiny_config
 
 pytestmark = [
     pytest.mark.gpu,

@@ -20,7 +20,7 @@ from genlab.model.gan import GAN, WGANGP, NonSaturating
 from genlab.network.mlp import MLPDiscriminator
 from genlab.nn.double_backward import Conv2d
 from genlab.run.checkpoint import load_model
-from tests.model.test_every_model import largest_difference, make, two_ranks
+from tests.helpers.trainers import largest_difference, make, two_ranks
 
 KEYS = {
     "n_critic": 1,

@@ -21,7 +21,7 @@ from genlab.network.glow import Glow
 from genlab.nn.flow import Coupling, Mixing, Standardize, product, squeeze, unsqueeze
 from genlab.nn.flow_step import Level
 from genlab.sampling.pipeline import Pipeline
-from tests.model.test_every_model import make, tiny_config
+from tests.helpers.trainers import make, tiny_config
 
 KINDS = ["affine", "sigmoid", "additive"]
 WIDE = torch.float64

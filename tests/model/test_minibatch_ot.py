@@ -13,7 +13,7 @@ from genlab.core.contract import Batch
 from genlab.model.minibatch_ot import nearest
 from genlab.run.checkpoint import load_model
 from tests.helpers.path_models import Given, model, process
-from tests.model.test_every_model import (
+from tests.helpers.trainers import (
     BATCH,
     largest_difference,
     make,

@@ -21,7 +21,7 @@ from genlab.sampling.pipeline import Pipeline
 from genlab.training.preview import validation_loss
 from genlab.training.run_loop import train_run
 from tests.helpers.runs import small, started
-from tests.model.test_every_model import largest_difference, make, run, tiny_config, two_ranks
+from tests.helpers.trainers import largest_difference, make, run, tiny_config, two_ranks
 
 BUSY = (
     "network.quantizer.codes=24",

@@ -11,7 +11,7 @@ from genlab.core.contract import Spec
 from genlab.nn.attention import AttentionLayer
 from genlab.nn.patch import patchify, unpatchify
 from genlab.sampling.pipeline import Pipeline
-from tests.model.test_every_model import largest_difference, run, tiny_config
+from tests.helpers.trainers import largest_difference, run, tiny_config
 from tests.network.test_sizes_and_starts import awake, inputs
 from tests.network.test_sizes_and_starts import tiny_dit as tiny
 

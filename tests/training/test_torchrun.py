@@ -8,7 +8,7 @@ import time
 import pytest
 from safetensors.torch import load_file
 
-from tests.model.test_every_model import SMALL
+from tests.helpers.trainers import SMALL
 
 pytestmark = pytest.mark.slow
 

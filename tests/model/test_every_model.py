@@ -18,7 +18,7 @@ from genlab.core.registry import names
 from genlab.run.checkpoint import load_model, load_optimizers, model_tensors, optimizer_tensors
 from genlab.sampling.pipeline import Pipeline
 from tests.helpers.runs import small
-from tests.helpers.trainers import curve, largest_difference, make, run, two_ranks
+from tests.helpers.trainers import curve, largest_difference, make, run, tiny_config, two_ranks
 
 MODELS = names("model")
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -54,7 +54,7 @@ def uses_batch_statistics(model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_three_steps_change_every_player_and_nobody_else(model, monkeypatch):
-    built, trainer = make(config_of(model))
+    built, trainer = make(tiny_config(model))
     players = built.model.players()
     start = {n: [p.detach().clone() for p in ps] for n, ps in players.items()}
 

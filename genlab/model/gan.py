@@ -147,7 +147,7 @@ class GAN(Model):
 
 @register("gan")
 class NonSaturating(GAN):
-    """The game of the first paper, with the loss that does not saturate and the penalty R1.
+    """The game with the loss that does not saturate, and the penalty R1.
 
     L_D = E softplus(-D(x)) + E softplus(D(G(z))) + r1/2 E |grad_x D(x)|^2
     L_G = E softplus(-D(G(z)))

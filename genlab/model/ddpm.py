@@ -13,7 +13,7 @@ from genlab.core.gaussian_path import append_dims, x0_coefficients
 from genlab.core.registry import register
 from genlab.core.schema import Density
 from genlab.model.path import PathBatch, PathModel
-from genlab.model.vlb import Bound, grey, links, normal_kl, variational_bound
+from genlab.model.vlb import Bound, discretized_log_likelihood, links, normal_kl, variational_bound
 from genlab.nn.full_precision import full_precision
 
 __all__ = ["DDPM"]
@@ -63,10 +63,10 @@ class DDPM(PathModel):
                 f"variance=learned sums its bound over all steps alike, and density={density} "
                 "draws some more often: use density=uniform, or variance=fixed"
             )
-        back = self._back() if self.learned_variance else None
-        self.register_buffer("back", back, persistent=False)  # follows from the config
+        posteriors = self._posteriors() if self.learned_variance else None
+        self.register_buffer("posteriors", posteriors, persistent=False)  # follows from the config
 
-    def _back(self) -> Tensor:
+    def _posteriors(self) -> Tensor:
         """[4, T] float64 of the steps i -> i - 1: on_datum, on_here, ln small and ln large.
 
         The small variance of the last step, 0, is replaced by that of the step before it.
@@ -84,17 +84,17 @@ class DDPM(PathModel):
         """[] L_simple; with a learned variance L, and L_simple and L_vlb (bits a number) apart."""
         on_path = self.forward(batch)
         simple = on_path.error
-        if self.back is None:
+        if self.posteriors is None:
             return simple
-        bound = self.bits(on_path).mean() * self.back.shape[1]
+        bound = self.bits(on_path).mean() * self.posteriors.shape[1]
         return simple + BOUND * bound, {"simple": simple.detach(), "bound": bound.detach()}
 
     def bits(self, on_path: PathBatch) -> Tensor:
         """[B] term of L_vlb of the step back from t, in bits a number of x."""
-        i = (on_path.t * self.back.shape[1]).round().long()
+        i = (on_path.t * self.posteriors.shape[1]).round().long()
         x0, path = on_path.x0, on_path.coefficients
         read = x0_coefficients(self.prediction, *path, self.sd)
-        factors = torch.stack([*path[:2], *self.back.index_select(1, i - 1), *read])
+        factors = torch.stack([*path[:2], *self.posteriors.index_select(1, i - 1), *read])
         a, b, c, d, small, large, alpha, beta = append_dims(factors.to(x0.dtype), x0)
         x = a * x0 + b * on_path.eps
         estimate = alpha * x + beta * on_path.prediction.detach()
@@ -102,7 +102,7 @@ class DDPM(PathModel):
         mean = c * estimate + d * x
         step = normal_kl(c * x0 + d * x, small, mean, log)
         if self.codec.logdet(x0) is None:
-            last = -grey(x0, mean, log)
+            last = -discretized_log_likelihood(x0, mean, log)
         else:
             last = 0.5 * (log + (x0 - mean).square() * (-log).exp() + math.log(2 * math.pi))
         first, kl = (part.flatten(1).mean(1) for part in (last, step))
@@ -110,7 +110,7 @@ class DDPM(PathModel):
 
     def predicted(self, out: Tensor) -> Tensor:
         """The first half of the channels, or all of them."""
-        return out if self.back is None else out[:, : self.spec.shape[0]]
+        return out if self.posteriors is None else out[:, : self.spec.shape[0]]
 
     def predict_variance(self, x: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, *S], t [B], y [B] or None -> x0 and v, both [B, *S], in one evaluation."""
@@ -133,7 +133,7 @@ class DDPM(PathModel):
         """How log_prob is found: by the chain for bytes, else by the probability flow."""
         if not self.discrete_likelihood:
             return super().likelihood()
-        kind = "large" if self.back is None else "learned"
+        kind = "large" if self.posteriors is None else "learned"
         return f"variational bound, {self.process.steps} steps, {kind} variance"
 
     def log_prob(self, x: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
@@ -159,10 +159,10 @@ class DDPM(PathModel):
 
         def reverse(x: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
             out, i = self.predict(x, t, y), (t * len(times)).round().long() - 1
-            if self.back is None:
+            if self.posteriors is None:
                 log = append_dims(fixed[i].to(x.dtype), x)
             else:
-                log = torch.lerp(*append_dims(self.back[2:, i].to(x.dtype), x), self._v(out))
+                log = torch.lerp(*append_dims(self.posteriors[2:, i].to(x.dtype), x), self._v(out))
             return self.to_x0(x, t, out).clamp(-1, 1), log
 
         with full_precision(x.device):

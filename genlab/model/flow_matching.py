@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genlab.core.contract import Batch
 from genlab.core.registry import register
-from genlab.model.minibatch_ot import nearest
+from genlab.model.minibatch_ot import optimal_pairing
 from genlab.model.path import PathModel
 
 __all__ = ["FlowMatching"]
@@ -42,6 +42,6 @@ class FlowMatching(PathModel):
         whole, rows = batch.whole() if batch.whole else (batch, slice(None))
         x0, eps = super().pair(batch)
         if whole is batch:
-            return x0, eps[nearest(x0, eps, batch.y)]
+            return x0, eps[optimal_pairing(x0, eps, batch.y)]
         every, noise = super().pair(whole)
-        return x0, noise[nearest(every, noise, whole.y)[rows]]
+        return x0, noise[optimal_pairing(every, noise, whole.y)[rows]]

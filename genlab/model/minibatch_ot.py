@@ -7,10 +7,10 @@ from torch import Tensor
 
 from genlab.nn.full_precision import full_precision
 
-__all__ = ["nearest"]
+__all__ = ["optimal_pairing"]
 
 
-def nearest(x: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
+def optimal_pairing(x: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
     """[B] indices into noise [B, *S]: the pairing with x [B, *S] of least squared distance.
 
     Exact optimal transport between the two sets, O(B^3) on the CPU, which waits for the device.

@@ -14,7 +14,15 @@ from torch.special import erfcx
 from genlab.core.contract import Noise, Process
 from genlab.core.gaussian_path import append_dims, posterior
 
-__all__ = ["Bound", "Links", "Reverse", "grey", "links", "normal_kl", "variational_bound"]
+__all__ = [
+    "Bound",
+    "Links",
+    "Reverse",
+    "discretized_log_likelihood",
+    "links",
+    "normal_kl",
+    "variational_bound",
+]
 
 Reverse = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 """(x [B, *S] at the times t [B], t, y) -> (x0 [B, *S], log-variance of the link from there to the
@@ -101,7 +109,7 @@ def variational_bound(
 
     here = torch.zeros(len(x), dtype=torch.long, device=x.device)
     mean, log_variance, _ = link(here)
-    decoder = -grey(x.double(), mean, log_variance, levels).flatten(1).sum(1)
+    decoder = -discretized_log_likelihood(x.double(), mean, log_variance, levels).flatten(1).sum(1)
     total = torch.zeros_like(decoder)
     for low, high in _ranges(1, n, n - 1 if evaluations is None else evaluations - 1):
         if high - low > 1:
@@ -122,7 +130,9 @@ def normal_kl(mean: Tensor, log_variance: Tensor, mean2: Tensor, log_variance2: 
     return (ratio.exp() + (mean - mean2).square() * (-log_variance2).exp() - 1 - ratio) / 2
 
 
-def grey(x: Tensor, mean: Tensor, log_variance: Tensor, levels: int = 256) -> Tensor:
+def discretized_log_likelihood(
+    x: Tensor, mean: Tensor, log_variance: Tensor, levels: int = 256
+) -> Tensor:
     """log of the part of N(mean, variance) that is nearest to the grey value x, number by number.
 
     The values lie evenly from -1 to 1; all below belongs to the first and all above to the last.

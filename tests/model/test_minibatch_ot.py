@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genlab.assemble.components import build
 from genlab.core.contract import Batch
-from genlab.model.minibatch_ot import nearest
+from genlab.model.minibatch_ot import optimal_pairing
 from genlab.run.checkpoint import load_model
 from tests.helpers.path_models import Given, model, process
 from tests.helpers.trainers import (
@@ -33,7 +33,7 @@ def cost(x: Tensor, noise: Tensor) -> float:
 def test_no_pairing_is_nearer(n):
     for seed in range(5):
         x, noise = torch.randn(2, n, 3, 2, generator=torch.Generator().manual_seed(seed))
-        order = nearest(x, noise, None)
+        order = optimal_pairing(x, noise, None)
         assert sorted(order.tolist()) == list(range(n))
         least = min(cost(x, noise[list(p)]) for p in permutations(range(n)))
         assert cost(x, noise[order]) == pytest.approx(least, rel=1e-6)
@@ -42,15 +42,15 @@ def test_no_pairing_is_nearer(n):
 def test_pairs_are_exact_within_autocast():
     x, noise = torch.randn(2, 512, 2, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
-        order = nearest(x, noise, None)
-    assert torch.equal(order, nearest(x, noise, None))
+        order = optimal_pairing(x, noise, None)
+    assert torch.equal(order, optimal_pairing(x, noise, None))
 
 
 def test_no_pairing_within_the_classes_is_nearer():
     y = torch.tensor([0, 1, 1, 0, 2, 1])
     for seed in range(5):
         x, noise = torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(seed))
-        order = nearest(x, noise, y)
+        order = optimal_pairing(x, noise, y)
         assert torch.equal(y[order], y)
         inside = [p for p in permutations(range(6)) if torch.equal(y[list(p)], y)]
         least = min(cost(x, noise[list(p)]) for p in inside)

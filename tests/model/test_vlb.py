@@ -10,7 +10,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from genlab.core.random import SampleNoise
-from genlab.model.vlb import grey, links, normal_kl, variational_bound
+from genlab.model.vlb import discretized_log_likelihood, links, normal_kl, variational_bound
 from genlab.process.vp import VariancePreserving
 from tests.helpers.gaussians import BY_NAME
 
@@ -102,7 +102,7 @@ def test_grey_values_share_all_probability(deviation):
     values = torch.linspace(-1, 1, 256, dtype=torch.float64)
     mean = torch.tensor([-1.2, -0.31, 0.0, 0.9], dtype=torch.float64)[:, None]
     log_variance = torch.tensor(2 * math.log(deviation)).double()
-    log_p = grey(values.expand(4, 256), mean, log_variance)
+    log_p = discretized_log_likelihood(values.expand(4, 256), mean, log_variance)
     torch.testing.assert_close(log_p.logsumexp(1), torch.zeros(4).double())
     assert log_p.isfinite().all() or deviation < 0.01
     inside = Normal(mean, deviation)
@@ -114,7 +114,9 @@ def test_grey_values_share_all_probability(deviation):
 
 def test_grey_values_far_away_keep_their_digits():
     """Of N(0, .01^2) the value 1 is 100 deviations off: the density of the nearer edge."""
-    value = grey(torch.ones(1).double(), torch.zeros(1).double(), torch.tensor(2 * math.log(0.01)))
+    value = discretized_log_likelihood(
+        torch.ones(1).double(), torch.zeros(1).double(), torch.tensor(2 * math.log(0.01))
+    )
     edge = (1 - 1 / 255) * 100
     tail = -(edge**2) / 2 - math.log(edge * math.sqrt(2 * math.pi))  # Mills' ratio
     assert value.item() == pytest.approx(tail, rel=1e-6)
@@ -131,7 +133,7 @@ def test_grey_values_teach_mean_and_variance_at_the_ends_and_far_away(deviation,
     x, mean = torch.tensor(points, dtype=kind).T
     log_variance = torch.full_like(mean, 2 * math.log(deviation)).requires_grad_()
     mean = mean.clone().requires_grad_()
-    value = grey(x, mean, log_variance)
+    value = discretized_log_likelihood(x, mean, log_variance)
     found = torch.autograd.grad(value.sum(), (mean, log_variance))
 
     def exact(x, mean, log):

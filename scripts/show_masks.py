@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from omegaconf import OmegaConf
 from PIL import Image
 
+from genlab.config.compose import config_of
 from genlab.core import registry
 from genlab.core.contract import Spec
 from genlab.kernel.mask import MaskSpec
@@ -56,7 +56,7 @@ class Bytes:
 def gpt(tokens, **keys):
     """network=gpt, small, for texts of `tokens` bytes, from the same start every time."""
     torch.manual_seed(0)
-    node = OmegaConf.load(registry.configs_dir() / "network/gpt.yaml").net
+    node = config_of("network", "gpt").net
     small = {"width": 64, "depth": 3, "head_width": 16, "dropout": 0.1}
     return registry.build("network", {**node, **small, **keys}, spec=Spec((tokens,), None, 256))
 

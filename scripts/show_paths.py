@@ -23,9 +23,9 @@ import math
 from itertools import pairwise
 
 import torch
-from omegaconf import OmegaConf
 from PIL import Image, ImageDraw
 
+from genlab.config.compose import config_of
 from genlab.core import registry
 from genlab.core.contract import Spec
 from genlab.core.gaussian_path import noise_levels
@@ -47,7 +47,7 @@ PATHS = {
 
 
 def component(group, name, **keys):
-    node = OmegaConf.to_container(OmegaConf.load(registry.configs_dir() / f"{group}/{name}.yaml"))
+    node = config_of(group, name)
     return registry.build(group, {**node, **keys}, root="", spec=Spec((2,)))
 
 

@@ -156,7 +156,7 @@ def _through(
     paths = [n for n in registry.names("process") if n != "none"]
     if name not in paths:
         raise ConfigError(f"sampler.through: {registry.unknown('process', name, paths)}")
-    node = OmegaConf.to_container(cfg.member("process", name))
+    node = OmegaConf.to_container(cfg.config_of("process", name))
     return make("process", node, "sampler.through", spec=spec)
 
 

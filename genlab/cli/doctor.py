@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from genlab import __version__
-from genlab.config import catalog
 from genlab.core import registry
 from genlab.core.errors import GenlabError
 from genlab.core.format import size
@@ -178,9 +177,7 @@ def _attention() -> Iterator[str]:
 
 def _data(root: str) -> Iterator[str]:
     for name in registry.names("data"):
-        path = catalog.find_yaml("data", name)
-        assert path is not None
-        node = _node(path, root)
+        node = _node(name, root)
         try:
             data = registry.build("data", node, root=root)
         except GenlabError as e:
@@ -190,14 +187,12 @@ def _data(root: str) -> Iterator[str]:
         yield _mark(True, f"data={name}: {data.count:,} of {shape}", str(data.path or "computed"))
 
 
-def _node(path: Path, root: str) -> dict[str, Any]:
-    """The yaml of a data set as a run would have it, but nothing is downloaded to look."""
-    from omegaconf import OmegaConf
+def _node(name: str, root: str) -> dict[str, Any]:
+    """The config of a data set as a run would have it, but nothing is downloaded to look."""
+    from genlab.config.compose import config_of
 
-    node = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    assert isinstance(node, dict)
     changed = {"root": root, "download": False}
-    return {str(k): changed.get(str(k), v) for k, v in node.items()}
+    return {str(k): changed.get(str(k), v) for k, v in config_of("data", name).items()}
 
 
 def _extras() -> Iterator[str]:

@@ -60,7 +60,7 @@ def components(group: str) -> list[dict[str, str]]:
     for name in registry.names(group):
         path = catalog.find_yaml(group, name)
         assert path is not None
-        keys = catalog.scan(path, group)
+        keys = catalog.lines(group, name).values()
         own = [k.default for k in keys if k.name.endswith(".name")]
         doc = class_doc(group, own[0]) if own and (own[0] == name or len(own) > 1) else ""
         doc = doc or catalog.summary(path) or (class_doc(group, own[0]) if own else "")

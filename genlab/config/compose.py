@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,10 +28,10 @@ __all__ = [
     "PROMISE",
     "TOP_LEVEL_KEYS",
     "compose",
+    "config_of",
     "digest",
     "first_line",
     "flatten",
-    "member",
     "options",
     "provenance",
     "refuse_targets",
@@ -114,13 +112,22 @@ def compose(
 
     Raises ConfigError with every problem found, Refused for a `_target_`.
     """
-    with _hydra(words, config_dirs) as asked:
+    typed = [w for word in words for w in _replaced(_open_players(word))]
+    _refuse_typed(typed)
+    search = [f"hydra.searchpath=[{','.join(_folder(d) for d in config_dirs)}]"]
+    asked = [*typed, *(search if config_dirs else [])]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(registry.configs_dir()), version_base="1.3"):
         try:
             node = hydra_compose(primary, asked)
             config = OmegaConf.to_container(node, resolve=True)
         except HydraException as e:
             raise ConfigError(_explain(e, primary, asked, config_dirs)) from e
-        except (OmegaConfBaseException, RecursionError) as e:
+        except RecursionError as e:
+            raise ConfigError(
+                "the config does not resolve: a yaml inherits itself, or a key refers to itself"
+            ) from e
+        except OmegaConfBaseException as e:
             raise ConfigError(f"the config does not resolve: {first_line(e)}") from e
     assert isinstance(config, dict)
     config.pop("hydra", None)
@@ -135,47 +142,34 @@ def provenance(words: Sequence[str], config_dirs: Sequence[str] = ()) -> dict[st
 
     The key of a group itself ("network") says who chose its component.
     """
-    with _hydra(words, config_dirs) as asked:
-        loader = GlobalHydra.instance().config_loader()
-        result = loader.compute_defaults_list("train", asked, RunMode.RUN)
     folders = tuple(map(Path, config_dirs))
-    who: dict[str, str] = {}
-    for item in result.defaults:
-        group, _, name = (item.config_path or "").rpartition("/")
-        path = catalog.find_yaml(group, name, *folders) if not group.startswith("hydra") else None
-        if path is None:
-            continue
-        node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        kept = {k: v for k, v in node.items() if k not in ("defaults", "hydra")}
-        prefix = f"{item.package}." if item.package and item.package != "_global_" else ""
-        who |= dict.fromkeys(flatten(kept, prefix), f"{item.config_path}.yaml")
-    for word in asked:
+    picks = overrides.picks(words, *folders)
+    who = {key.name: key.file for key in catalog.keys("train", picks, *folders).values()}
+    for word in words:
         key = word.lstrip("+~").partition("=")[0]
         if key not in GROUPS and not key.startswith("hydra"):
             under = [k for k in who if k.startswith(key + ".")]
             who |= dict.fromkeys([key, *under], "command line")
-    picked = catalog.chosen("train", overrides.picks(asked, *folders), *folders)
-    return who | {group: choice.who for group, choice in picked.items() if group in GROUPS}
+    chosen = catalog.chosen("train", picks, *folders)
+    return who | {group: choice.who for group, choice in chosen.items() if group in GROUPS}
 
 
-@contextmanager
-def _hydra(words: Sequence[str], config_dirs: Sequence[str]) -> Iterator[list[str]]:
-    """Hydra over the yamls of genlab and of more folders; yields the words as it takes them."""
-    typed = [w for word in words for w in _replaced(_open_players(word))]
-    _refuse_typed(typed)
-    search = [f"hydra.searchpath=[{','.join(_folder(d) for d in config_dirs)}]"]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(registry.configs_dir()), version_base="1.3"):
-        yield [*typed, *(search if config_dirs else [])]
+def config_of(group: str, name: str) -> DictConfig:
+    """What the config `name` of a group says of that group, with the keys it inherits.
 
-
-def member(group: str, name: str) -> DictConfig:
-    """The config `name` of a group as its yaml has it; ConfigError if there is none."""
+    Interpolations stay what they are. Raises ConfigError where there is no such config.
+    """
     if name not in registry.names(group):
         raise ConfigError(registry.unknown(group, name, registry.names(group)))
-    node = OmegaConf.load(registry.configs_dir() / group / f"{name}.yaml")
-    assert isinstance(node, DictConfig)
-    return node
+    parts = []
+    for file in catalog.files(group, name):
+        node: Any = OmegaConf.load(file.path)
+        node.pop("defaults", None)
+        for part in reversed(file.package.split(".") if file.package else []):
+            node = {part: node}
+        parts.append(node)
+    found: DictConfig = OmegaConf.merge(*parts)[group]
+    return found
 
 
 def validate(config: Mapping[str, Any]) -> list[str]:
@@ -350,6 +344,10 @@ def _explain(
             group, _, rest = group.partition("/")
             name = f"{rest}/{name}"
         return registry.unknown(group, name, registry.names(group, *map(Path, config_dirs)))
+    if missing := re.search(r"In '([^']+)': Could not load '([^']+)/([^'/]+)'", text):
+        there = registry.names(missing[2], *map(Path, config_dirs))
+        near = suggest(missing[3], there) or f"There are: {_list(there)}."
+        return f"{missing[1]}.yaml inherits {missing[2]}/{missing[3]}, and there is none. {near}"
     line = first_line(e)
     if type(e).__name__ == "OverrideParseException":
         word = getattr(e, "override", None) or "an override"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from genlab.config import catalog
+from genlab.config.catalog import names_in
 from genlab.core import registry
 
 __all__ = ["Override", "check", "expand", "parse", "picks", "split"]
@@ -66,27 +67,25 @@ def split(value: str) -> list[str]:
     return [p.strip() for p in (*parts, value[start:])]
 
 
-def _members(value: str) -> Iterator[str]:
-    """The names of members in the value of a group; what only Hydra can resolve is left out."""
+def _choices(value: str) -> Iterator[str]:
+    """The values of a group in a sweep, lists as such; what only Hydra can resolve is left out."""
     for part in split(value):
         sweep = _SWEEP.match(part)
         if sweep and sweep[1] == "choice":
-            yield from _members(sweep[2])
-        elif part.startswith("[") and part.endswith("]"):
-            yield from _members(part[1:-1])
+            yield from _choices(sweep[2])
         elif not sweep and "${" not in part and part.lower() != "null":
             yield part[1:-1] if part[:1] in ("'", '"') and part[-1:] == part[:1] else part
 
 
 def picks(words: Iterable[str], *folders: Path) -> dict[str, str]:
-    """Group -> member named on a command line; the first one of a sweep."""
+    """Group -> what a command line sets it to, `fid` or `[fid,kid]`; the first of a sweep."""
     known = set(catalog.groups(*folders))
     found = {}
     for word in words:
         override = parse(word)
         if override and override.sign != "~" and override.group in known:
-            for member in _members(override.value or ""):
-                found[override.group] = member
+            for choice in _choices(override.value or ""):
+                found[override.group] = choice
                 break
     return found
 
@@ -109,7 +108,7 @@ def check(
     problems = []
     groups = set(catalog.groups(*folders))
     known = catalog.known(primary, *folders)
-    searched = any("hydra.searchpath" in w for w in words)  # may add members only Hydra can see
+    searched = any("hydra.searchpath" in w for w in words)  # may add what only Hydra can see
     for word in words:
         override = parse(word)
         if override is None:
@@ -129,23 +128,23 @@ def check(
             continue
         if override.group in groups and override.sign != "~":
             options = registry.names(override.group, *folders)
-            for member in dict.fromkeys(_members(value)):
-                if member not in options:
-                    problems.append(registry.unknown(override.group, member, options))
-                problems += _hidden(override.group, member, folders)
+            for name in dict.fromkeys(n for c in _choices(value) for n in names_in(c)):
+                if name not in options:
+                    problems.append(registry.unknown(override.group, name, options))
+                problems += _hidden(override.group, name, folders)
         elif known and head not in known and head not in more:
             problems.append(_no_key(override.key, primary, [*known, *more], words, folders))
     return problems
 
 
-def _hidden(group: str, member: str, folders: tuple[Path, ...]) -> Iterator[str]:
+def _hidden(group: str, name: str, folders: tuple[Path, ...]) -> Iterator[str]:
     """Hydra takes the first yaml of a name it finds: genlab's own, silently."""
-    if member in registry.names(group):
+    if name in registry.names(group):
         for folder in folders:
-            if (folder / group / f"{member}.yaml").is_file():
+            if (folder / group / f"{name}.yaml").is_file():
                 yield (
-                    f"{folder / group / member}.yaml would not be read, genlab's own {group} "
-                    f"{member!r} comes first; give your file another name"
+                    f"{folder / group / name}.yaml would not be read, genlab's own {group} "
+                    f"{name!r} comes first; give your file another name"
                 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from genlab.config.compose import first_line, refuse_targets
+from genlab.config.compose import config_of, first_line, refuse_targets
 from genlab.core import registry
 from genlab.core.console import log
 from genlab.core.errors import ConfigError
@@ -83,9 +83,7 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
 def _defaults(group: str, name: str) -> dict[str, Any]:
     """The keys of the first yaml of a group that names this component."""
     for config in registry.names(group):
-        node = OmegaConf.to_container(
-            OmegaConf.load(registry.configs_dir() / group / f"{config}.yaml"), resolve=False
-        )
+        node = OmegaConf.to_container(config_of(group, config), resolve=False)
         assert isinstance(node, dict)
         for candidate in (node, *(v for v in node.values() if isinstance(v, dict))):
             if candidate.get("name") == name:

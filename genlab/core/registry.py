@@ -89,6 +89,9 @@ BASES = {
 }
 """The class that declares what the components of a group can do, from which all are derived."""
 
+MISSING = "???"
+"""What a yaml has for a key that those which inherit it must set."""
+
 T = TypeVar("T")
 
 
@@ -138,14 +141,15 @@ def components(group: str) -> Mapping[str, Path]:
 def names(group: str, *folders: Path) -> list[str]:
     """The names of a config group: the yaml files of its folder, nested ones as `a/b`.
 
-    folders: further config roots beside the built-in one.
+    Those in its folder `base` are no choices: what others inherit. folders: further config roots
+    beside the built-in one.
     """
     found = set()
     for root in (configs_dir(), *folders):
         base = root / group
         if base.is_dir():
             found |= {p.relative_to(base).with_suffix("").as_posix() for p in base.rglob("*.yaml")}
-    return sorted(found)
+    return sorted(n for n in found if not n.startswith("base/"))
 
 
 def suggest(word: str, options: Iterable[str], n: int = 3) -> str:
@@ -357,6 +361,8 @@ def mismatches(
     schema = {**needed, **more}
     problems = []
     for k, value in node.items():
+        if value == MISSING:
+            continue
         if k not in schema:
             near = (
                 elsewhere(k)
@@ -369,7 +375,7 @@ def mismatches(
             coerce(value, schema[k])
         except ValueError as e:
             problems.append(f"{key}.{k} must be {e}, not {value!r}")
-    if missing := [k for k in needed if k not in node]:
+    if missing := [k for k in needed if node.get(k, MISSING) == MISSING]:
         problems.append(f"{key}: {whose} needs the key {', '.join(missing)}")
     return problems
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from genlab.config.compose import member
+from genlab.config.compose import config_of
 from genlab.core import dist, registry
 from genlab.core.errors import ConfigError, DataError, DeviceError
 from genlab.core.metric import STREAMS, Features, Metric, MetricResult
@@ -87,7 +87,7 @@ def select_metrics(
     if takers and not (named and left_out):
         node = features
         if node.get("name") is None:
-            node = {str(k): v for k, v in member("features", name_for(target.spec)).items()}
+            node = {str(k): v for k, v in config_of("features", name_for(target.spec)).items()}
         network_name = str(node["name"])
         try:
             network = registry.build(

@@ -368,7 +368,7 @@ def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
         key, value = override.get_key_element(), override.value()
         group = key.partition(".")[0]
         if key in ("sampler", "guidance", "hardware"):
-            node[key] = cfg.member(key, str(value))
+            node[key] = cfg.config_of(key, str(value))
         elif key != "data.root" and group not in ("sampler", "guidance", "hardware"):
             raise ConfigError(
                 f"{key}: sampling can change sampler, guidance, hardware and data.root; "

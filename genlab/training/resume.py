@@ -125,7 +125,7 @@ def _changed(
         key, value = override.get_key_element(), override.value()
         if key in CHOICES:  # before the keys of these members
             names = value if isinstance(value, list) else [value]
-            node[key] = OmegaConf.merge({}, *(cfg.member(key, str(name)) for name in names))
+            node[key] = OmegaConf.merge({}, *(cfg.config_of(key, str(name)) for name in names))
     known = cfg.flatten(OmegaConf.to_container(node))
     problems = []
     for override in overrides:

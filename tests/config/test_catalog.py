@@ -30,11 +30,9 @@ def test_scan_reads_the_keys_that_yaml_has(path):
     node = OmegaConf.to_container(OmegaConf.load(path), resolve=False) or {}
     for hidden in ("defaults", "hydra"):
         node.pop(hidden, None)
-    group = "" if path.parent == registry.configs_dir() else path.parent.name
-    found = catalog.scan(path, group)
-    package = path.read_text().partition("@package ")[2].split("\n")[0].strip() or group
-    prefix = f"{package}." if package and package != "_global_" else ""
-    assert {k.name for k in found if not k.name.startswith("hydra")} == set(flatten(node, prefix))
+    found = catalog.scan(path, "a.b")
+    names = {k.name for k in found if not k.name.startswith("a.b.hydra")}
+    assert names == set(flatten(node, "a.b."))
 
 
 def flatten(node, prefix=""):
@@ -56,15 +54,15 @@ def test_scan_of_hard_lines(tmp_path):
         "  text: |\n    inner: no key\n  # above\n  n: 3\n  flow: {a: 1, b: [1, 2]}\n"
         "last: 'it: is # text'\n"
     )
-    assert catalog.scan(path, "network") == [
-        ("network.net", "", "the net"),
-        ("network.net.url", '"a#b"', "kept"),
-        ("network.net.text", "|", ""),
-        ("network.net.n", "3", "above"),
-        ("network.net.flow", "{a: 1, b: [1, 2]}", ""),
-        ("network.net.flow.a", "1", ""),
-        ("network.net.flow.b", "[1, 2]", ""),
-        ("network.last", "'it: is # text'", ""),
+    assert catalog.scan(path, "network", "x") == [
+        ("network.net", "", "the net", "x"),
+        ("network.net.url", '"a#b"', "kept", "x"),
+        ("network.net.text", "|", "", "x"),
+        ("network.net.n", "3", "above", "x"),
+        ("network.net.flow", "{a: 1, b: [1, 2]}", "", "x"),
+        ("network.net.flow.a", "1", "", "x"),
+        ("network.net.flow.b", "[1, 2]", "", "x"),
+        ("network.last", "'it: is # text'", "", "x"),
     ]
     assert catalog.summary(path) == "what it is"
 
@@ -78,18 +76,18 @@ PICKS = [
 
 
 @pytest.mark.parametrize("picks", PICKS, ids=str)
-def test_chosen_members_are_those_hydra_composes(picks):
-    words = [f"{group}={member}" for group, member in picks.items()]
+def test_what_is_chosen_is_what_hydra_composes(picks):
+    words = [f"{group}={name}" for group, name in picks.items()]
     with initialize_config_dir(str(registry.configs_dir()), version_base="1.3"):
         node = hydra_compose("train", words, return_hydra_config=True)
-    choices = {g: m for g, m in node.hydra.runtime.choices.items() if m and "hydra" not in g}
+    choices = {g: n for g, n in node.hydra.runtime.choices.items() if n and "hydra" not in g}
     chosen = catalog.chosen("train", picks)
-    assert {group: choice.member for group, choice in chosen.items()} == choices
+    assert {group: choice.name for group, choice in chosen.items()} == choices
     for group, choice in chosen.items():
         assert (choice.who == "command line") == (group in picks)
         if choice.who != "command line":
             text = (registry.configs_dir() / choice.who).read_text()
-            assert f"{group}: {choice.member}\n" in text
+            assert f"{group}: {choice.name}\n" in text
     config = composed(" ".join(words))
     nothing = {"metric"}  # measured while training, unless some are named
     assert set(leaves(config)) - nothing <= set(catalog.keys("train", picks))

@@ -1,11 +1,12 @@
 """Every yaml composes, every constructor agrees with its yaml, every name leads somewhere."""
 
+import copy
 import re
 
 import pytest
 from omegaconf import OmegaConf
 
-from genlab.config.compose import compose, digest, provenance
+from genlab.config.compose import compose, config_of, digest, provenance
 from genlab.config.saved import read
 from genlab.core import registry
 from genlab.core.errors import ConfigError, Refused
@@ -17,12 +18,9 @@ EXPERIMENTS = names("experiment")
 
 
 def nodes(group, name):
-    """The config nodes of a yaml: one, or one a role for networks, metrics and models."""
-    node = OmegaConf.to_container(OmegaConf.load(configs_dir() / group / f"{name}.yaml"))
-    node.pop("defaults", None)
-    if group in ("network", "metric"):
-        return node
-    return {group: node[group] if group == "model" else node}
+    """The nodes of a config: one, or one a role for networks and metrics."""
+    node = OmegaConf.to_container(config_of(group, name))
+    return node if group in ("network", "metric") else {group: node}
 
 
 def test_groups_are_rooms():
@@ -142,7 +140,7 @@ def test_a_config_of_a_run_directory_is_only_data(tmp_path, text, word):
 
 
 def test_a_run_of_an_earlier_version_gets_the_keys_that_are_new(tmp_path):
-    config = compose(["model=gan"])
+    config = composed("model=gan")
     for old, new in ((config["hardware"], "threads"), (config["model"], "r1")):
         del old[new]
     del config["network"]["generator"]["width"]
@@ -150,6 +148,19 @@ def test_a_run_of_an_earlier_version_gets_the_keys_that_are_new(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     wanted = compose(["model=gan", "network.generator.z_dim=7"])
+    assert read(path) == wanted
+
+
+def test_a_run_of_an_earlier_version_gets_inherited_keys(tmp_path):
+    config = composed("model=edm")
+    wanted = copy.deepcopy(config)
+    keys = {"model": ["sd", "label_dropout"], "sampler": ["rho", "clip"], "optimizer": ["eps"]}
+    for group, names_ in keys.items():
+        for key in names_:
+            del config[group][key]
+    del config["network"]["net"]["resample"]
+    path = tmp_path / "config.yaml"
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     assert read(path) == wanted
 
 

@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from genlab.config.compose import config_of
 from genlab.core import registry
 from genlab.core.errors import DataError
 from genlab.data.digits import Digits
@@ -255,7 +256,7 @@ def test_size_of_a_set(tmp_path):
 def test_yaml_builds_its_set(tmp_path, name):
     write(tmp_path / "MNIST" / "raw", mini()[0])
     write(tmp_path / "FashionMNIST" / "raw", mini()[0])
-    config = OmegaConf.load(registry.configs_dir() / "data" / f"{name}.yaml")
+    config = config_of("data", name)
     config.root = str(tmp_path)
     node = OmegaConf.to_container(config)
     assert set(node) == {"name", "root", *registry.signature("data", name).keys}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from genlab.config.compose import config_of
 from genlab.core import registry
 from genlab.core.contract import Batch, Network, Spec
 from tests.helpers.paths import made
@@ -51,8 +51,7 @@ def model(name: str, path: object, shape: tuple[int, ...] = (2,), bytes_=False, 
 
     bytes_: whether the data are bytes, which have no density.
     """
-    yaml = OmegaConf.load(registry.configs_dir() / "model" / f"{name}.yaml")
-    node = {**OmegaConf.to_container(yaml.model), "label_dropout": 0.0, "ema": 0.0, **keys}
+    node = {**config_of("model", name), "label_dropout": 0.0, "ema": 0.0, **keys}
     net = Answer(2 if node.get("variance") == "learned" else 1)
     codec = SimpleNamespace(logdet=lambda x: x.new_zeros(len(x)) if not bytes_ else None)
     given = {"net": net, "process": path, "spec": Spec(shape), "codec": codec}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import OmegaConf
 
+from genlab.config.compose import config_of
 from genlab.core import registry
 from genlab.core.contract import Spec
 
@@ -13,7 +14,7 @@ SPEC = Spec((1, 8, 8))
 
 def made(group: str, name: str, keys: dict, **given):
     """The component of a group; keys that its yaml lacks are an error of the test."""
-    node = OmegaConf.to_container(OmegaConf.load(registry.configs_dir() / group / f"{name}.yaml"))
+    node = OmegaConf.to_container(config_of(group, name))
     assert set(keys) <= set(node)
     return registry.build(group, {**node, **keys}, **given)
 

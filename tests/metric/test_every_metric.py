@@ -3,15 +3,16 @@
 import pytest
 from omegaconf import OmegaConf
 
+from genlab.config.compose import config_of
 from genlab.core import registry
 from genlab.core.errors import DataError, DeviceError
 from genlab.core.metric import STREAMS, Metric
-from genlab.core.registry import configs_dir, names
+from genlab.core.registry import names
 
 
 @pytest.mark.parametrize("name", [n for n in names("metric") if n != "none"])
 def test_what_every_metric_declares(name):
-    whole = OmegaConf.to_container(OmegaConf.load(configs_dir() / "metric" / f"{name}.yaml"))
+    whole = OmegaConf.to_container(config_of("metric", name))
     assert list(whole) == [name]
     try:
         metric = registry.build("metric", whole[name])

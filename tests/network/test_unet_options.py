@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from genlab.config.compose import config_of
 from genlab.core import registry
 from genlab.core.contract import Spec
 from genlab.nn.attention import SelfAttention2d
@@ -29,9 +30,7 @@ KINDS = [ADM, DDPMPP, NCSNPP, {**DEEP, "pyramid": "residual"}, {**DEEP, "patch":
 
 def published(name: str, spec: Spec, **keys: object) -> int:
     """Trainable numbers of a network of configs/network."""
-    node = OmegaConf.to_container(
-        OmegaConf.load(registry.configs_dir() / "network" / f"{name}.yaml")
-    )["net"]
+    node = OmegaConf.to_container(config_of("network", name))["net"]
     with torch.device("meta"):
         net = registry.build("network", {**node, **keys}, spec=spec)
     return sum(p.numel() for p in net.parameters())

@@ -71,7 +71,7 @@ EVERY = {"every.log": 8, "every.sample": 32, "every.checkpoint": 24}
 
 def member(name: str) -> dict[str, Any]:
     """A track node as its yaml has it."""
-    return dict(cfg.member("track", name))
+    return dict(cfg.config_of("track", name))
 
 
 # --- Weights & Biases ----------------------------------------------------------------------------

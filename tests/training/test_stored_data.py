@@ -143,7 +143,7 @@ def test_tokens_reach_a_model_as_int64(tiny):
     config["model"] = {"name": "stored_parts:NextToken", "classes": "none"}
     config["process"] = config["guidance"] = {"name": None}
     config["sampler"] = {"name": "one_step", "temperature": 1.0}
-    net = OmegaConf.to_container(cfg.member("network", "gpt"))["net"]
+    net = OmegaConf.to_container(cfg.config_of("network", "gpt"))["net"]
     config["network"] = {"net": {**net, "width": 16, "depth": 1, "head_width": 8}}
     config["hardware"]["channels_last"] = True
     assert cfg.validate(config) == []

@@ -122,7 +122,7 @@ def test_a_config_of_ones_own_inherits(mine, capsys):
 
 def test_what_is_to_be_inherited_is_no_choice(mine, capsys):
     assert [n for n in names("sampler", mine) if n.startswith("base")] == []
-    assert names("model/base") == ["path"]
+    assert "path" in names("model/base")
     assert not [r for r in listing.components("sampler") if r["name"].startswith("base")]
     assert not [c for c in candidates("genlab train model=") if "base" in c]
     assert cli.main(["show", "model=base/path"]) == 2

@@ -9,8 +9,8 @@ from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.triton import operator, tuning
 from genlab.kernel.triton.tuning import Config
-from tests.helpers.dense_attention import all_of, dense, inputs, masks
-from tests.helpers.masks import random_mask
+from tests.helpers.dense_attention import all_of, dense, inputs
+from tests.helpers.masks import masks_of, random_mask
 
 assert tuning.INTERPRETED
 
@@ -42,9 +42,9 @@ def assert_near(found, plain, sizes, least=1e-6):
         assert mine <= max(2 * theirs, least * max(1, size))
 
 
-@pytest.mark.parametrize("kind", masks(66))
+@pytest.mark.parametrize("kind", masks_of(66))
 def test_every_mask(kind):
-    assert_near(*compared(masks(66)[kind]), least=3e-6)
+    assert_near(*compared(masks_of(66)[kind]), least=3e-6)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_every_mask(kind):
     ],
 )
 def test_half_precision(kind, dtype):
-    assert_near(*compared(masks(40)[kind], dtype))
+    assert_near(*compared(masks_of(40)[kind], dtype))
 
 
 @pytest.mark.parametrize("kind", ["full", "causal", "padded"])
@@ -67,12 +67,12 @@ def test_half_precision(kind, dtype):
 )
 def test_odd_lengths(shape, kind):
     """More queries than keys leave causal rows empty."""
-    assert_near(*compared(masks(*shape)[kind]), least=3e-6)
+    assert_near(*compared(masks_of(*shape)[kind]), least=3e-6)
 
 
 @pytest.mark.parametrize(("kind", "shared"), [("causal", 1), ("prefix", 2)])
 def test_heads_that_share_keys(kind, shared):
-    assert_near(*compared(masks(40)[kind], heads=4, shared=shared, batch=2), least=3e-6)
+    assert_near(*compared(masks_of(40)[kind], heads=4, shared=shared, batch=2), least=3e-6)
 
 
 @pytest.mark.parametrize("width", [1, 24, 256, *slow(5, 64, 128)])
@@ -111,13 +111,13 @@ def test_no_keys_and_no_queries():
 def test_tiles_of_other_sizes(kind, tile, monkeypatch):
     """A block of the lists is one, two or four tiles."""
     monkeypatch.setattr(tuning, "INTERPRETER", tile)
-    assert_near(*compared(masks(66)[kind]), least=3e-6)
+    assert_near(*compared(masks_of(66)[kind]), least=3e-6)
 
 
 @pytest.mark.parametrize("kind", ["causal", "prefix"])
 def test_tiles_by_descriptors(kind, monkeypatch):
     monkeypatch.setattr(tuning, "INTERPRETER", Config(64, 32, 4, 1, True))
-    assert_near(*compared(masks(66)[kind]), least=3e-6)
+    assert_near(*compared(masks_of(66)[kind]), least=3e-6)
 
 
 def test_strides():
@@ -139,7 +139,7 @@ def test_strides():
 
 @pytest.mark.parametrize("kind", ["causal", "packed window"])
 def test_dropout_takes_the_places_of_the_plain_products(kind):
-    mask = masks(40)[kind]
+    mask = masks_of(40)[kind]
     given = inputs(mask)
     found = []
     for backend in ("triton", "plain"):
@@ -155,7 +155,7 @@ def test_dropout_takes_the_places_of_the_plain_products(kind):
 
 
 def test_the_backward_pass_is_the_same_every_time():
-    mask = masks(40)["both"]
+    mask = masks_of(40)["both"]
     given = inputs(mask, dtype=torch.float16, batch=1)
     runs = [
         all_of(lambda *t: attention(*t, mask, lse=True, backend="triton"), given) for _ in range(2)
@@ -187,7 +187,7 @@ def test_any_mask(seed, monkeypatch):
 def test_nothing_is_read_behind_the_last_token(kind, monkeypatch):
     """Lists end with whole blocks, whose last tiles may lie behind all queries or keys."""
     monkeypatch.setattr(tuning, "INTERPRETER", Config(32, 32, 4, 1))
-    mask = masks(96)[kind]
+    mask = masks_of(96)[kind]
 
     def among_nan(t):
         wide = torch.full((*t.shape[:2], t.shape[2] + 64, t.shape[3]), torch.nan)

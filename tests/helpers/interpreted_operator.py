@@ -12,7 +12,8 @@ from genlab.kernel.triton import operator
 from genlab.network.dit import DiT
 from genlab.network.gpt import GPT
 from genlab.nn.attention import AttentionLayer
-from tests.helpers.dense_attention import dense, inputs, masks
+from tests.helpers.dense_attention import dense, inputs
+from tests.helpers.masks import masks_of
 
 
 def attend(q, k, v, mask=None, **more):
@@ -22,7 +23,7 @@ def attend(q, k, v, mask=None, **more):
 @pytest.mark.parametrize("kind", ["full", "causal", "query"])
 def test_gradcheck(kind):
     """Finite differences of the float32 kernel along random directions."""
-    mask = masks(5)[kind]
+    mask = masks_of(5)[kind]
     given = inputs(mask, heads=2, shared=1, width=4, batch=1)
 
     def both(*t):
@@ -61,7 +62,7 @@ def test_opcheck_of_the_way_back():
 
 @pytest.mark.parametrize("kind", ["full", "causal", "prefix", "alibi"])
 def test_compiled_whole(kind):
-    mask = masks(20)[kind]
+    mask = masks_of(20)[kind]
     q, k, v = inputs(mask, batch=1)
 
     def loss(q, k, v):
@@ -86,7 +87,7 @@ def test_exported_as_one_node():
 
 
 def test_checkpointed():
-    mask = masks(20)["prefix"]
+    mask = masks_of(20)["prefix"]
     q, k, v = inputs(mask, batch=1)
     torch.manual_seed(0)
     once = torch.autograd.grad(attend(q, k, v, mask, dropout=0.2).sum(), (q, k, v))
@@ -199,7 +200,7 @@ def test_gpt_is_the_same(kind):
     tokens = torch.randint(11, (1, 40))
 
     def loss(net):
-        logits = net(tokens, masks(40)[kind])
+        logits = net(tokens, masks_of(40)[kind])
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
 
     assert_alike(trained(net, loss))

@@ -3,6 +3,7 @@
 import torch
 
 from genlab.kernel.mask import MaskSpec
+from genlab.nn.position import alibi_slopes
 
 KINDS = {
     "bidirectional": MaskSpec.bidirectional(37, 21),
@@ -20,6 +21,56 @@ KINDS = {
     "one": MaskSpec.bidirectional(1),
 }
 """One of every kind, at lengths no tile divides; of batches of 1 or 3."""
+
+
+def _more():
+    n = 37
+    valid = torch.arange(n) < torch.tensor([[n - 5], [n // 3], [n]])
+    order = torch.tensor([[(i * step) % n for i in range(n)] for step in (5, 11, 36)])
+    slopes = torch.tensor([0.5, 0.25, 0.125, 0.0])
+    causal, far = MaskSpec.causal(n), torch.full((1, n), 3, dtype=torch.int32)
+    return {
+        "full": MaskSpec.bidirectional(n),
+        "causal, square": causal,
+        "query stream": MaskSpec.permuted(order, stream="query"),
+        "packed, bidirectional": MaskSpec.packed([12, 25, 6], causal=False),
+        "padding in front": causal.padded(torch.arange(n) >= n // 2),
+        "nothing": MaskSpec(n, n, far, far + 1),
+        "alibi": MaskSpec.bidirectional(n).sloped(slopes),
+        "alibi, causal": causal.sloped(slopes),
+        "alibi, window": causal.padded(valid).within(7).sloped(slopes),
+    }
+
+
+MASKS = KINDS | _more()
+"""One of every kind, and those at which a backend takes a way of its own; for 3 x 4 heads."""
+
+
+def masks_of(length, keys=None):
+    """Every kind of mask by name; those for as many keys as queries only without `keys`."""
+    n, m = length, keys or length
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(n))
+    some = {
+        "full": MaskSpec.bidirectional(n, m),
+        "causal": MaskSpec.causal(n, m),
+        "window": MaskSpec.sliding_window(n, m, left=m // 5, right=2),
+        "padded": MaskSpec.causal(n, m).padded(torch.arange(m) >= m // 4),
+        "alibi": MaskSpec.causal(n, m).sloped(alibi_slopes(2)),
+        "memory": MaskSpec.causal(n, m - m // 3).with_memory(m // 3),
+    }
+    if keys:
+        return some
+    third = n // 3
+    return some | {
+        "prefix": MaskSpec.prefix(third, n),
+        "prefixes": MaskSpec.prefix(torch.tensor([n // 5, n // 2]), n),
+        "blocks": MaskSpec.block_causal([1, third, n - 1 - third]),
+        "content": MaskSpec.permuted(order),
+        "query": MaskSpec.permuted(order, stream="query"),
+        "both": MaskSpec.permuted(order, torch.arange(n) >= third, stream="both"),
+        "packed": MaskSpec.packed([third, 1, n - third - 1], causal=True),
+        "packed window": MaskSpec.packed([third, n - third], causal=False).within(n // 4, 1),
+    }
 
 
 def random_mask(rng, longest=50):
@@ -66,26 +117,3 @@ def written_out(mask):
                     and bool(row("valid", r, j, True))
                 )
     return seen
-
-
-def by_hand(q, k, v, mask, scale=None):
-    """(softmax(s) v, log sum exp s) in float64, one query after the other, from the definition."""
-    q, k, v = (t.double() for t in (q, k, v))
-    scale = q.shape[3] ** -0.5 if scale is None else scale
-    seen, (at_q, at_k) = written_out(mask), mask.positions()
-    out, sums = torch.zeros_like(q), torch.full(q.shape[:3], float("-inf"), dtype=torch.float64)
-    for b in range(len(q)):
-        for h in range(q.shape[1]):
-            shared = h // (q.shape[1] // k.shape[1])
-            for i in range(q.shape[2]):
-                js = seen[b % len(seen), i].nonzero()[:, 0]
-                if not len(js):
-                    continue
-                s = scale * (k[b, shared, js] @ q[b, h, i])
-                if mask.slopes is not None:
-                    apart = at_q[b % len(at_q), i] - at_k[b % len(at_k), js]
-                    s = s - mask.slopes[h].double() * apart.abs()
-                weights = (s - s.max()).exp()
-                out[b, h, i] = weights @ v[b, shared, js] / weights.sum()
-                sums[b, h, i] = s.max() + weights.sum().log()
-    return out, sums

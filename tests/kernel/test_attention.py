@@ -10,7 +10,8 @@ from genlab.core.errors import DeviceError
 from genlab.kernel import dispatch
 from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
-from tests.helpers.masks import KINDS, by_hand, random_mask
+from tests.helpers.dense_attention import dense
+from tests.helpers.masks import KINDS, random_mask
 
 HERE = ("auto", "sdpa", "plain")
 
@@ -38,11 +39,11 @@ ALL = {**KINDS, **{f"{name}, ALiBi": sloped(mask) for name, mask in KINDS.items(
 def test_the_products_written_out_are_those_by_hand(mask):
     q, k, v = tokens(mask, dtype=torch.float64)
     out, sums = attention(q, k, v, mask, backend="plain", lse=True)
-    wanted, wanted_sums = by_hand(q, k, v, mask)
+    wanted, wanted_sums = dense(q, k, v, mask)
     torch.testing.assert_close(out, wanted)
     torch.testing.assert_close(sums, wanted_sums)
     scaled = attention(q, k, v, mask, backend="plain", scale=0.7)
-    torch.testing.assert_close(scaled, by_hand(q, k, v, mask, 0.7)[0])
+    torch.testing.assert_close(scaled, dense(q, k, v, mask, 0.7)[0])
 
 
 @pytest.mark.parametrize("backend", HERE)
@@ -66,7 +67,7 @@ def test_values_and_slopes_under_every_mask(mask, backend):
 def test_key_heads_are_shared(groups, backend):
     mask = MaskSpec.prefix(4, 9)
     q, k, v = tokens(mask, heads=8, groups=groups)
-    wanted, _ = by_hand(q, k, v, mask)
+    wanted, _ = dense(q, k, v, mask)
     close(attention(q, k, v, mask, backend=backend), wanted)
 
 
@@ -77,7 +78,7 @@ def test_random_masks_and_odd_shapes(backend):
         mask = random_mask(rng, 20)
         mask = sloped(mask) if rng.random() < 0.3 else mask
         q, k, v = tokens(mask, groups=rng.choice([1, 2, 4]), width=rng.choice([1, 3, 16]))
-        wanted, _ = by_hand(q, k, v, mask)
+        wanted, _ = dense(q, k, v, mask)
         close(attention(q, k, v, mask, backend=backend), wanted)
 
 
@@ -98,7 +99,7 @@ def test_a_query_that_sees_nothing_gets_zero_and_no_slope(backend, alibi):
 def test_half_precision_is_as_good_as_the_products_written_out(kind, dtype):
     mask = KINDS[kind]
     q, k, v = tokens(mask, width=32, dtype=dtype)
-    wanted, _ = by_hand(q, k, v, mask)
+    wanted, _ = dense(q, k, v, mask)
     off = {b: (attention(q, k, v, mask, backend=b) - wanted).abs().max() for b in HERE}
     assert max(off.values()) <= 2 * off["plain"], off
     assert attention(q, k, v, mask).dtype == dtype
@@ -121,7 +122,7 @@ def test_strides_do_not_matter():
 def test_the_sums_under_every_backend(kind, backend):
     q, k, v = tokens(KINDS[kind], groups=2)
     out, sums = attention(q, k, v, KINDS[kind], lse=True, backend=backend)
-    wanted, wanted_sums = by_hand(q, k, v, KINDS[kind])
+    wanted, wanted_sums = dense(q, k, v, KINDS[kind])
     assert sums.dtype == torch.float32
     close(out, wanted)
     close(sums, wanted_sums)

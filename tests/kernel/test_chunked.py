@@ -11,8 +11,8 @@ from genlab.kernel import chunked, dispatch, math
 from genlab.kernel.backend import Arguments
 from genlab.kernel.mask import MaskSpec
 from genlab.nn.attention import attention
-from tests.helpers.attended import BATCH, HEADS, MASKS, drawn
-from tests.helpers.masks import by_hand, random_mask
+from tests.helpers.dense_attention import BATCH, HEADS, dense, drawn
+from tests.helpers.masks import MASKS, random_mask
 
 SCALE = 0.4
 
@@ -43,13 +43,10 @@ def both_ways(mask, shared, dtype, lse, compute=chunked.attend):
     assert (sums is not None) == lse
     assert out.dtype == dtype
     found = []
-    for leaves, results in ((mine, (out, sums)), (theirs, by_hand(*theirs, mask, SCALE))):
+    for leaves, results in ((mine, (out, sums)), (theirs, dense(*theirs, mask, SCALE))):
         results = [results[0], *([results[1]] if lse else [])]
         grads = [d.to(r.dtype) for d, r in zip((d_out, d_sums), results, strict=False)]
-        if seen.any() or leaves is mine:
-            d = torch.autograd.grad(results, leaves, grads)
-        else:  # by definition nothing depends on anything
-            d = [torch.zeros_like(t) for t in leaves]
+        d = torch.autograd.grad(results, leaves, grads)
         found.append([*(r.detach() for r in results), *d])
     return found
 
@@ -91,7 +88,7 @@ def test_a_gradient_of_the_sums_alone(form):
     found = []
     for compute in (
         lambda: chunked.attend(q, k, v, Arguments(mask, SCALE, lse=True)),
-        lambda: by_hand(q, k, v, mask, SCALE),
+        lambda: dense(q, k, v, mask, SCALE),
     ):
         _, sums = compute()
         total = (weight * sums.masked_fill(weight == 0, 0.0)).sum()

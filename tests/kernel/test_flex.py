@@ -11,8 +11,8 @@ from genlab.kernel import flex
 from genlab.kernel.backend import Arguments
 from genlab.kernel.mask import MaskSpec
 from genlab.nn.attention import attention
-from tests.helpers.attended import MASKS, drawn
-from tests.helpers.masks import by_hand
+from tests.helpers.dense_attention import dense, drawn
+from tests.helpers.masks import MASKS
 
 SCALE, BLOCK = 0.4, 8
 IN_ORDER = ["causal", "causal, square", "prefix", "window", "packed, bidirectional"]
@@ -32,7 +32,7 @@ def test_results(mask):
         q, k, v, _ = drawn(mask, shared, 8, torch.float32)
         out, sums = flex.attend(q, k, v, Arguments(mask, SCALE, lse=lse))
         assert (sums is not None) == lse
-        theirs = by_hand(q, k, v, mask, SCALE)
+        theirs = dense(q, k, v, mask, SCALE)
         torch.testing.assert_close(out.double(), theirs[0], rtol=1e-5, atol=1e-5)
         if sums is not None:
             torch.testing.assert_close(sums.double(), theirs[1], rtol=1e-5, atol=1e-5)
@@ -95,7 +95,7 @@ def test_masks_of_one_kind_share_a_graph():
         q, k, v, _ = drawn(mask, 2, 16, torch.float32)
         with torch._dynamo.config.patch(error_on_recompile=True):
             out, _ = flex.attend(q, k, v, Arguments(mask, SCALE))
-        theirs, _ = by_hand(q, k, v, mask, SCALE)
+        theirs, _ = dense(q, k, v, mask, SCALE)
         torch.testing.assert_close(out.double(), theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_half_precision_and_the_way_through_the_dispatcher():
     mask = MASKS["query stream"]
     q, k, v, _ = drawn(mask, 2, 16, torch.bfloat16)
     out, sums = attention(q, k, v, mask, lse=True, backend="flex")
-    theirs = by_hand(q, k, v, mask, 0.25)
+    theirs = dense(q, k, v, mask, 0.25)
     assert (out.dtype, sums.dtype) == (torch.bfloat16, torch.float32)
     torch.testing.assert_close(out.double(), theirs[0], rtol=2e-2, atol=2e-2)
     torch.testing.assert_close(sums.double(), theirs[1], rtol=2e-2, atol=2e-2)

@@ -26,8 +26,7 @@ def several(monkeypatch):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-def test_results(mask):
+def assert_right(mask):
     for shared, lse in ((4, False), (2, True)):
         q, k, v, _ = drawn(mask, shared, 8, torch.float32)
         out, sums = flex.attend(q, k, v, Arguments(mask, SCALE, lse=lse))
@@ -36,6 +35,22 @@ def test_results(mask):
         torch.testing.assert_close(out.double(), theirs[0], rtol=1e-5, atol=1e-5)
         if sums is not None:
             torch.testing.assert_close(sums.double(), theirs[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_results(mask, monkeypatch):
+    """Of the functions that would be compiled, which takes a second for each kind of mask."""
+    monkeypatch.setattr(
+        torch.nn.attention.flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True
+    )
+    monkeypatch.setattr(flex, "_compiled", lambda device: flex.flex_attention)
+    assert_right(mask)
+
+
+@pytest.mark.parametrize("kind", ["full", "causal, square", "prefix", "alibi, window"])
+def test_compiled_results(kind):
+    assert_right(MASKS[kind])
 
 
 def kinds(block_mask, rows):

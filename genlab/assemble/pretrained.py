@@ -36,8 +36,9 @@ class PretrainedRun(RunRef):
     training; the weights are read when the model is first used. It is no module: what holds it
     neither trains nor saves anything of it.
 
-    key: that names it, dotted; run: its directory; checkpoint, weights: of it; parent: what the
-    run that names it keeps of it. count: called with the rows of every evaluation by `denoiser`.
+    key: that names it, dotted. run, checkpoint, weights: which one it is. parent: what the run
+    that names it keeps of it. described: its model without weights. count: called with the rows
+    of every evaluation by `denoiser`.
     """
 
     def __init__(
@@ -77,9 +78,9 @@ class PretrainedRun(RunRef):
         path = str(self.run.path.resolve())
         self.parent = Parent(self.run.title, path, which, found.images, self.weights, found.digest)
         self._build, self._model = build, None
-        described = self._components(meta=True)
-        self.spec, self.codec = described.spec, described.codec
-        self._data, self._described = described.data.spec, described.model
+        components = self._components(meta=True)
+        self.spec, self.codec = components.spec, components.codec
+        self._data, self.described = components.data.spec, components.model
         self._said_unlabelled = False
         self.count: Callable[[int], None] = lambda rows: None
 
@@ -103,7 +104,7 @@ class PretrainedRun(RunRef):
 
     def has(self, capability: type) -> bool:
         """Whether its model is a `Denoises`, a `Reconstructs`, ..."""
-        return isinstance(self._described, capability)
+        return isinstance(self.described, capability)
 
     @property
     def loaded(self) -> bool:

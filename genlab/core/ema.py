@@ -172,6 +172,11 @@ class EMA(nn.Module):
                 p.copy_(parameters[name])
         self._rebuilt = (std, made)
 
+    def restart(self) -> None:
+        """Begins anew at the weights that the network has."""
+        for average in self.averages:
+            average.load_state_dict(self._network[0].state_dict())
+
     @torch.no_grad()
     def update(self, images: int, drawn: int) -> None:
         """Moves the averages after a step that drew `drawn` images, `images` before it."""

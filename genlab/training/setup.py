@@ -13,8 +13,10 @@ from genlab.core.contract import Split
 from genlab.core.errors import ConfigError
 from genlab.core.memory import memory_advice
 from genlab.evaluation.in_training import Evaluator
+from genlab.run.checkpoint import Checkpoints
 from genlab.run.track import Tracker
 from genlab.sampling.pipeline import Pipeline
+from genlab.training.init import Initial, find_initial
 from genlab.training.stream import Stream
 from genlab.training.trainer import Trainer
 
@@ -29,6 +31,7 @@ class Setup:
     pipeline: Pipeline  # of the model as it is trained
     evaluator: Evaluator
     tracker: Tracker | None
+    initial: Initial | None  # of a run that has not begun
 
 
 def set_up(
@@ -51,7 +54,11 @@ def set_up(
     tracker = None if node["name"] is None else registry.build("track", node, trust=trust)
     pipeline = Pipeline(components)
     evaluator = Evaluator(pipeline, trust=trust)
-    return Setup(components, pipeline, evaluator, tracker)
+    initial = None
+    if run is None or not Checkpoints(run / "checkpoints").names():
+        outputs = run.parent.parent if run else Path(config["outputs"])
+        initial = find_initial(config, components, outputs, trust_runs)
+    return Setup(components, pipeline, evaluator, tracker, initial)
 
 
 def make_trainer(config: Mapping[str, Any], components: Components, data: Split) -> Trainer:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from genlab.core import dist
 from genlab.core.console import log
-from genlab.core.errors import CheckpointError
 from genlab.core.memory import memory_advice
 from genlab.core.signals import Signals
 from genlab.run.averages import Averages
 from genlab.run.checkpoint import Checkpoints, load_model, load_optimizers
-from genlab.run.directory import Run, find_run
+from genlab.run.directory import Run
 from genlab.run.environment import changes, environment, ranks, record
 from genlab.run.journal import Journal
 from genlab.training.best import BestCheckpoint
@@ -94,17 +93,9 @@ class Training:
                 self.journal.cut(-1)
             if (self.run.path / "STATUS").exists():
                 log("no checkpoint yet: starting again at image 0")
-            if init := self.config["init"]:
-                self._init_from(init)
+            if initial := self.setup.initial:
+                initial.load(self.model)
+                self.trainer.fresh = not initial.whole
+                log(f"starting from {initial.description}")
         if self.main:
             record(self.run.path, now, self.model)
-
-    def _init_from(self, ref: str) -> None:
-        """The weights of another run, and nothing else of it."""
-        other = find_run(ref, self.config["outputs"])
-        found = Checkpoints(other.path / "checkpoints").newest()
-        if found is None:
-            raise CheckpointError(f"init={ref}: {other.path} has no checkpoint yet")
-        load_model(self.model, found[0] / "model.safetensors")
-        self.trainer.fresh = False
-        log(f"starting from the weights of {other.title} at image {int(found[0].name):,}")

@@ -211,7 +211,7 @@ def test_a_run_of_an_earlier_version_is_found_by_its_command(teacher, tmp_path, 
     words += ["network.net.width=8", "network.net.mults=[1]", "network.net.attention=[]"]
     words += ["guidance=autoguidance", f"guidance.run={teacher}", f"outputs={tmp_path}"]
     words += ["schedule.batch=8", "schedule.warmup=0", "hardware=cpu", "every.sample=1e9"]
-    config, _ = cfg.compose(words)
+    config = cfg.compose(words)
     old = Run.create(config, cfg.digest(config, places=True), [], {})
     assert old.id != cfg.digest(config)
     old.status = "done"

@@ -14,7 +14,7 @@ demo: .venv/installed ## train the default on real digits, draw some, write a re
 	$(BIN)/genlab report outputs=outputs/demo
 
 test: .venv/installed ## everything that is quick
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	GOMP_SPINCOUNT=1000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 test-all: .venv/installed ## also the slow tests; those marked gpu run where there is one
 	$(BIN)/python -m pytest

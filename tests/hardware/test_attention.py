@@ -14,6 +14,7 @@ from genlab.hardware.hardware import Hardware
 from genlab.kernel import dispatch, math, self_test
 from genlab.nn.attention import AttentionLayer
 from genlab.run.environment import changes, environment
+from genlab.training.setup import set_up
 from tests.helpers.runs import started
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -104,8 +105,8 @@ def test_flex_draws_on_a_cpu_but_does_not_train(tiny):
     config = tiny("flow_matching", **{"hardware.attention": "flex"})
     build(config)
     with pytest.raises(DeviceError, match="cannot train on a CPU"):
-        build(config, meta=True)  # as before a training, when no directory is made yet
-    build(tiny("flow_matching", "toy", **{"hardware.attention": "flex"}), meta=True)  # has none
+        set_up(config, meta=True)  # as before a training, when no directory is made yet
+    set_up(tiny("flow_matching", "toy", **{"hardware.attention": "flex"}), meta=True)  # has none
 
 
 def test_words_of_the_command_line(tmp_path, capsys):

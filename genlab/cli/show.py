@@ -38,14 +38,17 @@ def text(words: Sequence[str], config_dirs: Sequence[str] = (), width: int = 10_
     blocks: list[tuple[str, list[Row]]] = []
     for group in [g for g in GROUPS if g in composed]:
         name, by = chosen.get(group) or (str(composed[group].get("name")), "")
-        nodes = _nodes(group, composed[group])
+        nodes = [(key, node) for key, _, node in registry.nodes({group: composed[group]})]
         docs = [class_doc(group, node.get("name")) for _, node in nodes]
         title = f"{group}={name}" + (f"  ({by})" if by else "")
         rows = [row for key, node in nodes for row in _rows(group, key, node, who, notes)]
         rows = [row for row in rows if row[:2] != (f"{group}.name", name)]  # the title says it
         blocks.append(("\n  ".join([title, *filter(None, docs)]), rows))
     rest = {k: v for k, v in composed.items() if k not in GROUPS}
-    types = {**config.TOP_LEVEL_KEYS, **{f"promise.{k}": t for k, t in config.PROMISE.items()}}
+    types = {
+        **config.TOP_LEVEL_KEYS,
+        **{f"promise.{k}": t for k, t in config.EXPECTED_RESULT.items()},
+    }
     own = [
         (key, _value(value), _type(types.get(key, "")), who.get(key, ""), _note(key, notes))
         for key, value in _leaves(rest)
@@ -63,13 +66,6 @@ def _beside(head: str, comment: str, width: int) -> str:
     """The comment in what the columns leave of the width, hanging below itself when long."""
     left = max(32, width - len(head))
     return (head + f"\n{' ' * len(head)}".join(textwrap.wrap(comment, left))).rstrip()
-
-
-def _nodes(group: str, node: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    """The components in the config of a group with their place: one, or one a role or a name."""
-    if group not in ("network", "metric"):
-        return [(group, node)]
-    return [(f"{group}.{role}", component) for role, component in node.items()]
 
 
 def _rows(

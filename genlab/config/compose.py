@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from genlab.core.errors import ConfigError, Refused
 from genlab.core.registry import GROUPS, suggest
 
 __all__ = [
+    "EXPECTED_RESULT",
+    "NEW_KEYS",
     "OPTIONS",
-    "PROMISE",
     "TOP_LEVEL_KEYS",
+    "added_to",
     "compose",
     "config_of",
     "digest",
@@ -60,7 +63,7 @@ TOP_LEVEL_KEYS = {
 }
 """Keys of train.yaml that belong to no group."""
 
-PROMISE = {
+EXPECTED_RESULT = {
     "metric": "str",
     "value": "float",
     "tolerance": "NonNegative",
@@ -83,6 +86,19 @@ NOT_HASHED = {
 }
 """Top-level keys that change nothing of what is computed: how a run is kept, shown and evaluated,
 the notes of a person (`extra`, unchecked) and the expected result of an experiment."""
+
+NEW_KEYS: dict[str, Any] = {
+    "track": {"name": None},
+    "metric": {},
+    "features": {"name": None},
+    "eval": {"n": "auto"},
+}
+"""Keys that were added after runs had been saved, at the value that means what these runs did.
+
+Of a component it is `group.component.key`: `"model.gan.r1": 0`. A config that has this value has
+the digest of one without the key, so that old runs are found when their command is typed again;
+a saved config without the key gets it. Whatever adds a key to a hashed group adds it here.
+"""
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 """What may be set of the hydra node."""
@@ -196,11 +212,12 @@ def validate(config: Mapping[str, Any]) -> list[str]:
             schema.coerce(value, annotation)
         except ValueError as e:
             problems.append(f"{key} must be {e}, not {value!r}")
-    if (promise := config.get("promise")) is not None:
+    if (expected := config.get("promise")) is not None:
+        keys = ", ".join(EXPECTED_RESULT)
         problems += (
-            registry.mismatches(promise, "promise", "a promise", PROMISE)
-            if isinstance(promise, Mapping)
-            else [f"promise must be null or a mapping of {', '.join(PROMISE)}, not {promise!r}"]
+            registry.mismatches(expected, "promise", "a promise", EXPECTED_RESULT)
+            if isinstance(expected, Mapping)
+            else [f"promise must be null or a mapping of {keys}, not {expected!r}"]
         )
     known = {*GROUPS, "extra", "promise", *(k.partition(".")[0] for k in TOP_LEVEL_KEYS)}
     problems += [
@@ -241,11 +258,26 @@ def digest(config: Mapping[str, Any], *, places: bool = False) -> str:
     """
     if not places:
         config = replace_runs(config, lambda key, run: run_name(run))
-    kept = {k: v for k, v in config.items() if k not in NOT_HASHED}
-    kept["data"] = {k: v for k, v in config["data"].items() if k != "root"}
+    kept = deepcopy({k: v for k, v in config.items() if k not in NOT_HASHED})
+    kept["data"].pop("root", None)
+    _drop_new(kept, NEW_KEYS)
+    for _, group, node in registry.nodes(kept):
+        _drop_new(node, added_to(group, node.get("name")))
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     value = hashlib.sha256(text.encode()).hexdigest()
     return "abcdef"[int(value[6], 16) % 6] + value[:5]
+
+
+def _drop_new(node: dict[str, Any], added: Mapping[str, Any]) -> None:
+    for key, value in added.items():
+        if key in node and node[key] == value:
+            del node[key]
+
+
+def added_to(group: str, name: str | None) -> dict[str, Any]:
+    """The keys of a component in `NEW_KEYS`."""
+    prefix = f"{group}.{name}."
+    return {k.removeprefix(prefix): v for k, v in NEW_KEYS.items() if k.startswith(prefix)}
 
 
 # --- refusals ------------------------------------------------------------------------------------

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from genlab.core import registry
-from genlab.core.registry import GROUPS
 from genlab.core.schema import coerce
 
 __all__ = ["named_runs", "replace_runs", "run_name"]
@@ -18,7 +17,7 @@ __all__ = ["named_runs", "replace_runs", "run_name"]
 def named_runs(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Dotted key -> {run, checkpoint, weights} of every run that a valid config names."""
     found = {}
-    for where, group, node in _nodes(config):
+    for where, group, node in registry.nodes(config):
         for key, ref in registry.named_runs(group, node).items():
             found[f"{where}.{key}"] = ref
     if config.get("init"):
@@ -43,15 +42,3 @@ def run_name(path: str) -> str:
     """The name of a run directory, which stays when it is moved; other paths as they are."""
     name = Path(path).name
     return name if re.search(r"-[0-9a-f]{6}$", name) else path
-
-
-def _nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """(where it stands, its group, it) of every component."""
-    for group in GROUPS:
-        nodes = config.get(group)
-        if not isinstance(nodes, Mapping):
-            continue
-        several = group in ("network", "metric")
-        for key, node in nodes.items() if several else [(group, nodes)]:
-            if isinstance(node, Mapping):
-                yield (f"{group}.{key}" if several else group), group, node

@@ -8,24 +8,15 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from genlab.config.compose import config_of, first_line, refuse_targets
+from genlab.config.compose import NEW_KEYS, added_to, config_of, first_line, refuse_targets
 from genlab.core import registry
 from genlab.core.console import log
 from genlab.core.errors import ConfigError
-from genlab.core.registry import GROUPS
 
 __all__ = ["LIMIT", "read"]
 
 LIMIT = 200_000
 """Largest config file in bytes; nobody writes one, and larger ones come from mistakes."""
-
-NEW_KEYS: dict[str, dict[str, Any]] = {
-    "track": {"name": None},
-    "metric": {},
-    "features": {"name": None},
-    "eval": {"n": "auto"},
-}
-"""Top-level keys that saved configs of an earlier version lack, and what they meant by it."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -51,32 +42,28 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is empty or names no model: not a config genlab wrote")
     config.pop("hydra", None)
     for key, default in NEW_KEYS.items():
-        config.setdefault(key, default)
+        if "." not in key:
+            config.setdefault(key, default)
     return _completed({str(k): v for k, v in config.items()})
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:
     """A config of an earlier version with the keys that were added since, at their defaults.
 
-    A new key's default leaves a component as it was, so that old runs stay what they are; a line
-    says which keys were filled in.
+    Those of `NEW_KEYS` have the value that leaves a component as it was, so that old runs stay
+    what they are; others that of a yaml. A line says which keys were filled in.
     """
-    for group in GROUPS:
-        nodes = config.get(group)
-        if not isinstance(nodes, dict):
+    for _, group, node in registry.nodes(config):
+        name = node.get("name")
+        if name not in registry.components(group):
             continue
-        for node in nodes.values() if group in ("network", "metric") else [nodes]:
-            name = node.get("name") if isinstance(node, dict) else None
-            if name in registry.components(group):
-                known = {*registry.signature(group, name).keys, *registry.COMMON.get(group, {})}
-                missing = known - set(node)
-                if missing:
-                    defaults = _defaults(group, name)
-                    new = {k: defaults[k] for k in sorted(missing) if k in defaults}
-                    words = ", ".join(f"{k}={v}" for k, v in new.items())
-                    line = f"{group} {name!r} of this run lacks keys: {words} (the defaults)"
-                    log(line)
-                    node |= new
+        known = {*registry.signature(group, name).keys, *registry.COMMON.get(group, {})}
+        if missing := sorted(known - set(node)):
+            defaults = {**_defaults(group, name), **added_to(group, name)}
+            added = {k: defaults[k] for k in missing if k in defaults}
+            words = ", ".join(f"{k}={v}" for k, v in added.items())
+            log(f"{group} {name!r} of this run lacks keys: {words} (the defaults)")
+            node |= added
     return config
 
 

@@ -20,7 +20,7 @@ import importlib.util
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -34,6 +34,7 @@ __all__ = [
     "BASES",
     "COMMON",
     "GROUPS",
+    "SEVERAL",
     "Signature",
     "build",
     "check",
@@ -43,6 +44,7 @@ __all__ = [
     "mismatches",
     "named_runs",
     "names",
+    "nodes",
     "owners",
     "register",
     "signature",
@@ -65,6 +67,9 @@ GROUPS = (
     "metric",
     "features",
 )
+
+SEVERAL = ("network", "metric")
+"""Groups of which a config has any number of components, each under a name: network.net."""
 
 COMMON: dict[str, dict[str, str]] = {
     "model": {"classes": "int | Literal['auto', 'none']"},
@@ -322,6 +327,18 @@ def owners(group: str, key: str) -> str:
     """`eta is a key of sampler=ddim.`, or an empty string where no component has it."""
     found = [f"{group}={n}" for n in components(group) if key in signature(group, n).keys]
     return f"{key} is a key of {' and '.join(found)}." if found else ""
+
+
+def nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """(where it stands, its group, it) of the node of every component of a config."""
+    for group in GROUPS:
+        found = config.get(group)
+        if not isinstance(found, Mapping):
+            continue
+        several = group in SEVERAL
+        for key, node in found.items() if several else [(group, found)]:
+            if isinstance(node, Mapping):
+                yield (f"{group}.{key}" if several else group), group, node
 
 
 # --- from a config node to an object -------------------------------------------------------------

@@ -10,7 +10,7 @@ from genlab.config.compose import compose, config_of, digest, provenance
 from genlab.config.saved import read
 from genlab.core import registry
 from genlab.core.errors import ConfigError, Refused
-from genlab.core.registry import GROUPS, components, configs_dir, names
+from genlab.core.registry import GROUPS, SEVERAL, components, configs_dir, names
 from tests.helpers.configs import composed
 
 CASES = [(group, name) for group in GROUPS for name in names(group)]
@@ -20,7 +20,7 @@ EXPERIMENTS = names("experiment")
 def nodes(group, name):
     """The nodes of a config: one, or one a role for networks and metrics."""
     node = OmegaConf.to_container(config_of(group, name))
-    return node if group in ("network", "metric") else {group: node}
+    return node if group in SEVERAL else {group: node}
 
 
 def test_groups_are_rooms():

@@ -11,7 +11,11 @@ import pytest
 import torch
 
 from genlab.core import console
+from genlab.training import preview
 from tests.helpers.runs import Config, small, trained
+
+# every run looks at itself at its end; in tests at less than is worth looking at
+preview.VALIDATION_DATA, preview.SAMPLES = 20, 16
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ __all__ = ["validation_loss", "write_preview"]
 
 VALIDATION = 5  # keeps the noise of validation losses apart from that of training
 VALIDATION_DATA = 1024  # held-out data a loss is averaged over
+SAMPLES, PAIRS = 64, 32  # in a preview: samples, or reconstructions beside their originals
 
 
 @torch.no_grad()
@@ -44,10 +45,6 @@ def validation_loss(pipeline: Pipeline, batch: int, seed: int) -> dict[str, floa
             for name, value in {"loss": loss, **log}.items():
                 total[f"heldout/{name}"] += float(value) * len(u)
     return {name: value / n for name, value in total.items()}
-
-
-SAMPLES = 64
-PAIRS = 32
 
 
 def write_preview(

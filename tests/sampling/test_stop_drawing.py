@@ -15,6 +15,7 @@ from genlab.core.signals import DrawingStopped, Signals, check_stop
 from genlab.evaluation.cache import ShardedCache, ranges
 from genlab.model.path import PathModel
 from genlab.run.directory import Run
+from genlab.training import preview
 from genlab.training.run_loop import train_run
 from genlab.training.trainer import Trainer
 from tests.helpers.runs import journal, started
@@ -71,8 +72,11 @@ def test_what_was_abandoned_is_done_when_the_run_goes_on(tiny, tmp_path, during,
     whole = started(tiny("ddpm", **keys))
     seen = during(0)
     train_run(whole.path)
-    run, at = started(tiny("ddpm", outputs=str(tmp_path / "stop_error"), **keys)), []
-    grid, evaluation = 4 * [64], 4 * [24] + 4 * [1]  # of which one draws what one sample costs
+    run, at = started(tiny("ddpm", outputs=str(tmp_path / "stopped"), **keys)), []
+    grid, evaluation = (
+        4 * [preview.SAMPLES],
+        4 * [24] + 4 * [1],
+    )  # of which one draws what one sample costs
     assert seen == [*evaluation, *grid, *evaluation, *evaluation, *grid]
     for n in (2, 10, 6, 10, 10):
         seen = during(n)
@@ -104,7 +108,7 @@ def test_nothing_is_drawn_once_a_stop_is_asked_for(tiny, tmp_path, monkeypatch, 
     keys = {**EVERY, **({} if model == "gan" else QUICK)}
     whole = started(tiny(model, **keys))
     train_run(whole.path)
-    run = started(tiny(model, outputs=str(tmp_path / "stop_error"), **keys))
+    run = started(tiny(model, outputs=str(tmp_path / "stopped"), **keys))
     monkeypatch.setattr(Trainer, "one_step", one_step)
     with pytest.raises(Stopped) as e:
         train_run(run.path)
@@ -119,7 +123,7 @@ def test_a_kill_after_the_drawing_was_made_up_for_doubles_no_line(tiny, tmp_path
     keys = {**EVERY, **QUICK}
     whole = started(tiny("ddpm", **keys))
     train_run(whole.path)
-    run = started(tiny("ddpm", outputs=str(tmp_path / "stop_error"), **keys))
+    run = started(tiny("ddpm", outputs=str(tmp_path / "stopped"), **keys))
     during(2)
     with pytest.raises(Stopped):
         train_run(run.path)

@@ -222,7 +222,8 @@ def scan(path: Path, package: str = "", file: str = "") -> list[Key]:
         while parents and parents[-1][0] >= indent:
             parents.pop()
         dotted = ".".join(filter(None, (package, *(p for _, p in parents), name)))
-        found.append(Key(dotted, value, comment or " ".join(above), file))
+        beside = comment or " ".join(above if found else [])  # the first one is of the whole file
+        found.append(Key(dotted, value, beside, file))
         found += [Key(f"{dotted}.{k}", v.strip(), "", file) for k, v in _flow(value)]
         parents.append((indent, name))
         above = []

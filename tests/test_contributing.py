@@ -10,18 +10,12 @@ from pathlib import Path
 from genlab.core.registry import PACKAGE, configs_dir
 
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
+BLOCK = re.compile(r"^`(\S+?)`[,:].*?^```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def test_the_examples_train(tmp_path):
-    files = {}
-    for block in re.finditer(
-        r"```(?:python|yaml)\n(.*?)```", text := PAGE.read_text("utf-8"), re.DOTALL
-    ):
-        (name, *_) = re.findall(
-            r"^`((?:genlab|configs)/\S+)`", text[: block.start()], re.MULTILINE
-        )[::-1]
-        files[name] = block[1]
-    assert len(files) == 3
+    files = dict(BLOCK.findall(PAGE.read_text(encoding="utf-8")))
+    assert len(files) == 4
     shutil.copytree(PACKAGE, tmp_path / "genlab", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(configs_dir(), tmp_path / "configs")
     for name, body in files.items():
@@ -42,10 +36,11 @@ def test_the_examples_train(tmp_path):
     small = ["schedule.images=64", "schedule.batch=16", "hardware=cpu", "hardware.threads=1"]
     gan = ["network.generator.width=8", "network.discriminator.width=8"]
     genlab("train", "model=rsgan", *gan, *small)
-    genlab("train", "model=huber", "network=mlp", "data=toy", "codec=points", *small)
-    for title, loss in (("r3gan-digits", "loss/g"), ("huber-toy", "loss/net")):
+    toy = ["network=mlp", "data=toy", "codec=points"]
+    genlab("train", "-m", "model=huber,v_prediction", *toy, *small)
+    for title, loss in (("r3gan-digits", "g"), ("huber-toy", "net"), ("ddpm-toy", "net")):
         (folder,) = (tmp_path / "outputs" / title).iterdir()
         assert (folder / "STATUS").read_text() == "done\n"
-        assert loss in (folder / "metrics.jsonl").read_text()
+        assert f"loss/{loss}" in (folder / "metrics.jsonl").read_text()
     listed = genlab("list", "models")
-    assert "huber" in listed and "rsgan" in listed
+    assert all(name in listed for name in ("huber", "rsgan", "v_prediction"))

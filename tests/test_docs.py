@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("outputs/*.md")])
-INVENTED = {"genlab/model/huber.py", "configs/model/huber.yaml", "configs/model/rsgan.yaml"}
+MODELS = ("huber", "rsgan", "v_prediction")
+INVENTED = {"genlab/model/huber.py", *(f"configs/model/{m}.yaml" for m in MODELS)}
 """Files that the examples of CONTRIBUTING.md make."""
 
 

@@ -55,15 +55,14 @@ def group_of(what: str) -> str:
 
 
 def components(group: str) -> list[dict[str, str]]:
-    """name, doc (first line of the class or of the yaml) and config file of each component."""
+    """name, doc (first line of the yaml or of the class) and config file of each component."""
     found = []
     for name in registry.names(group):
         path = catalog.find_yaml(group, name)
         assert path is not None
         keys = catalog.lines(group, name).values()
         own = [k.default for k in keys if k.name.endswith(".name")]
-        doc = class_doc(group, own[0]) if own and (own[0] == name or len(own) > 1) else ""
-        doc = doc or catalog.summary(path) or (class_doc(group, own[0]) if own else "")
+        doc = catalog.summary(path) or (class_doc(group, own[0]) if own else "")
         if given := {
             k.name: k.default.strip("'\"") for k in keys if k.name.startswith("promise.")
         }:

@@ -1,6 +1,7 @@
 """Imports go one way, and the words of a command line never wait for torch."""
 
 import ast
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ RANK = {name.strip(): i for i, name in enumerate(ORDER.split("<"))}
 RANK |= dict.fromkeys(GROUPS, RANK.pop("components"))
 
 
+@lru_cache
 def imported(path: Path, top_only: bool = False) -> set[str]:
     """Modules a file imports; top_only: only those that importing the file imports too."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -81,6 +83,7 @@ def closure(name: str, seen: set[str]) -> set[str]:
     return seen
 
 
+@lru_cache
 def path_of(name: str) -> Path | None:
     base = PACKAGE.parent / name.replace(".", "/")
     for path in (base.with_suffix(".py"), base / "__init__.py"):

@@ -14,6 +14,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -36,6 +37,7 @@ __all__ = [
     "first_line",
     "flatten",
     "options",
+    "parse",
     "provenance",
     "refuse_targets",
     "validate",
@@ -119,6 +121,14 @@ def options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         except (ValueError, HydraException) as e:
             raise ConfigError(f"{key} must be {e}, not {text!r}") from None
     return found, rest
+
+
+def parse(word: str) -> Override:
+    """What was typed as Hydra reads it; ConfigError for what it cannot."""
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as e:
+        raise ConfigError(_unreadable(word, first_line(e))) from e
 
 
 def compose(
@@ -383,8 +393,12 @@ def _explain(
     line = first_line(e)
     if type(e).__name__ == "OverrideParseException":
         word = getattr(e, "override", None) or "an override"
-        return f"cannot read {word!r}: {line} (key=value; quote values with special characters)"
+        return _unreadable(word, line)
     return line
+
+
+def _unreadable(word: str, line: str) -> str:
+    return f"cannot read {word!r}: {line} (key=value; quote values with special characters)"
 
 
 def flatten(node: Any, prefix: str = "") -> list[str]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -364,7 +363,7 @@ def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
     """The run's config with another sampler, guidance or hardware."""
     node = OmegaConf.create(dict(config))
     for word in words:
-        override = OverridesParser.create().parse_override(word)
+        override = cfg.parse(word)
         key, value = override.get_key_element(), override.value()
         group = key.partition(".")[0]
         if key in ("sampler", "guidance", "hardware"):

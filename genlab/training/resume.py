@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from genlab.config import compose as cfg
@@ -120,7 +119,7 @@ def _changed(
     config: Mapping[str, Any], words: Sequence[str], allow: Sequence[str]
 ) -> dict[str, Any]:
     node = OmegaConf.create(dict(config))
-    overrides = [OverridesParser.create().parse_override(word) for word in words]
+    overrides = [cfg.parse(word) for word in words]
     for override in overrides:
         key, value = override.get_key_element(), override.value()
         if key in CHOICES:  # before the keys of these members

@@ -21,9 +21,9 @@ def made(monkeypatch) -> list[str]:
     calls: list[str] = []
     build, evaluator = setup.build, setup.Evaluator
 
-    def built(config, *, trust, meta):
+    def built(config, *, meta, **trust):
         calls.append("checked" if meta else "built")
-        return build(config, trust=trust, meta=meta)
+        return build(config, meta=meta, **trust)
 
     def evaluated(pipeline, *, trust):
         calls.append("evaluator")

@@ -37,14 +37,14 @@ NonNegative = Annotated[float, ">= 0"]
 Fraction = Annotated[float, "in [0, 1]"]
 Count = Annotated[int, ">= 1"]
 Natural = Annotated[int, ">= 0"]
-Spread = Annotated[float, "in (0, 0.288]"]  # relative standard deviation, see nn/posthoc.py
+Spread = Annotated[float, "in (0, 0.288]"]  # relative standard deviation, see core/ema.py
 Average = float | dict[str, Any]  # what `ema` may be, see core/ema.py
 Penalty = dict[str, Any]  # on the slope of a discriminator, see nn/adversarial.py
-Predict = Literal["eps", "x0", "v", "velocity", "score", "F"]  # see gaussian.py
+Predict = Literal["eps", "x0", "v", "velocity", "score", "F"]  # see core/gaussian_path.py
 Weight = Literal["uniform", "x0", "eps", "velocity", "edm", "min_snr", "likelihood"]
 Density = Literal["uniform", "lognormal", "logit_normal", "u_shape"]  # see model/path.py
 WEIGHTS = "Literal['ema', 'raw'] | Spread"  # of a run: which samples are drawn with
-Grid = Literal["auto", "uniform", "quadratic", "geometric", "karras"]  # see sampler/grid.py
+Grid = Literal["auto", "uniform", "quadratic", "geometric", "karras"]  # see Gridded
 CHOICES = {"Predict": Predict, "Weight": Weight, "Density": Density, "Grid": Grid}
 """Names of closed sets of words that several components take."""
 

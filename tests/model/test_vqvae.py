@@ -1,4 +1,4 @@
-"""VQ-VAE: its loss, its start, its codebook over ranks, and what the house does with it."""
+"""VQ-VAE: its loss, its start, its codebook over ranks, and what can be done with a run of it."""
 
 import json
 import math
@@ -142,7 +142,7 @@ def test_networks_that_do_not_fit_are_refused(words, fix):
         build(compose(["model=vqvae", *words]), meta=True)
 
 
-# --- the house --------------------------------------------------------------------------------
+# --- around the model --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The only file that wires components together."""
+"""From a config to its components: built in order, and handed to each other by name."""
 
 from __future__ import annotations
 

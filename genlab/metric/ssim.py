@@ -14,7 +14,7 @@ __all__ = ["SSIM"]
 class SSIM(Metric):
     """Mean structural similarity of originals and copies, 1 when equal.
 
-    Of one scale, at the stored size, the mean over channels; `ssim` in nn/likeness.py has the
+    Of one scale, at the stored size, the mean over channels; `ssim` in nn/similarity.py has the
     formula and the window.
 
     Reference: Wang, Bovik, Sheikh, Simoncelli 2004, IEEE TIP 13(4).

@@ -1,6 +1,6 @@
 """The models: their losses against the formulas of the papers, on networks small enough to check.
 
-The universal promises (resume, accumulation, everybody's weights move) are in test_contract.py.
+The universal promises (resume, accumulation, everybody's weights move) are in test_every_model.py.
 """
 
 from __future__ import annotations

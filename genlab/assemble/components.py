@@ -120,8 +120,9 @@ def build(
         if None in networks.values():
             raise ConfigError(*problems)
         given = {"spec": spec, "process": process, "codec": codec, **networks}
-        astray = process is None and config["process"]["name"] is not None  # its problem is told
-        model: Model | None = None if astray else make("model", config["model"], **given)
+        model: Model | None = None
+        if process is not None or config["process"]["name"] is None:  # else it is a problem by now
+            model = make("model", config["model"], **given)
     if model is not None:
         try:
             # player names and values, before anything is made

@@ -116,9 +116,8 @@ def options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             rest.append(word)
             continue
         try:
-            value = OverridesParser.create().parse_override(word).value()
-            found[key] = schema.coerce(value, OPTIONS[key])
-        except (ValueError, HydraException) as e:
+            found[key] = schema.coerce(parse(word).value(), OPTIONS[key])
+        except ValueError as e:
             raise ConfigError(f"{key} must be {e}, not {text!r}") from None
     return found, rest
 
@@ -365,12 +364,8 @@ def _explain(
     text = str(e)
     if missing := re.search(r"Could not override '([^']+)'", text):
         key = missing[1]
-        plain = [w for w in words if w.lstrip("+~").partition("=")[0] != key]
-        try:
-            base = OmegaConf.to_container(hydra_compose(primary, plain), resolve=False)
-        except HydraException:
-            base = {}
-        keys = [k for k in flatten(base) if not k.startswith("hydra")]
+        folders = tuple(map(Path, config_dirs))
+        keys = list(catalog.keys(primary, overrides.picks(words, *folders), *folders))
         leaf = key.rpartition(".")
         beside = [k for k in keys if k.startswith(leaf[0] + ".")] if leaf[0] else keys
         hint = registry.owners(leaf[0], leaf[2]) if leaf[0] in GROUPS else ""

@@ -265,12 +265,12 @@ def test_two_references_are_mixed_from_the_larger_to_the_smaller():
     torch.testing.assert_close(both, t * low + (1 - t) * high)
 
 
-# --- what a network is told and sees -------------------------------------------------------------
+# --- c_noise and c_in ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("path", "told", "seen"),
-    [  # 1000 x told is c_noise; seen a is c_in on x0 + sigma eps
+    ("path", "c_noise", "c_in"),
+    [  # 1000 x c_noise; a x c_in, which is of x0 + sigma eps
         ("vp, continuous", lambda t, sigma: 999 * t, lambda sigma: 1 / math.sqrt(1 + sigma**2)),
         ("sub_vp", lambda t, sigma: 999 * t, None),
         ("vp", lambda t, sigma: 1000 * t - 1, lambda sigma: 1 / math.sqrt(1 + sigma**2)),
@@ -280,15 +280,15 @@ def test_two_references_are_mixed_from_the_larger_to_the_smaller():
         ("linear", lambda t, sigma: 1000 * sigma / (1 + sigma), lambda sigma: 1 / (1 + sigma)),
     ],
 )
-def test_c_noise_and_c_in(path, told, seen):
+def test_c_noise_and_c_in(path, c_noise, c_in):
     process, t = make(path), at(0.001, 0.25, 0.5, 0.999)
     sigma = process.sigma(t).tolist()
-    wanted = [told(*pair) for pair in zip(t.tolist(), sigma, strict=True)]
+    wanted = [c_noise(*pair) for pair in zip(t.tolist(), sigma, strict=True)]
     assert (1000 * process.c_noise(t)).tolist() == pytest.approx(wanted, rel=1e-9, abs=1e-9)
-    if seen:
+    if c_in:
         a, _, _, _ = process.coefficients(t)
-        c_in = (process.c_in(t, 0.5) * a).tolist()
-        assert c_in == pytest.approx([seen(s) for s in sigma], rel=1e-12)
+        found = (process.c_in(t, 0.5) * a).tolist()
+        assert found == pytest.approx([c_in(s) for s in sigma], rel=1e-12)
 
 
 def test_the_papers_of_ve_show_the_state_itself():
@@ -296,13 +296,13 @@ def test_the_papers_of_ve_show_the_state_itself():
     assert make("ve", raw=True).c_in(t, 0.5).tolist() == [1, 1, 1]
 
 
-def test_less_noise_than_the_first_level_is_told_as_that_level():
+def test_less_noise_than_the_first_level_has_its_c_noise():
     process = make("vp")
     assert process.c_noise(at(0, 0.0005, 0.001)).tolist() == [0, 0, 0]
     assert process.c_noise(at(0.002)).item() == pytest.approx(0.001)
 
 
-def test_a_silent_edm_is_told_a_number():
+def test_c_noise_of_edm_is_finite_where_there_is_no_noise():
     assert make("edm").c_noise(at(0)).isfinite().all()
 
 

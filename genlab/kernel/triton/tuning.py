@@ -219,13 +219,13 @@ def _milliseconds(run: Callable[[Config], None], config: Config) -> float:
 def _folder() -> Path:
     """Where the choices for this device, this Triton and these kernels are kept.
 
-    Raises RuntimeError where a home cannot be told.
+    Raises RuntimeError where no home is known.
     """
-    told = hashlib.sha256(f"{torch.cuda.get_device_name()} {triton.__version__}".encode())
+    digest = hashlib.sha256(f"{torch.cuda.get_device_name()} {triton.__version__}".encode())
     for source in ("score", "forward", "backward", "tuning"):
-        told.update((Path(__file__).parent / f"{source}.py").read_bytes())
+        digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "genlab" / f"attention-{told.hexdigest()[:16]}"
+    return root / "genlab" / f"attention-{digest.hexdigest()[:16]}"
 
 
 def _kept(name: str) -> Config | None:

@@ -7,15 +7,16 @@ value ends in `=` or `.` and gets no space after it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from genlab.config import catalog, overrides
+from genlab.config.keys import KEYS, OPTIONS
 from genlab.core import registry
 from genlab.core.errors import ConfigError, GenlabError
-from genlab.core.schema import CHOICES, SAMPLE
+from genlab.core.schema import CHOICES
 
 if TYPE_CHECKING:
     from genlab.cli.verb import Verb
@@ -115,30 +116,26 @@ def _runs(given: list[str], current: str) -> list[str]:
 
 def _overrides(verb: Verb, given: list[str], current: str, folders: list[Path]) -> list[str]:
     """Groups, keys and the first parts of keys that a verb takes, and the values of one."""
-    primary = verb.primary
-    if primary in ("sample", "eval"):
+    if verb.primary in ("sample", "eval"):
         given = [*_of_run(given), *given]
+    picks = overrides.picks(given, *folders)
+    keys = catalog.keys(verb.primary, picks, *folders) if verb.primary else {}
+    groups = catalog.groups(*folders)
     sign = current[: len(current) - len(current.lstrip("+~"))]
     key, equals, value = current[len(sign) :].partition("=")
-    groups = catalog.groups(*folders)
     if equals:
         done = value[: value.rfind(",") + 1]  # the finished part of a sweep
-        options = (
-            registry.names(key, *folders)
-            if key in groups
-            else _values(key, primary, given, folders)
-        )
+        options = registry.names(key, *folders) if key in groups else _values(key, verb, keys)
         return [f"{sign}{key}={done}{o}" for o in options if o not in done.split(",")]
-    found = _keys(primary, given, folders)
-    heads = {n.partition(".")[0] for n in found}
+    found = [n for n in keys if not n.endswith(".name")]
+    leaves = [n for n in found if not any(o.startswith(f"{n}.") for o in found)]
     if "." in key:
-        leaves = {n for n in found if not any(o.startswith(f"{n}.") for o in found)}
         return [f"{sign}{n}=" for n in sorted(leaves)]
-    single = [n for n in found if "." not in n and n not in groups]
-    single = [n for n in single if not any(o.startswith(f"{n}.") for o in found)]
+    single = [n for n in leaves if "." not in n and n not in groups]
+    heads = {n.partition(".")[0] for n in found} - set(single)
     chosen = groups if verb.groups is None else verb.groups
     whole = dict.fromkeys([*chosen, *single, *(k.name for k in verb.keys)])
-    return [*(f"{sign}{n}=" for n in whole), *(f"{sign}{h}." for h in sorted(heads - set(single)))]
+    return [*(f"{sign}{n}=" for n in whole), *(f"{sign}{h}." for h in sorted(heads))]
 
 
 def _of_run(given: list[str]) -> list[str]:
@@ -155,34 +152,30 @@ def _of_run(given: list[str]) -> list[str]:
     return [f"{g}={name}" for g, name in names.items() if name != "null"]
 
 
-def _keys(primary: str, given: list[str], folders: list[Path]) -> dict[str, catalog.Key]:
-    """The keys of what was chosen so far; a run knows its own model, so sample shows the rest."""
-    if not primary:
-        return {}
-    found = catalog.keys(primary, overrides.picks(given, *folders), *folders)
-    return {n: k for n, k in found.items() if not n.endswith(".name")}
-
-
-def _values(key: str, primary: str, given: list[str], folders: list[Path]) -> list[str]:
-    """The words a key takes, from the annotation in the constructor."""
-    place, _, leaf = key.rpartition(".")
-    named = catalog.keys(primary, overrides.picks(given, *folders), *folders)
+def _values(key: str, verb: Verb, keys: Mapping[str, catalog.Key]) -> list[str]:
+    """The words a key takes, from its annotation. keys: of what was chosen so far."""
     if key == "sampler.through":
         return [*(n for n in registry.names("process") if n != "none"), "null"]
-    if not place and primary == "sample":
-        annotation = SAMPLE.get(key, "")
-    elif f"{place}.name" in named:
-        group = place.partition(".")[0]
-        try:
-            signature = registry.signature(group, named[f"{place}.name"].default)
-        except ConfigError:
-            return []
-        annotation = {**signature.keys, **registry.COMMON.get(group, {})}.get(leaf, "")
-    else:
-        return []
+    options = {k.name: OPTIONS.get(k.name, "") for k in verb.keys}
+    of_verb = {**options, **KEYS.get(verb.primary, {})}
+    annotation = of_verb.get(key) or _annotation(key, keys)
     words = ["true", "false"] if "bool" in annotation else []
     if "Literal[" in annotation:
-        words += re.findall(r"'([^']+)'", annotation)
+        pattern = "[{}]" if annotation.startswith("list[") else "{}"
+        words += [pattern.format(w) for w in re.findall(r"'([^']+)'", annotation)]
     for name in re.findall(r"\w+", annotation):
         words += get_args(CHOICES.get(name))
     return words + (["null"] if "None" in annotation else [])
+
+
+def _annotation(key: str, keys: Mapping[str, catalog.Key]) -> str:
+    """That of the constructor of the component a key belongs to."""
+    node, _, leaf = key.rpartition(".")
+    group = node.partition(".")[0]
+    if f"{node}.name" not in keys:
+        return ""
+    try:
+        signature = registry.signature(group, keys[f"{node}.name"].default)
+    except ConfigError:
+        return ""
+    return {**signature.keys, **registry.COMMON.get(group, {})}.get(leaf, "")

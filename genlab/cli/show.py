@@ -12,6 +12,7 @@ from typing import Any, get_args
 from genlab.cli.list import class_doc
 from genlab.config import catalog, overrides
 from genlab.config import compose as config
+from genlab.config.keys import EXPECTED_RESULT, KEYS
 from genlab.core import registry
 from genlab.core.format import table
 from genlab.core.registry import COMMON, GROUPS
@@ -45,10 +46,7 @@ def text(words: Sequence[str], config_dirs: Sequence[str] = (), width: int = 10_
         rows = [row for row in rows if row[:2] != (f"{group}.name", name)]  # the title says it
         blocks.append(("\n  ".join([title, *filter(None, docs)]), rows))
     rest = {k: v for k, v in composed.items() if k not in GROUPS}
-    types = {
-        **config.TOP_LEVEL_KEYS,
-        **{f"promise.{k}": t for k, t in config.EXPECTED_RESULT.items()},
-    }
+    types = {**KEYS["train"], **{f"promise.{k}": t for k, t in EXPECTED_RESULT.items()}}
     own = [
         (key, _value(value), _type(types.get(key, "")), who.get(key, ""), _note(key, notes))
         for key, value in _leaves(rest)

@@ -20,16 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genlab.config import catalog, overrides
+from genlab.config.keys import EXPECTED_RESULT, KEYS, OPTIONS
 from genlab.config.named_runs import replace_runs, run_name
 from genlab.core import registry, schema
 from genlab.core.errors import ConfigError, Refused
 from genlab.core.registry import GROUPS, suggest
 
 __all__ = [
-    "EXPECTED_RESULT",
     "NEW_KEYS",
-    "OPTIONS",
-    "TOP_LEVEL_KEYS",
     "added_to",
     "compose",
     "config_of",
@@ -42,38 +40,6 @@ __all__ = [
     "refuse_targets",
     "validate",
 ]
-
-OPTIONS = {
-    "fresh": "bool",
-    "trust": "bool",
-    "allow": "list[Literal['config', 'world']]",
-}
-"""What a command takes beside config keys: how to run, not what."""
-
-TOP_LEVEL_KEYS = {
-    "seed": "Natural",
-    "outputs": "str",
-    "init": "Init | None",
-    "every.log": "Count | Literal['auto']",
-    "every.sample": "Count | Literal['auto']",
-    "every.checkpoint": "Count | Literal['auto']",
-    "every.eval": "Count | Literal['auto']",
-    "every.seconds": "Positive",
-    "eval.n": "Count | Literal['auto']",
-    "keep.last": "Count",
-    "keep.best": "str | None",
-}
-"""Keys of train.yaml that belong to no group."""
-
-EXPECTED_RESULT = {
-    "metric": "str",
-    "value": "float",
-    "tolerance": "NonNegative",
-    "images": "Count",
-    "protocol": "str",
-    "source": "str",
-}
-"""Keys of an expected result: a value of the journal, when, how it is measured, its source."""
 
 NOT_HASHED = {
     "outputs",
@@ -157,7 +123,7 @@ def compose(
     assert isinstance(config, dict)
     config.pop("hydra", None)
     refuse_targets(config)
-    if primary == "train" and (problems := validate(config)):
+    if problems := validate(config, primary):
         raise ConfigError(*problems)
     return config
 
@@ -197,30 +163,12 @@ def config_of(group: str, name: str) -> DictConfig:
     return found
 
 
-def validate(config: Mapping[str, Any]) -> list[str]:
-    """Every problem of a resolved train config as a sentence."""
-    problems = []
-    for group in GROUPS:
-        node = config.get(group)
-        if not isinstance(node, Mapping):
-            problems.append(f"{group} is missing; add {group}=<one of `genlab list {group}`>")
-        elif group == "network":
-            problems += _check_roles(config, node)
-        elif group == "metric":
-            for name, metric in node.items():
-                if not re.fullmatch(r"\w{1,60}", str(name)):  # it names a folder
-                    problems.append(f"metric.{name}: a metric's name is letters, digits and _")
-                problems += registry.check("metric", metric, f"metric.{name}")
-        elif node.get("name") is not None:
-            problems += registry.check(group, node)
-    for key, annotation in TOP_LEVEL_KEYS.items():
-        value: Any = config
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        try:
-            schema.coerce(value, annotation)
-        except ValueError as e:
-            problems.append(f"{key} must be {e}, not {value!r}")
+def validate(config: Mapping[str, Any], primary: str = "train") -> list[str]:
+    """Every problem of a resolved config as a sentence. primary: the yaml it was composed from."""
+    problems = [p for group in GROUPS for p in _check_group(config, group, primary)]
+    problems += schema.mistyped(config, KEYS[primary])
+    if primary != "train":
+        return problems
     if (expected := config.get("promise")) is not None:
         keys = ", ".join(EXPECTED_RESULT)
         problems += (
@@ -228,12 +176,29 @@ def validate(config: Mapping[str, Any]) -> list[str]:
             if isinstance(expected, Mapping)
             else [f"promise must be null or a mapping of {keys}, not {expected!r}"]
         )
-    known = {*GROUPS, "extra", "promise", *(k.partition(".")[0] for k in TOP_LEVEL_KEYS)}
-    problems += [
+    known = {*GROUPS, "extra", "promise", *(k.partition(".")[0] for k in KEYS["train"])}
+    return problems + [
         f"no key {key!r}. {suggest(key, known)} (your own notes go under extra.)"
         for key in config
         if key not in known
     ]
+
+
+def _check_group(config: Mapping[str, Any], group: str, primary: str) -> list[str]:
+    """What is wrong with what was chosen of a group; a training needs one of each."""
+    node = config.get(group)
+    if not isinstance(node, Mapping):
+        missing = f"{group} is missing; add {group}=<one of `genlab list {group}`>"
+        return [missing] if primary == "train" else []
+    if group == "network":
+        return _check_roles(config, node)
+    if group != "metric":
+        return [] if node.get("name") is None else registry.check(group, node)
+    problems = []
+    for name, metric in node.items():
+        if not re.fullmatch(r"\w{1,60}", str(name)):  # it names a folder
+            problems.append(f"metric.{name}: a metric's name is letters, digits and _")
+        problems += registry.check("metric", metric, f"metric.{name}")
     return problems
 
 

@@ -14,7 +14,6 @@ from genlab.core.errors import ConfigError
 
 __all__ = [
     "CHOICES",
-    "SAMPLE",
     "WEIGHTS",
     "Average",
     "Count",
@@ -47,24 +46,6 @@ WEIGHTS = "Literal['ema', 'raw'] | Spread"  # of a run: which samples are drawn 
 Grid = Literal["auto", "uniform", "quadratic", "geometric", "karras"]  # see Gridded
 CHOICES = {"Predict": Predict, "Weight": Weight, "Density": Density, "Grid": Grid}
 """Names of closed sets of words that several components take."""
-
-SAMPLE = {
-    "n": "Count",
-    "batch": "Count",
-    "seed": "Natural",
-    "labels": "int | list[int] | None",
-    "weights": WEIGHTS,
-    "save": "Literal['png', 'npy', 'none']",
-    "interpolate": "bool",
-    "animate": "bool",
-    "from": "str | None",
-    "task": "Literal['inpaint', 'colourise', 'edit'] | None",
-    "mask": "str | None",
-    "strength": "Part | None",
-    "variants": "Count",
-    "name": "str | None",
-}
-"""Keys of `genlab sample`, here so that Tab knows them without torch."""
 
 _ALIASES: dict[str, tuple[str, str, Callable[[float], bool]]] = {
     "Positive": ("float", "a finite number > 0", lambda v: v > 0),
@@ -124,13 +105,16 @@ class _Mismatch(Exception):
 
 
 def mistyped(values: Mapping[str, Any], annotations: Mapping[str, str]) -> list[str]:
-    """A sentence for each key whose value its annotation does not take."""
+    """A sentence for each dotted key whose value its annotation does not take."""
     problems = []
     for key, annotation in annotations.items():
+        value: Any = values
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
         try:
-            coerce(values[key], annotation)
+            coerce(value, annotation)
         except ValueError as e:
-            problems.append(f"{key} must be {e}, not {values[key]!r}")
+            problems.append(f"{key} must be {e}, not {value!r}")
     return problems
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab.config import compose as cfg
-from genlab.core import dist, registry, schema
+from genlab.core import dist, registry
 from genlab.core.console import log
 from genlab.core.contract import Dataset, Spec
 from genlab.core.errors import ConfigError, DataError
@@ -27,20 +27,6 @@ from genlab.sampling.pipeline import load
 
 __all__ = ["main"]
 
-SCHEMA = {
-    "checkpoint": "Literal['latest', 'best'] | Natural",
-    "fake": "str | None",
-    "real": "str | None",
-    "size": "Count | None",
-    "of": "Literal['auto', 'samples', 'reconstructions']",
-    "split": "Literal['auto', 'train', 'test']",
-    "n": "Count | Literal['auto']",
-    "n_real": "Count | Literal['auto', 'all']",
-    "batch": "Count",
-    "seed": "Natural",
-    "weights": schema.WEIGHTS,
-    "name": "str | None",
-}
 OF_RUNS_ALONE = ("run", "checkpoint", "weights", "batch")
 OF_RUN = ("sampler", "guidance", "hardware")  # groups whose keys go to the run
 
@@ -85,16 +71,11 @@ def _devices(others: Sequence[str], asked: Mapping[str, Any]) -> int:
 
 
 def _check(asked: Mapping[str, Any], idle: Sequence[str]) -> None:
-    """ConfigError with every problem that needs no data to be seen.
+    """ConfigError with every problem of keys beside each other.
 
     idle: words that would say nothing beside fake=.
     """
     problems = [f"{word} is of a run; leave it out beside fake=" for word in idle]
-    for name, node in asked["metric"].items():
-        problems += registry.check("metric", node, f"metric.{name}")
-    if asked["features"].get("name") is not None:
-        problems += registry.check("features", asked["features"])
-    problems += schema.mistyped(asked, SCHEMA)
     if asked["fake"] is None:
         if asked.get("data") is not None:
             problems.append("data= is the reference of fake= images; a run has its own data")

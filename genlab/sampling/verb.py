@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from genlab.config import compose as cfg
-from genlab.core import schema
+from genlab.config.keys import KEYS
 from genlab.core.contract import Generates, Reconstructs
 from genlab.core.errors import ConfigError
 from genlab.run import pictures
@@ -31,12 +31,9 @@ def main(words: Sequence[str]) -> int:
     """
     options, rest = cfg.options(words)
     own, others = [], []
-    keys = set(schema.SAMPLE) | {"run", "outputs"}
     for word in rest:
-        (own if word.partition("=")[0] in keys else others).append(word)
+        (own if word.partition("=")[0] in KEYS["sample"] else others).append(word)
     asked = cfg.compose(own, primary="sample")
-    if problems := schema.mistyped(asked, schema.SAMPLE):
-        raise ConfigError(*problems)
     pipeline = load(asked["run"], asked["outputs"], bool(options.get("trust")), others)
     _check_given(asked)
     pipeline.require(Reconstructs if asked["from"] and not asked["task"] else Generates)

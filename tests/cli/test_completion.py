@@ -51,6 +51,12 @@ def test_candidates(tmp_path):
     assert complete("sample task=") == [
         f"task={t}" for t in ("inpaint", "colourise", "edit", "null")
     ]
+    assert complete("eval of=s") == ["of=samples"] and complete("eval split=te") == ["split=test"]
+    assert complete("eval weights=") == ["weights=ema", "weights=raw"]
+    assert complete("sample weights=r") == ["weights=raw"]
+    assert complete("train every.log=") == ["every.log=auto"]
+    assert complete("resume allow=") == ["allow=[config]", "allow=[world]"]
+    assert complete("train fresh=t") == ["fresh=true"] and complete("eval fresh=t") == []
     paths = complete("train sampler.through=")
     assert {"sampler.through=edm", "sampler.through=null"} <= set(paths)
     assert "sampler.through=none" not in paths

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from genlab.cli import main as cli
 from genlab.cli import verb
 from genlab.config import catalog
+from genlab.config.keys import KEYS
 from genlab.core import registry
 from tests.helpers.configs import composed
 
@@ -45,6 +46,13 @@ def flatten(node, prefix=""):
 def leaves(node):
     every = list(flatten(node))
     return [k for k in every if not any(o.startswith(f"{k}.") for o in every)]
+
+
+@pytest.mark.parametrize("primary", KEYS)
+def test_every_key_of_a_verb_says_what_it_takes(primary):
+    node = OmegaConf.to_container(OmegaConf.load(registry.configs_dir() / f"{primary}.yaml"))
+    own = set(leaves({k: v for k, v in node.items() if k not in ("defaults", "hydra")}))
+    assert own - {"promise"} == set(KEYS[primary])
 
 
 def test_scan_of_hard_lines(tmp_path):

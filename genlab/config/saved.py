@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 
-from genlab.config.compose import NEW_KEYS, added_to, config_of, first_line, refuse_targets
+from genlab.config.compose import (
+    NEW_KEYS,
+    added_to,
+    config_of,
+    first_line,
+    flatten,
+    parse,
+    refuse_targets,
+)
 from genlab.core import registry
 from genlab.core.console import log
 from genlab.core.errors import ConfigError
+from genlab.core.registry import GROUPS, suggest
 
-__all__ = ["LIMIT", "read"]
+__all__ = ["LIMIT", "apply", "read"]
 
 LIMIT = 200_000
 """Largest config file in bytes; nobody writes one, and larger ones come from mistakes."""
@@ -76,3 +86,43 @@ def _defaults(group: str, name: str) -> dict[str, Any]:
             if candidate.get("name") == name:
                 return candidate
     return {}
+
+
+def apply(
+    config: Mapping[str, Any],
+    words: Sequence[str],
+    groups: Collection[str],
+    refusal: Callable[[str, Any, Any], str],
+) -> dict[str, Any]:
+    """A saved config with `key=value` words of a command line applied to it.
+
+    groups: in which another component may be chosen, which comes before any key is set. refusal:
+    (key, its value, the new one) -> why this key may not be set, "" where it may.
+    Raises ConfigError with every problem.
+    """
+    node = OmegaConf.create(dict(config))
+    typed = [(o.get_key_element(), o.value()) for o in map(parse, words)]
+    for key, value in typed:
+        if key in groups:
+            several = key in registry.SEVERAL and isinstance(value, list)
+            nodes = [config_of(key, str(name)) for name in (value if several else [value])]
+            node[key] = OmegaConf.merge({}, *nodes)
+    known = flatten(OmegaConf.to_container(node))
+    problems = []
+    for key, value in typed:
+        group, _, leaf = key.partition(".")
+        if key in groups:
+            continue
+        if key not in known and not key.startswith("optimizer.players"):
+            hint = registry.owners(group, leaf) if group in GROUPS else ""
+            hint = hint or suggest(key, known) or "`genlab list runs` and its config.yaml show it."
+            problems.append(f"no key {key!r} in this run. {hint}")
+        elif why := refusal(key, OmegaConf.select(node, key), value):
+            problems.append(why)
+        else:
+            OmegaConf.update(node, key, value, force_add=True)
+    if problems:
+        raise ConfigError(*problems)
+    out = OmegaConf.to_container(node)
+    assert isinstance(out, dict)
+    return {str(k): v for k, v in out.items()}

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from genlab.assemble.components import Components, build
-from genlab.config import compose as cfg
-from genlab.core import registry, schema
+from genlab.config.compose import validate
+from genlab.config.saved import apply
+from genlab.core import schema
 from genlab.core.contract import Generates, HasLikelihood, Noise, Reconstructs
 from genlab.core.errors import CheckpointError, ConfigError
 from genlab.core.random import SampleNoise
@@ -27,6 +27,7 @@ from genlab.run.directory import Run, find_run
 
 __all__ = ["STEPS", "Pipeline", "load"]
 
+OF_RUN = ("sampler", "guidance", "hardware")  # groups that another may be chosen of
 PAIRS, STEPS = 6, 9  # rows and columns of an interpolation strip
 
 
@@ -46,7 +47,7 @@ def load(
     found = find_run(str(run), outputs)
     place = {"outputs": str(found.path.parent.parent)}  # where it lies now
     config = _with(found.config, overrides) | place
-    if problems := cfg.validate(config):
+    if problems := validate(config):
         raise ConfigError(*problems)
     saved = Checkpoints(found.path / "checkpoints").find(checkpoint)
     if saved is None:
@@ -361,26 +362,16 @@ class Pipeline:
 
 def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
     """The run's config with another sampler, guidance or hardware."""
-    node = OmegaConf.create(dict(config))
-    for word in words:
-        override = cfg.parse(word)
-        key, value = override.get_key_element(), override.value()
-        group = key.partition(".")[0]
-        if key in ("sampler", "guidance", "hardware"):
-            node[key] = cfg.config_of(key, str(value))
-        elif key != "data.root" and group not in ("sampler", "guidance", "hardware"):
-            raise ConfigError(
-                f"{key}: sampling can change sampler, guidance, hardware and data.root; "
-                "the rest belongs to the run"
-            )
-        elif key not in cfg.flatten(OmegaConf.to_container(node)):
-            known = cfg.flatten(OmegaConf.to_container(node))
-            near = registry.owners(group, key[len(group) + 1 :]) or registry.suggest(key, known)
-            raise ConfigError(f"no key {key!r} in this run. {near}")
-        else:
-            OmegaConf.update(node, key, value)
-    out = OmegaConf.to_container(node)
-    assert isinstance(out, dict)
+
+    def refusal(key: str, was: Any, value: Any) -> str:
+        if key == "data.root" or key.partition(".")[0] in OF_RUN:
+            return ""
+        return (
+            f"{key}: sampling can change sampler, guidance, hardware and data.root; "
+            "the rest belongs to the run"
+        )
+
+    out = apply(config, words, OF_RUN, refusal)
     if isinstance(out["sampler"].get("grid"), list):  # it is as many steps, whatever was asked
         out["sampler"]["steps"] = len(out["sampler"]["grid"])
-    return {str(k): v for k, v in out.items()}
+    return out

@@ -9,10 +9,11 @@ from omegaconf import OmegaConf
 
 from genlab.config import compose as cfg
 from genlab.config.named_runs import named_runs, replace_runs
+from genlab.config.saved import apply
 from genlab.core import registry
 from genlab.core.console import log
 from genlab.core.errors import ConfigError
-from genlab.core.registry import GROUPS, suggest
+from genlab.core.registry import GROUPS
 from genlab.run.directory import Run, find_run
 from genlab.run.parents import name_by_path
 
@@ -118,42 +119,23 @@ def _too_short(run: Run, config: Mapping[str, Any]) -> list[str]:
 def _changed(
     config: Mapping[str, Any], words: Sequence[str], allow: Sequence[str]
 ) -> dict[str, Any]:
-    node = OmegaConf.create(dict(config))
-    overrides = [cfg.parse(word) for word in words]
-    for override in overrides:
-        key, value = override.get_key_element(), override.value()
-        if key in CHOICES:  # before the keys of these members
-            names = value if isinstance(value, list) else [value]
-            node[key] = OmegaConf.merge({}, *(cfg.config_of(key, str(name)) for name in names))
-    known = cfg.flatten(OmegaConf.to_container(node))
-    problems = []
-    for override in overrides:
-        key, value = override.get_key_element(), override.value()
-        if key in CHOICES:
-            continue
-        if key not in known and not key.startswith("optimizer.players"):
-            hint = suggest(key, known) or "`genlab list runs` and its config.yaml show it."
-            problems.append(f"no key {key!r} in this run. {hint}")
-            continue
-        if key in GROUPS or (_under(key, FIXED) and not _under(key, SAFE)):
-            was = OmegaConf.select(node, key)
-            problems.append(
+    """The config of a run with what was typed; ConfigError where that is not the run it was."""
+
+    def refusal(key: str, was: Any, value: Any) -> str:
+        safe = _under(key, SAFE)
+        if key in GROUPS or (_under(key, FIXED) and not safe):
+            return (
                 f"{key} was {was}, not {value}: that would be another run; train it with "
                 "genlab train, from these weights with init=<run>"
             )
-        elif (not _under(key, SAFE) or key in UNSAFE) and "config" not in allow:
-            was = OmegaConf.select(node, key)
-            problems.append(
+        if (not safe or key in UNSAFE) and "config" not in allow:
+            return (
                 f"{key} was {was}, not {value}: the run would not be the one it was; "
                 "add allow=[config] if you mean it"
             )
-        else:
-            OmegaConf.update(node, key, value, force_add=True)
-    if problems:
-        raise ConfigError(*problems)
-    out = OmegaConf.to_container(node)
-    assert isinstance(out, dict)
-    return {str(k): v for k, v in out.items()}
+        return ""
+
+    return apply(config, words, CHOICES, refusal)
 
 
 def _log_rates(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

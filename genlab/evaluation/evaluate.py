@@ -23,8 +23,7 @@ from genlab.features.auto import name_for
 
 __all__ = [
     "Evaluation",
-    "SelectedMetrics",
-    "evaluate",
+    "Evaluator",
     "missing_inputs",
     "select_metrics",
 ]
@@ -35,29 +34,89 @@ Record = dict[str, Any]
 # --- which metrics -----------------------------------------------------------------------------
 
 
+class Evaluation(NamedTuple):
+    """results: metric -> record, as `run.results` writes them, on rank 0 and empty on others.
+
+    seconds: stream -> time it took.
+    """
+
+    results: dict[str, Record]
+    seconds: dict[str, float]
+
+
 @dataclass
-class SelectedMetrics:
-    """Metrics that a target can serve.
+class Evaluator:
+    """The metrics of a target beside a reference that it can serve.
 
     nodes: name -> config, which is part of its protocol. network: of features, None where no
     metric takes them; network_name: as registered. left_out: name -> reason of the other metrics.
     """
 
+    target: EvalTarget
+    reference: Reference
     metrics: dict[str, Metric]
     nodes: Mapping[str, Mapping[str, Any]]
     network: Features | None
     network_name: str
     left_out: dict[str, str]
 
+    def __call__(
+        self, folder: Path, cache: Path, *, quiet: bool = False, strict: bool = True
+    ) -> Evaluation:
+        """Computes them on all ranks together.
+
+        folder, cache, quiet: see `Streams`. strict: a metric that cannot be computed is a
+        DataError; else its values are NaN, with the reason under "error", and the others go on.
+        """
+        streams = Streams(
+            self.target,
+            self.reference,
+            self.network,
+            folder=folder,
+            cache=cache,
+            batch=self.target.batch,
+            quiet=quiet,
+        )
+        few = {n: why for n, m in self.metrics.items() if (why := _too_few(n, m, streams))}
+        if few and strict:
+            raise DataError(next(iter(few.values())))
+        able = [m for n, m in self.metrics.items() if n not in few]
+        streams.compute({need for metric in able for need in metric.needs})
+        results: dict[str, Record] = {}
+        for name, metric in self.metrics.items() if dist.rank() == 0 else ():
+            start = time.perf_counter()
+            node = self.nodes[name]
+            record: Record = {"better": metric.better}
+            if metric.ignored_keys:
+                record["aside"] = {key: node[key] for key in metric.ignored_keys}
+            if name not in few:
+                record["protocol"] = _protocol(metric, node, streams, self.network_name)
+            try:
+                if name in few:
+                    raise DataError(few[name])
+                result = _compute(name, metric, streams)
+                record["values"] = {k: float(v) for k, v in result.values.items()}
+                if result.pairs is not None:
+                    record["pairs"] = result.pairs
+            except DataError as e:
+                if strict:
+                    raise
+                record["values"] = dict.fromkeys(metric.better or (name,), math.nan)
+                record |= {"error": str(e), "protocol": record.get("protocol", {})}
+            record["seconds"] = round(time.perf_counter() - start, 3)
+            results[name] = record
+        return Evaluation(results, streams.seconds)
+
 
 def select_metrics(
     nodes: Mapping[str, Mapping[str, Any]],
     features: Mapping[str, Any],
     target: EvalTarget,
+    reference: Reference,
     *,
     named: bool,
     trust: bool,
-) -> SelectedMetrics:
+) -> Evaluator:
     """Builds the metrics that a target can serve, and the feature network if one takes it.
 
     nodes, features: their configs. named: whether a person asked for just these. Then one that
@@ -106,7 +165,7 @@ def select_metrics(
         names = sorted(registry.components("metric"))
         can = [n for n in names if not missing_inputs(registry.find("metric", n).needs, target)]
         raise ConfigError(f"metric={name}: {reason}; it can serve {', '.join(can)}")
-    return SelectedMetrics(able, nodes, network, network_name, left_out)
+    return Evaluator(target, reference, able, nodes, network, network_name, left_out)
 
 
 def missing_inputs(needs: Collection[str], target: EvalTarget) -> str:
@@ -127,72 +186,6 @@ def _unsuited(metric: Metric, network: Features, name: str) -> str:
 
 
 # --- their values ------------------------------------------------------------------------------
-
-
-class Evaluation(NamedTuple):
-    """results: metric -> record, as `run.results` writes them, on rank 0 and empty on others.
-
-    seconds: stream -> time it took.
-    """
-
-    results: dict[str, Record]
-    seconds: dict[str, float]
-
-
-def evaluate(
-    target: EvalTarget,
-    reference: Reference,
-    selected: SelectedMetrics,
-    *,
-    folder: Path,
-    cache: Path,
-    batch: int = 64,
-    quiet: bool = False,
-    strict: bool = True,
-) -> Evaluation:
-    """Computes metrics of a target, on all ranks together.
-
-    folder, cache, batch, quiet: see `Streams`. strict: a metric that cannot be computed is a
-    DataError; else its values are NaN, with the reason under "error", and the others go on.
-    """
-    streams = Streams(
-        target,
-        reference,
-        selected.network,
-        folder=folder,
-        cache=cache,
-        batch=batch,
-        quiet=quiet,
-    )
-    few = {n: why for n, m in selected.metrics.items() if (why := _too_few(n, m, streams))}
-    if few and strict:
-        raise DataError(next(iter(few.values())))
-    able = [m for n, m in selected.metrics.items() if n not in few]
-    streams.compute({need for metric in able for need in metric.needs})
-    results: dict[str, Record] = {}
-    for name, metric in selected.metrics.items() if dist.rank() == 0 else ():
-        start = time.perf_counter()
-        node = selected.nodes[name]
-        record: Record = {"better": metric.better}
-        if metric.ignored_keys:
-            record["aside"] = {key: node[key] for key in metric.ignored_keys}
-        if name not in few:
-            record["protocol"] = _protocol(metric, node, streams, selected.network_name)
-        try:
-            if name in few:
-                raise DataError(few[name])
-            result = _compute(name, metric, streams)
-            record["values"] = {k: float(v) for k, v in result.values.items()}
-            if result.pairs is not None:
-                record["pairs"] = result.pairs
-        except DataError as e:
-            if strict:
-                raise
-            record["values"] = dict.fromkeys(metric.better or (name,), math.nan)
-            record |= {"error": str(e), "protocol": record.get("protocol", {})}
-        record["seconds"] = round(time.perf_counter() - start, 3)
-        results[name] = record
-    return Evaluation(results, streams.seconds)
 
 
 def _compute(name: str, metric: Metric, streams: Streams) -> MetricResult:

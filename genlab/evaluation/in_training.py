@@ -12,18 +12,17 @@ from genlab.core import dist
 from genlab.core.console import log
 from genlab.core.errors import ConfigError
 from genlab.core.metric import Metric
-from genlab.evaluation.evaluate import evaluate, select_metrics
+from genlab.evaluation.evaluate import select_metrics
 from genlab.evaluation.reference import of_data
 from genlab.evaluation.target import ModelOutputs, number_of_samples
 from genlab.run.directory import Run
-from genlab.run.environment import environment
 from genlab.run.results import write_result
 from genlab.sampling.pipeline import Pipeline
 
-__all__ = ["Evaluator"]
+__all__ = ["TrainingMetrics"]
 
 
-class Evaluator:
+class TrainingMetrics:
     """Metrics of the model of a pipeline as it stands, on all ranks, at each call.
 
     description: a line for a person, "" where no feature network is used.
@@ -47,14 +46,13 @@ class Evaluator:
             self.target = target = ModelOutputs(pipeline, self.n, int(config["seed"]))
             if target.enlarged:
                 raise ConfigError(f"metric=: {target.enlarged}")
-            self.selected = select_metrics(
-                nodes, config["features"], target, named=True, trust=trust
+            reference = of_data(pipeline.data, target.data, target.reference_split, self.n)
+            self.evaluate = select_metrics(
+                nodes, config["features"], target, reference, named=True, trust=trust
             )
-            self.metrics, name = self.selected.metrics, self.selected.network_name
+            self.metrics, name = self.evaluate.metrics, self.evaluate.network_name
             if name:
                 self.description = f"metrics look at {self.n:,} samples by features={name}"
-            split = target.reference_split
-            self.reference = of_data(pipeline.data, target.data, split, self.n)
         best = str(config["keep"]["best"])
         if best.startswith("metric/") and not self.better(best):
             able = [f"metric/{v}" for metric in self.metrics.values() for v in metric.better]
@@ -78,9 +76,9 @@ class Evaluator:
         """What a value of the journal means, as text: values of other texts do not compare."""
         if not value.startswith("metric/") or not self.metrics:
             return value
-        network = self.selected.network
-        how = [value, self.reference.digest, self.n, self.target.seed]
-        how += [network.digest if network else "", dict(self.selected.nodes)]
+        network, reference = self.evaluate.network, self.evaluate.reference
+        how = [value, reference.digest, self.n, self.target.seed]
+        how += [network.digest if network else "", dict(self.evaluate.nodes)]
         return json.dumps(how, sort_keys=True, default=str)
 
     def __call__(self, run: Run, images: int) -> dict[str, float]:
@@ -97,15 +95,7 @@ class Evaluator:
             for old in folder.glob(".streams-*"):  # what an earlier moment left, or this one
                 shutil.rmtree(old, ignore_errors=True)
         dist.barrier()
-        results, _ = evaluate(
-            self.target,
-            self.reference,
-            self.selected,
-            folder=streams,
-            cache=self.cache,
-            quiet=True,
-            strict=False,
-        )
+        results, _ = self.evaluate(streams, self.cache, quiet=True, strict=False)
         if dist.rank():
             while not done.exists():  # longer than a collective waits, if it must be
                 time.sleep(0.1)
@@ -117,8 +107,8 @@ class Evaluator:
         for name, record in results.items():
             if "error" in record:
                 log(f"metric {name} at image {images:,}: {record['error']}")
-        machine = environment(self.pipeline.hardware, self.pipeline.data)
-        write_result(folder, self.target.describe(run, images), results, machine)
+        described = self.target.describe(run, images)
+        write_result(folder, described, results, self.target.environment)
         return {
             f"metric/{name}": value if math.isfinite(value) else math.nan
             for record in results.values()

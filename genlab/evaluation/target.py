@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,7 +19,9 @@ from genlab.core.errors import ConfigError, DeviceError
 from genlab.core.metric import Pairs
 from genlab.evaluation.cache import digest
 from genlab.evaluation.reference import size_of, subset
+from genlab.hardware.hardware import Hardware
 from genlab.run.directory import Run
+from genlab.run.environment import environment
 from genlab.sampling.pipeline import Pipeline
 
 __all__ = ["EvalTarget", "GivenImages", "ModelOutputs", "number_of_samples"]
@@ -35,8 +41,10 @@ class EvalTarget:
 
     Its streams are functions of a range of row numbers, so that they can be computed in parts.
 
+    title: in words. folder: of its evaluations. description: for the record, all in which two
+    numbers of one protocol may differ; key: what else its samples depend on, as text.
     kind: what they are. n: how many. spec: of one. seed: of samples, and of what a metric draws.
-    device: where they are computed.
+    batch: drawn at once. hardware: that computes them.
     data: what the model was trained on, or the kind of images, in words. dataset: the same to
     load, None where it is not known. images: all n of them where they need not be drawn.
     held_out: how many held-out images `pairs` and `bits` are of; held_out_set: which, in words.
@@ -45,11 +53,16 @@ class EvalTarget:
     nothing to say.
     """
 
+    title: str
+    folder: Path
+    description: Mapping[str, Any]
+    key: str = ""
     kind: Literal["samples", "reconstructions", "images"]
     n: int
     spec: Spec
     seed: int
-    device: torch.device
+    batch: int = 64
+    hardware: Hardware
     data: str
     dataset: Dataset | None
     images: Tensor | None = None
@@ -59,6 +72,21 @@ class EvalTarget:
     density: str = ""
     likelihood: str = ""
     no_likelihood: str = ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are computed."""
+        return self.hardware.device
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions and choices of this process."""
+        return environment(self.hardware, self.dataset)
+
+    def digest(self, *more: Any) -> str:
+        """SHA-256 of what its samples depend on, and of more."""
+        text = json.dumps([self.description, self.key, *more], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def streams(self) -> set[str]:
@@ -95,27 +123,26 @@ class GivenImages(EvalTarget):
     kind = "images"
 
     def __init__(
-        self, images: Tensor, seed: int, device: torch.device, data: str, dataset: Dataset | None
+        self,
+        title: str,
+        folder: Path,
+        images: Tensor,
+        seed: int,
+        hardware: Hardware,
+        data: str,
+        dataset: Dataset | None,
     ) -> None:
         """images: uint8 [n, C, H, W]. dataset: what their model was trained on, if known."""
         self.images, self.n, self.spec = images, len(images), Spec(tuple(images.shape[1:]))
-        self.seed, self.device, self.data, self.dataset = seed, device, data, dataset
+        self.seed, self.hardware, self.data, self.dataset = seed, hardware, data, dataset
+        self.title, self.folder = title, folder
+        described = {"folder": title, "of": self.kind, "images": self.n, "seed": seed}
+        self.description = described | {"digest": digest(images)[:12]}
 
     @property
     def streams(self) -> set[str]:
         """Those of any target, and the images."""
         return super().streams | {"fake"}
-
-    def describe(self, title: str) -> dict[str, Any]:
-        """For the record: all in which two numbers of one protocol may differ."""
-        assert self.images is not None
-        return {
-            "folder": title,
-            "of": self.kind,
-            "images": self.n,
-            "seed": self.seed,
-            "digest": digest(self.images)[:12],
-        }
 
 
 class ModelOutputs(EvalTarget):
@@ -128,6 +155,7 @@ class ModelOutputs(EvalTarget):
         seed: int,
         weights: str | float = "ema",
         kind: Literal["auto", "samples", "reconstructions"] = "auto",
+        batch: int = 64,
     ) -> None:
         """n: samples, and held-out images at most. kind: auto is samples of a model that draws
         any. Raises ConfigError for a model without outputs of that kind."""
@@ -140,7 +168,8 @@ class ModelOutputs(EvalTarget):
         self.kind = "reconstructions"
         if generates and kind != "reconstructions":
             self.kind = "samples"
-        self.seed, self.device, self.dataset = seed, pipeline.hardware.device, pipeline.data
+        self.seed, self.batch = seed, batch
+        self.hardware, self.dataset = pipeline.hardware, pipeline.data
         stored = self.dataset.spec
         resized = pipeline.output_shape != pipeline.spec.shape
         self.spec = replace(stored, shape=pipeline.output_shape) if resized else stored
@@ -157,6 +186,28 @@ class ModelOutputs(EvalTarget):
         self.codebook_size = model.codebook_size if reconstructs else None
         self.likelihood, self.no_likelihood = _likelihood(pipeline)
         self.density = _density(pipeline)
+
+    @property
+    def title(self) -> str:
+        """The run and where it stands."""
+        return self.pipeline.title
+
+    @property
+    def folder(self) -> Path:
+        """<run>/eval."""
+        return self.pipeline.run.path / "eval"
+
+    @cached_property
+    def key(self) -> str:
+        """The weights, the held-out data and what computes."""
+        pipeline, machine = self.pipeline, self.environment
+        assert pipeline.checkpoint is not None
+        parts = [pipeline.checkpoint.digest, self.held_out_set]
+        parts += [self.hardware.precision, self.device.type]
+        parts += [machine[name] for name in ("attention", "genlab", "git")]
+        if (average := pipeline.post_hoc_ema(self.weights)) is not None:
+            parts += average.moments  # made of those that are kept, which may change
+        return " ".join(map(str, parts))
 
     @property
     def streams(self) -> set[str]:
@@ -203,8 +254,15 @@ class ModelOutputs(EvalTarget):
         labels = None if self._labels is None else self._labels[rows.start : rows.stop]
         return self.pipeline.bits_per_dim(images, labels, self.seed, rows, self.weights)
 
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """For the record: that of the run at its checkpoint, and the batch."""
+        assert self.pipeline.checkpoint is not None
+        described = self.describe(self.pipeline.run, self.pipeline.checkpoint.images)
+        return described | {"batch": self.batch}
+
     def describe(self, run: Run, images: int) -> dict[str, Any]:
-        """For the record: all in which two numbers of one protocol may differ.
+        """All in which two numbers of one protocol may differ, also while the run is training.
 
         images: that the run had drawn.
         """

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +13,11 @@ from genlab.core.console import log
 from genlab.core.contract import Dataset, Spec
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.format import count, number, table
-from genlab.evaluation.evaluate import SelectedMetrics, evaluate, select_metrics
+from genlab.evaluation.evaluate import Evaluator, select_metrics
 from genlab.evaluation.reference import Reference, of_data, read_images, size_of, subset
 from genlab.evaluation.target import EvalTarget, GivenImages, ModelOutputs, number_of_samples
 from genlab.hardware.hardware import Hardware
 from genlab.run.directory import find_run
-from genlab.run.environment import environment
 from genlab.run.results import write_result
 from genlab.sampling.pipeline import load
 
@@ -54,11 +50,13 @@ def main(words: Sequence[str]) -> int:
 
         return subprocesses.run_ranks(["eval", *words], devices)
     try:
-        job = of_images(asked) if given else of_run(asked, others, bool(options.get("trust")))
-        selected = select_metrics(
-            asked["metric"], asked["features"], job.target, named=named, trust=True
+        trust = bool(options.get("trust"))
+        target = of_images(asked) if given else of_run(asked, others, trust)
+        reference, features = _reference(asked, target), asked["features"]
+        evaluate = select_metrics(
+            asked["metric"], features, target, reference, named=named, trust=True
         )
-        _run(job, selected, asked, strict=named)
+        _run(evaluate, asked, strict=named)
     finally:
         dist.stop()
     return 0
@@ -100,41 +98,13 @@ def _check(asked: Mapping[str, Any], idle: Sequence[str]) -> None:
 # --- what is evaluated -------------------------------------------------------------------------
 
 
-@dataclass
-class Job:
-    """What one command evaluates, and where its results go.
-
-    title: of the target, in words. description: of it, for the record. key: what else its samples
-    depend on. folder: of its evaluations. run: directory of the run, None for given images.
-    """
-
-    title: str
-    target: EvalTarget
-    reference: Reference
-    description: dict[str, Any]
-    folder: Path
-    key: str = ""
-    run: Path | None = None
-    environment: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def streams(self) -> Path:
-        """Where samples and their features are kept: another place for other samples."""
-        return self.folder / f".streams-{self.digest()[:12]}"
-
-    def digest(self, *more: Any) -> str:
-        """SHA-256 of what its samples depend on, and of more."""
-        text = json.dumps([self.description, self.key, *more], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Job:
+def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> ModelOutputs:
     """A run at one of its checkpoints. others: overrides of its sampler, guidance, hardware."""
     run = find_run(str(asked["run"]), asked["outputs"])
     pipeline = load(run.path, trust=trust, overrides=others, checkpoint=asked["checkpoint"])
-    hardware, checkpoint = pipeline.hardware, pipeline.checkpoint
+    device, checkpoint = pipeline.hardware.device, pipeline.checkpoint
     assert checkpoint is not None
-    dist.start(hardware.device)
+    dist.start(device)
     average = pipeline.post_hoc_ema(asked["weights"])
     if dist.rank() == 0:
         if not run.status.startswith("done"):
@@ -142,29 +112,15 @@ def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> Job:
             log(f"{run.title} is {state}; taking its checkpoint at image {checkpoint.images:,}")
         if average is not None:
             log(str(average))
-    n = number_of_samples(asked["n"], hardware.device, training=False)
-    target = ModelOutputs(pipeline, n, asked["seed"], asked["weights"], asked["of"])
+    n = number_of_samples(asked["n"], device, training=False)
+    how = {key: asked[key] for key in ("seed", "weights", "batch")}
+    target = ModelOutputs(pipeline, n, **how, kind=asked["of"])
     if asked["real"] is None and target.enlarged:
         raise DataError(target.enlarged)
-    machine = environment(hardware, pipeline.data)
-    key: list[Any] = [checkpoint.digest, target.held_out_set]
-    key += [hardware.precision, hardware.device.type]
-    key += [machine[name] for name in ("attention", "genlab", "git")]
-    if average is not None:  # made of those that are kept, which may change
-        key += average.moments
-    return Job(
-        pipeline.title,
-        target,
-        _reference(asked, target, n),
-        target.describe(run, checkpoint.images) | {"batch": asked["batch"]},
-        run.path / "eval",
-        " ".join(map(str, key)),
-        run.path,
-        machine,
-    )
+    return target
 
 
-def of_images(asked: Mapping[str, Any]) -> Job:
+def of_images(asked: Mapping[str, Any]) -> GivenImages:
     """The images of fake=, beside those of real= or data=."""
     hardware: Hardware = registry.build("hardware", asked["hardware"])
     hardware.start()
@@ -182,20 +138,13 @@ def of_images(asked: Mapping[str, Any]) -> Job:
     images = subset(images, None if asked["n"] == "auto" else asked["n"])
     spec = dataset.spec if dataset else Spec(tuple(images.shape[1:]))
     data = f"{node['name'] if node else 'images'} {size_of(spec)}"
-    target = GivenImages(images, asked["seed"], hardware.device, data, dataset)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(title).name)[:60] or "images"
-    return Job(
-        title,
-        target,
-        _reference(asked, target, target.n),
-        target.describe(title),
-        Path(asked["outputs"]) / "eval" / name,
-        environment=environment(hardware, dataset),
-    )
+    folder = Path(asked["outputs"]) / "eval" / name
+    return GivenImages(title, folder, images, asked["seed"], hardware, data, dataset)
 
 
-def _reference(asked: Mapping[str, Any], target: EvalTarget, n: int) -> Reference:
-    """The images of real=, else of the data set. n: as many of these on a CPU, if not told."""
+def _reference(asked: Mapping[str, Any], target: EvalTarget) -> Reference:
+    """The images of real=, else of the data set; on a CPU as many as samples, if not told."""
     many = asked["n_real"]
     if asked["real"] is not None:
         if target.spec.kind != "images":
@@ -210,8 +159,11 @@ def _reference(asked: Mapping[str, Any], target: EvalTarget, n: int) -> Referenc
     assert dataset is not None
     _check_size(target.spec, dataset.spec, f"data={target.data}", dataset.spec)
     split = target.reference_split if asked["split"] == "auto" else asked["split"]
-    if many == "auto":
-        many = n if target.device.type == "cpu" else "all"
+    if many == "auto" and target.device.type != "cpu":
+        many = "all"
+    elif many == "auto":
+        given = target.images is not None
+        many = target.n if given else number_of_samples(asked["n"], target.device, training=False)
     return of_data(dataset, target.data, split, None if many == "all" else many)
 
 
@@ -230,39 +182,36 @@ def _check_size(target: Spec, real: Spec, which: str, kept: Spec) -> None:
 # --- results -----------------------------------------------------------------------------------
 
 
-def _run(job: Job, selected: SelectedMetrics, asked: Mapping[str, Any], strict: bool) -> None:
-    results, seconds = evaluate(
-        job.target,
-        job.reference,
-        selected,
-        folder=job.streams,
-        cache=Path(asked["outputs"]) / ".cache" / "features",
-        batch=asked["batch"],
-        strict=strict,
-    )
+def _run(evaluate: Evaluator, asked: Mapping[str, Any], strict: bool) -> None:
+    target, left_out = evaluate.target, evaluate.left_out
+    streams = target.folder / f".streams-{target.digest()[:12]}"  # others of other samples
+    cache = Path(asked["outputs"]) / ".cache" / "features"
+    results, seconds = evaluate(streams, cache, strict=strict)
     if dist.rank():
         return
     for name in [n for n, record in results.items() if "error" in record]:
-        selected.left_out[name] = results.pop(name)["error"]
+        left_out[name] = results.pop(name)["error"]
     if not results:
-        raise DataError("; ".join(selected.left_out.values()))
-    stem = f"{job.description['checkpoint']:012d}-" if job.run else ""
+        raise DataError("; ".join(left_out.values()))
+    of_a_run = isinstance(target, ModelOutputs)
+    stem = f"{target.description['checkpoint']:012d}-" if of_a_run else ""
     protocols = {n: [r["protocol"], r.get("aside")] for n, r in results.items()}
-    folder = job.folder / (asked["name"] or f"{stem}{job.digest(protocols)[:6]}")
+    folder = target.folder / (asked["name"] or f"{stem}{target.digest(protocols)[:6]}")
     spent = {name: round(s, 2) for name, s in seconds.items()}
-    path = write_result(folder, job.description, results, {**job.environment, "seconds": spent})
-    _print(job, selected, results)
+    machine = {**target.environment, "seconds": spent}
+    path = write_result(folder, target.description, results, machine)
+    _print(evaluate, results)
     print(path)
-    if job.run is not None:
+    if of_a_run:
         from genlab.report.report import write_report
 
-        print(f"report: {write_report(job.run)}")
+        print(f"report: {write_report(target.folder.parent)}")
 
 
-def _print(job: Job, selected: SelectedMetrics, results: Mapping[str, Mapping[str, Any]]) -> None:
+def _print(evaluator: Evaluator, results: Mapping[str, Mapping[str, Any]]) -> None:
     """The table of an evaluation, with what every number is of."""
-    target, reference, network = job.target, job.reference, selected.network
-    print(job.title)
+    target, reference, network = evaluator.target, evaluator.reference, evaluator.network
+    print(target.title)
     facts = []
     protocols = [record["protocol"] for record in results.values()]
     if any("images" in p for p in protocols):
@@ -274,7 +223,7 @@ def _print(job: Job, selected: SelectedMetrics, results: Mapping[str, Mapping[st
         facts.append(f"reference {reference.name}, {of}")
     if network is not None:
         facts.append(
-            f"features {selected.network_name} {network.digest}, resizer {network.resizer}"
+            f"features {evaluator.network_name} {network.digest}, resizer {network.resizer}"
         )
     print("; ".join(facts))
     rows = []
@@ -284,7 +233,7 @@ def _print(job: Job, selected: SelectedMetrics, results: Mapping[str, Mapping[st
         rows.append((name, number(value), f"{record['seconds']:.1f} s", rest))
     print(table(rows, indent="  "))
     reasons: dict[str, list[str]] = {}
-    for name, reason in selected.left_out.items():
+    for name, reason in evaluator.left_out.items():
         other = reason.startswith("it ")  # another model or other features would be needed
         reasons.setdefault("" if other else reason, []).append(name)
     for reason, names in sorted(reasons.items(), reverse=True):

@@ -12,7 +12,7 @@ from genlab.core import dist, registry
 from genlab.core.contract import Split
 from genlab.core.errors import ConfigError
 from genlab.core.memory import memory_advice
-from genlab.evaluation.in_training import Evaluator
+from genlab.evaluation.in_training import TrainingMetrics
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.track import Tracker
 from genlab.sampling.pipeline import Pipeline
@@ -29,7 +29,7 @@ class Setup:
 
     components: Components
     pipeline: Pipeline  # of the model as it is trained
-    evaluator: Evaluator
+    evaluator: TrainingMetrics
     tracker: Tracker | None
     initial: Initial | None  # of a run that has not begun
 
@@ -53,7 +53,7 @@ def set_up(
     node = config["track"]
     tracker = None if node["name"] is None else registry.build("track", node, trust=trust)
     pipeline = Pipeline(components)
-    evaluator = Evaluator(pipeline, trust=trust)
+    evaluator = TrainingMetrics(pipeline, trust=trust)
     initial = None
     if run is None or not Checkpoints(run / "checkpoints").names():
         outputs = run.parent.parent if run else Path(config["outputs"])

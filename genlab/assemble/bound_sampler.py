@@ -48,8 +48,11 @@ class PathSampler:
     def evaluations(self) -> int | float:
         """Network evaluations a sample has cost, on average since `recount`.
 
-        A guided one counts twice. All samples of a sampler cost the same, but for rk45's.
+        A guided one counts twice. All samples of a sampler cost the same, but for rk45's. A model
+        that draws by itself does it in one.
         """
+        if not self.follows_path:
+            return 1
         mean = self.rows / max(1, self.drawn)
         return int(mean) if mean.is_integer() else round(mean, 2)
 

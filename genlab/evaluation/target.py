@@ -293,11 +293,10 @@ def _sampling(pipeline: Pipeline) -> Mapping[str, Any]:
     if pipeline.reference is not None:
         found["reference"] = pipeline.reference.record()
     found["temperature"] = pipeline.sampler.temperature
-    found["evaluations"] = 1
     if pipeline.sampler.follows_path:  # counted on one sample
         pipeline.sampler.recount()
         pipeline.draw([0] if pipeline.classes else None, 0, [0])
-        found["evaluations"] = pipeline.sampler.evaluations
+    found["evaluations"] = pipeline.sampler.evaluations
     return found
 
 

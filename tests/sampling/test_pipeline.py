@@ -53,6 +53,11 @@ def test_grid_images_and_record(path_run):
     assert np.array_equal(again[:, 0], np.stack(images))
 
 
+def test_a_model_that_draws_in_one_call_costs_one_evaluation(toy_run):
+    record = json.loads((sample(toy_run, "n=3", "batch=2") / "sample.json").read_text())
+    assert record["evaluations"] == 1
+
+
 @pytest.mark.parametrize("word", ["span=[3,1]", "grid=[1,2]", "span=[0.1,1e9]"])
 def test_levels_that_the_path_does_not_have_are_refused_before_anything_is_drawn(
     path_run, word, capsys

@@ -51,6 +51,13 @@ class Components:
     schedule: Schedule
     pretrained: Mapping[str, PretrainedRun] = field(default_factory=dict)  # by the key naming it
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of what is drawn: that of the data unless guidance draws at another size."""
+        guidance, (channels, *sides) = self.sampler.guidance, self.spec.shape
+        factor = guidance.factor if guidance else 1
+        return (channels, *(factor * side for side in sides))
+
 
 def build(
     config: Mapping[str, Any],

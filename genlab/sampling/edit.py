@@ -27,20 +27,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genlab.assemble.bound_sampler import PathSampler
+from genlab.assemble.components import Components
 from genlab.core.contract import (
     BoundDenoiser,
     Codec,
     Denoiser,
     Generates,
     Guidance,
+    Noise,
     Process,
 )
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.gaussian_path import TruncatedPath
-from genlab.core.random import SampleNoise
-from genlab.sampling.pipeline import Pipeline
 
-__all__ = ["ImageEditor", "filled", "held_grey"]
+__all__ = ["ImageEditor", "Task", "filled", "held_grey"]
 
 Task = Literal["inpaint", "colourise", "edit"]
 Projection = Callable[[Tensor], Tensor]
@@ -89,7 +89,7 @@ class ProjectionGuidance(Guidance):
 
 
 class ImageEditor:
-    """Draws edits of images by a run.
+    """Draws edits of images with the components of a run.
 
     task inpaint draws what lies inside the mask. colourise keeps the grey. edit goes a part of the
     way to the noise and back (SDEdit, Meng et al. 2021, arXiv 2108.01073): sampling starts from
@@ -100,38 +100,44 @@ class ImageEditor:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        components: Components,
         task: Task,
         *,
         mask: NDArray[np.bool_] | None = None,
         strength: float | None = None,
+        labels: int | Sequence[int] | None = None,
     ) -> None:
-        """mask: [H, W], True where the image is not known; strength: of edit, in (0, 1].
+        """mask: [H, W], True where the image is not known; strength: of edit, in (0, 1]; labels:
+        that images will be given.
 
         Raises ConfigError for a run that cannot do this, DataError for a mask that does not fit.
         """
-        _check(pipeline, task, mask is not None, strength)
-        self.task, self.strength, self.pipeline = task, strength, pipeline
-        self.mask = None
-        if mask is not None:
-            size = pipeline.output_shape[1:]
-            if mask.shape != size:
-                who = "guidance" if size != pipeline.spec.shape[1:] else "the run"
-                raise DataError(
-                    f"the mask has {_size(mask.shape)} pixels, what {who} draws {_size(size)}; "
-                    "make it of that size"
-                )
-            if not mask.any():
-                raise DataError("the mask is black everywhere: white pixels are those to draw")
-            if mask.all():
-                raise DataError("the mask is white everywhere: black pixels are those to keep")
-            self.mask = torch.from_numpy(mask).to(pipeline.hardware.device)
+        self.components, self.task, self.strength = components, task, strength
+        _check(components, task, mask is not None, strength)
+        size = components.output_shape[1:]
+        if mask is not None and mask.shape != size:
+            who = "guidance" if size != components.spec.shape[1:] else "the run"
+            raise DataError(
+                f"the mask has {_size(mask.shape)} pixels, what {who} draws {_size(size)}; "
+                "make it of that size"
+            )
+        if mask is not None and not mask.any():
+            raise DataError("the mask is black everywhere: white pixels are those to draw")
+        if mask is not None and mask.all():
+            raise DataError("the mask is white everywhere: black pixels are those to keep")
+        if labels is None and components.spec.classes and components.model.label_dropout == 0:
+            raise ConfigError(
+                "labels= is needed: this run was trained with model.label_dropout=0, so it has no "
+                "estimates without a label"
+            )
+        device = components.hardware.device
+        self.mask = None if mask is None else torch.tensor(mask, device=device)
 
     @property
     def cut(self) -> TruncatedPath | None:
         """The part of the path that is followed, None for all of it."""
-        solver = self.pipeline.sampler
-        path = solver.through or solver.process
+        sampler = self.components.sampler
+        path = sampler.through or sampler.process
         if self.strength is None or path is None:
             return None
         sigma = self.strength / (1 - self.strength) if self.strength < 1 else math.inf
@@ -142,45 +148,38 @@ class ImageEditor:
             )
         return TruncatedPath(path, end)
 
-    @torch.inference_mode()
-    def draw(
-        self,
-        images: Tensor,
-        y: Sequence[int] | None,
-        seed: int,
-        indices: Sequence[int],
-        weights: str | float = "ema",
+    def __call__(
+        self, images: Tensor, z: Tensor, y: Tensor | None, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """images uint8 [n, C, H, W] -> (what is known of them, an edit of each), both uint8.
+        """images uint8 [n, C, H, W] -> (an edit of each, what is known of them), both uint8.
 
-        y: a label for each; indices: which of the endless edits of `seed`, as for samples.
+        z [n, C, H, W]: the noise sampling would start from; y [n]: labels; noise: of the sampler.
         """
-        pipeline, device = self.pipeline, self.pipeline.hardware.device
-        images = images.to(device)
-        x = pipeline.codec.encode(images, None)
-        noise = SampleNoise(seed, indices, device)
-        z = pipeline.start(noise)
+        codec, sampler, model = (
+            self.components.codec,
+            self.components.sampler,
+            self.components.model,
+        )
+        x = codec.encode(images, None)
         known, project = self._known(x)
-        labels = None if y is None else torch.tensor(y, device=device)
-        cut, held = self.cut, ProjectionGuidance(pipeline.sampler.guidance, project)
-        with _following(pipeline.sampler, held, cut):
+        cut, held = self.cut, ProjectionGuidance(sampler.guidance, project)
+        with _following(sampler, held, cut), self.components.hardware.autocast():
             if cut is not None:
-                a, b = pipeline.sampler.sampler.start(cut)
+                a, b = sampler.sampler.start(cut)
                 z = z + x * (a / b)
                 known = project(b * z / math.hypot(a, b))
-            with pipeline.using(weights), pipeline.hardware.autocast():
-                assert isinstance(pipeline.model, Generates)
-                out = pipeline.model.transport(z, labels, noise, pipeline.sampler)
-        drawn = pipeline.codec.decode(project(out.float()))
+            assert isinstance(model, Generates)
+            out = model.transport(z, y, noise, sampler)
+        drawn = codec.decode(project(out.float()))
         if self.mask is not None:  # a codec of few bits gives back other bytes
             drawn = torch.where(self.mask, drawn, images)
-        return pipeline.codec.decode(known.float()).cpu(), drawn.cpu()
+        return drawn, codec.decode(known.float())
 
     def _known(self, x: Tensor) -> tuple[Tensor, Projection]:
         """What is known of x [B, C, H, W] as a picture, and the projection onto it."""
         if self.task == "colourise":
             grey = x.mean(1, keepdim=True)
-            low, high = _range(self.pipeline.codec, x)
+            low, high = _range(self.components.codec, x)
             return grey.expand_as(x), lambda x0: held_grey(x0, grey, low, high)
         if self.mask is None:
             return x, lambda x0: x0
@@ -190,22 +189,22 @@ class ImageEditor:
 
 @contextmanager
 def _following(
-    solver: PathSampler, guidance: Guidance, cut: TruncatedPath | None
+    bound: PathSampler, guidance: Guidance, cut: TruncatedPath | None
 ) -> Iterator[None]:
-    """The solver with another guidance, and on a part of its path.
+    """The sampler with another guidance, and on a part of its path.
 
     A part of a discrete path has fewer levels; no more steps than these are done.
     """
-    before = solver.guidance, solver.through, solver.sampler
-    solver.guidance, solver.through = guidance, cut or solver.through
-    steps = solver.sampler.steps
+    before = bound.guidance, bound.through, bound.sampler
+    bound.guidance, bound.through = guidance, cut or bound.through
+    steps = bound.sampler.steps
     if cut is not None and cut.steps is not None and steps is not None:
-        solver.sampler = copy(solver.sampler)
-        solver.sampler.steps = min(steps, cut.steps)
+        bound.sampler = copy(bound.sampler)
+        bound.sampler.steps = min(steps, cut.steps)
     try:
         yield
     finally:
-        solver.guidance, solver.through, solver.sampler = before
+        bound.guidance, bound.through, bound.sampler = before
 
 
 def _range(codec: Codec, x: Tensor) -> tuple[float, float]:
@@ -215,13 +214,13 @@ def _range(codec: Codec, x: Tensor) -> tuple[float, float]:
     return low, high
 
 
-def _check(pipeline: Pipeline, task: Task, masked: bool, strength: float | None) -> None:
+def _check(components: Components, task: Task, masked: bool, strength: float | None) -> None:
     """ConfigError where the run, or these options together, allow no such task."""
-    shape = pipeline.spec.shape
-    sampler = pipeline.config["sampler"]
-    if not pipeline.sampler.follows_path:
+    shape = components.spec.shape
+    sampler = components.config["sampler"]
+    if not components.sampler.follows_path:
         raise ConfigError(
-            f"task={task} needs a model with a path; {pipeline.config['model']['name']!r} draws "
+            f"task={task} needs a model with a path; {components.config['model']['name']!r} draws "
             "its samples in one step"
         )
     if len(shape) != 3:
@@ -237,20 +236,18 @@ def _check(pipeline: Pipeline, task: Task, masked: bool, strength: float | None)
             "strength= is how far task=edit goes to the noise, in (0, 1]; "
             + ("add strength=0.5, say" if task == "edit" else f"task={task} goes all the way")
         )
-    if pipeline.sampler.learned_variance:
+    if components.sampler.learned_variance:
         raise ConfigError(
             f"task={task} moves the estimates to what is known of the image, and "
             "sampler.variance=learned is of those that the network gives; use "
             "sampler.variance=small"
         )
-    if strength is not None:
-        if not 0 < strength <= 1:
-            raise ConfigError(f"strength must be a number in (0, 1], not {strength:g}")
-        if sampler.get("span") is not None or isinstance(sampler.get("grid"), list):
-            raise ConfigError(
-                "strength= says at which noise sampling starts, and so do sampler.span and a list "
-                "as sampler.grid; use sampler.span=null and a named grid"
-            )
+    named = sampler.get("span") is None and not isinstance(sampler.get("grid"), list)
+    if strength is not None and not named:
+        raise ConfigError(
+            "strength= says at which noise sampling starts, and so do sampler.span and a list "
+            "as sampler.grid; use sampler.span=null and a named grid"
+        )
 
 
 def _size(shape: Sequence[int]) -> str:

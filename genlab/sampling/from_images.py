@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,100 +26,46 @@ from genlab.run.files import write_text
 from genlab.sampling.edit import ImageEditor
 from genlab.sampling.pipeline import Pipeline
 
-__all__ = ["decoded", "save_as", "write_edits", "write_reconstructions"]
+__all__ = ["write_edits", "write_reconstructions"]
 
-PAIRS = 32  # in the grid
+PAIRS = 32  # in the grid of reconstructions
+ROWS = 16  # in the grid of edits
 
 
 def write_reconstructions(pipeline: Pipeline, asked: Mapping[str, Any], folder: Path) -> None:
-    """Writes codes.npy, names.json, images/<name>.png, grid.png of the first pairs, sample.json.
+    """Writes codes.npy, images/<name>.png (or reconstructions.npy), names.json, grid.png of the
+    first pairs, sample.json.
 
-    Images are read one batch at a time, whatever their number. Raises DataError when none can be
-    decoded, ConfigError for a run whose images are not square.
+    Raises DataError when no image can be decoded, ConfigError for a run whose images are not
+    square.
     """
-    channels, height, width = pipeline.data.spec.shape
-    if height != width:
-        raise ConfigError(f"from= takes runs of square images, not {height}x{width}")
-    place = asked["from"]
-    given = iter_images(place, channels, width)
-    names: list[str] = []
-    done: Counter[str] = Counter()
-    corrupt: dict[str, str] = {}
-    images = decoded(given, names, done, corrupt)
-    codes, decibels, first, copies = [], [], [], []
-    written: set[str] = set()
-    while batch := list(islice(images, asked["batch"])):
-        u = np.stack(batch)
+    given = GivenImages(asked, pipeline.data.spec.shape, folder)
+    codes, decibels, first = [], [], []
+    for u in given.batches(asked["batch"]):
         index, copied = pipeline.reconstruct(u, batch=len(u), weights=asked["weights"])
         codes.append(index.astype(np.int32) if index.dtype == np.int64 else index)
         decibels.append(psnr(torch.from_numpy(u), torch.from_numpy(copied)).numpy())
-        if sum(map(len, first)) < PAIRS:
-            first.append(u)
-        if asked["save"] == "npy" or len(first) > len(copies):
-            copies.append(copied)
-        if asked["save"] == "png":
-            for name, copy in zip(names[-len(u) :], copied, strict=True):
-                save_as(copy, folder / "images", name, written)
-    if not codes:
-        name, reason = next(iter(corrupt.items()))
-        raise DataError(f"{place}: no image can be decoded ({name}: {reason})")
-    folder.mkdir(parents=True, exist_ok=True)
-    every = np.concatenate(codes)
+        if len(first) < PAIRS:
+            first.extend(zip(u, copied, strict=True))
+        given.keep(copied)
+    every, quality = np.concatenate(codes), np.concatenate(decibels)
+    originals, copies = (np.stack(side) for side in zip(*first[:PAIRS], strict=True))
+    record = _quality(pipeline, every, quality) | {"weights": asked["weights"]}
+    given.finish(pictures.pairs(originals, copies), "reconstructions", record)
     np.save(folder / "codes.npy", every, allow_pickle=False)
-    if asked["save"] == "npy":
-        np.save(folder / "reconstructions.npy", np.concatenate(copies), allow_pickle=False)
-    shown = np.concatenate(first)[:PAIRS]
-    picture = pictures.pairs(shown, np.concatenate(copies)[: len(shown)])
-    pictures.save(picture, folder / "grid.png")
-    quality = np.concatenate(decibels)
-    record = _record(pipeline, every, quality)
-    record |= {
-        "from": str(place),
-        "weights": asked["weights"],
-        "converted": ", ".join(f"{n:,} {what}" for what, n in sorted(done.items())) or None,
-    }
-    record |= {"corrupt": corrupt} if corrupt else {}
-    write_text(folder / "names.json", json.dumps(names, indent=1))
-    write_text(folder / "sample.json", json.dumps(record, indent=1))
-    _say(pipeline, record, folder)
+    facts = [f"PSNR {record['psnr']} dB"] if record["psnr"] is not None else []
+    facts += [f"{record['bits']:,.0f} bits an image"] if "bits" in record else []
+    facts += [f"{record['usage']:.1%} of the codes used"] if "usage" in record else []
+    print(f"{len(every):,} reconstructions by {pipeline.title}: {folder}\n{', '.join(facts)}")
 
 
-def decoded(
-    given: Iterator[tuple[str, Any, set[str]]],
-    names: list[str],
-    done: Counter[str],
-    corrupt: dict[str, str],
-) -> Iterator[NDArray[np.uint8]]:
-    """The images alone; fills in what is known of them as they pass."""
-    for name, pixels, words in given:
-        if pixels is None:
-            corrupt[name] = ", ".join(words)
-            print(f"{name} is left out: {corrupt[name]}")
-            continue
-        names.append(name)
-        done.update(words)
-        yield pixels.numpy()
-
-
-def save_as(pixels: NDArray[np.uint8], folder: Path, name: str, written: set[str]) -> None:
-    """Writes an image under its own name as PNG; a.jpg beside a.png becomes a.jpg.png."""
-    path = PurePosixPath(name)
-    target = path.with_suffix(".png")
-    target = path.with_name(f"{path.name}.png") if str(target) in written else target
-    written.add(str(target))
-    flat = pixels.transpose(1, 2, 0)
-    pictures.save(Image.fromarray(flat[..., 0] if flat.shape[2] == 1 else flat), folder / target)
-
-
-def _record(
+def _quality(
     pipeline: Pipeline, codes: NDArray[Any], quality: NDArray[np.float32]
 ) -> dict[str, Any]:
     model = pipeline.model
     finite = quality[np.isfinite(quality)]
     record: dict[str, Any] = {
-        "shows": "reconstructions",
         "checkpoint": pipeline.record()["checkpoint"],
-        "n": len(codes),
         "psnr": round(float(finite.mean()), 3) if len(finite) else None,
     }
     if (bits := model.code_bits) is not None:
@@ -133,97 +79,136 @@ def _record(
     return record
 
 
-def _say(pipeline: Pipeline, record: Mapping[str, Any], folder: Path) -> None:
-    if record["converted"]:
-        print(f"to the size of the run: {record['converted']}")
-    facts = [f"PSNR {record['psnr']} dB"] if record["psnr"] is not None else []
-    facts += [f"{record['bits']:,.0f} bits an image"] if "bits" in record else []
-    facts += [f"{record['usage']:.1%} of the codes used"] if "usage" in record else []
-    print(f"{record['n']:,} reconstructions by {pipeline.title}: {folder}\n{', '.join(facts)}")
-
-
-ROWS = 16  # images in the grid
-
-
 def write_edits(pipeline: Pipeline, asked: Mapping[str, Any], folder: Path) -> None:
-    """Writes images/<name>-<k>.png (or edits.npy, names.json), grid.png and sample.json.
+    """Writes images/<name>-<k>.png (or edits.npy), names.json, grid.png and sample.json.
 
     Of every image of from=, the first n of them, `variants` edits; a row of the grid is an image,
-    what is known of it, and its edits. Images of another size are cropped and resampled as
-    data=folder does, which is said; a mask is not. Raises ConfigError or DataError before anything
-    is written, unless a later image turns out corrupt, which is said and left out.
+    what is known of it, and its edits. A mask is not resampled. Raises ConfigError or DataError
+    before anything is written.
     """
-    task, variants, weights = asked["task"], asked["variants"], asked["weights"]
     mask = None if asked["mask"] is None else _mask(asked["mask"])
-    edits = ImageEditor(pipeline, task, mask=mask, strength=asked["strength"])
-    label = _labels(pipeline, asked["labels"])
-    channels, height, width = pipeline.output_shape
-    if height != width:
-        raise ConfigError(f"from= takes runs of square images, not {height}x{width}")
-    names: list[str] = []
-    done: Counter[str] = Counter()
-    corrupt: dict[str, str] = {}
-    given = iter_images(asked["from"], channels, width)
-    images = islice(decoded(given, names, done, corrupt), asked["n"])
+    words = {k: asked[k] for k in ("strength", "labels")}
+    variants = asked["variants"]
+    # what cannot be is said before an image is read
+    ImageEditor(pipeline.components, asked["task"], mask=mask, **words)
+    given = GivenImages(asked, pipeline.output_shape, folder)
+    words |= {k: asked[k] for k in ("variants", "seed", "batch", "weights")}
     pipeline.sampler.recount()
-    rows: list[NDArray[np.uint8]] = []  # of the grid
-    kept: list[NDArray[np.uint8]] = []
-    written: set[str] = set()
-    while batch := list(islice(images, max(1, asked["batch"] // variants))):
-        first = len(names) - len(batch)
-        index = range(first * variants, len(names) * variants)
-        u = torch.from_numpy(np.stack(batch)).repeat_interleave(variants, 0)
-        y = None if label is None else [label[i // variants % len(label)] for i in index]
-        known, drawn = edits.draw(u, y, asked["seed"], index, weights)
-        sets = drawn.numpy().reshape(len(batch), variants, *drawn.shape[1:])
-        for name, original, seen, results in zip(
-            names[first:], batch, known.numpy()[::variants], sets, strict=True
-        ):
-            if len(rows) < ROWS:
-                rows.append(np.stack([original, seen, *results]))
-            if asked["save"] == "png":
-                for k, result in enumerate(results):
-                    save_as(result, folder / "images", _numbered(name, k), written)
-        if asked["save"] == "npy":
-            kept.append(sets)
-    if not names:
-        name, reason = next(iter(corrupt.items()))
-        raise DataError(f"{asked['from']}: no image can be decoded ({name}: {reason})")
-    folder.mkdir(parents=True, exist_ok=True)
-    if kept:
-        np.save(folder / "edits.npy", np.concatenate(kept), allow_pickle=False)
-    pictures.save(pictures.grid(np.concatenate(rows), 2 + variants), folder / "grid.png")
-    converted = ", ".join(f"{n:,} {what}" for what, n in sorted(done.items())) or None
+    rows: list[NDArray[np.uint8]] = []
+    for u in given.batches(max(1, asked["batch"] // variants), asked["n"]):
+        first = len(given.names) - len(u)
+        edits, known = pipeline.edit(u, asked["task"], mask=mask, first=first, **words)
+        rows.extend(np.concatenate([u[:, None], known[:, None], edits], 1)[: ROWS - len(rows)])
+        given.keep(edits)
     record = {
-        "shows": "edits",
-        **{k: asked[k] for k in ("task", "from", "mask", "strength", "variants")},
-        "n": len(names),
-        **{k: asked[k] for k in ("batch", "seed", "weights")},
-        "labels": "none" if label is None else asked["labels"],
-        "converted": converted,
+        **{k: asked[k] for k in ("task", "mask", "strength", "variants", "batch", "seed")},
+        "weights": asked["weights"],
+        "labels": "none" if asked["labels"] is None else asked["labels"],
         **pipeline.record(),
         "evaluations": pipeline.sampler.evaluations,
     }
-    record |= {"corrupt": corrupt} if corrupt else {}
-    write_text(folder / "names.json", json.dumps(names, indent=1))
-    write_text(folder / "sample.json", json.dumps(record, indent=1))
-    if converted:
-        print(f"to the size of the run: {converted}")
-    if next(given, None) is not None:
-        print(f"{asked['from']} holds more than the first {len(names):,} images; n= takes more")
-    print(f"{variants} edits of each of {len(names):,} images by {pipeline.title}: {folder}")
+    given.finish(pictures.grid(np.concatenate(rows), 2 + variants), "edits", record)
+    n = len(given.names)
+    if given.more():
+        print(f"{given.place} holds more than the first {n:,} images; n= takes more")
+    print(f"{variants} edits of each of {n:,} images by {pipeline.title}: {folder}")
 
 
-def _labels(pipeline: Pipeline, asked: int | list[int] | None) -> list[int] | None:
-    """Labels the images take in turn; without any the model is asked for none."""
-    if asked is not None:
-        return pipeline.labels(1 if isinstance(asked, int) else len(asked), asked)
-    if pipeline.classes is not None and pipeline.model.label_dropout == 0:
-        raise ConfigError(
-            "labels= is needed: this run was trained with model.label_dropout=0, so it has no "
-            "estimates without a label"
-        )
-    return None
+class GivenImages:
+    """The images of from=, read one batch at a time whatever their number, and what is made of
+    them.
+
+    Images of another size are cropped and resampled as data=folder does, which is said; corrupt
+    ones are left out, which is said too. names: of those read so far.
+    """
+
+    def __init__(self, asked: Mapping[str, Any], shape: Sequence[int], folder: Path) -> None:
+        """asked: keys of the command; shape: (C, H, W) of the run; folder: of what is written.
+
+        Raises ConfigError for a run whose images are not square.
+        """
+        channels, height, width = shape
+        if height != width:
+            raise ConfigError(f"from= takes runs of square images, not {height}x{width}")
+        self.place, self.folder, self.save = asked["from"], folder, asked["save"]
+        self._images = iter_images(self.place, channels, width)
+        self.names: list[str] = []
+        self._done: Counter[str] = Counter()
+        self._corrupt: dict[str, str] = {}
+        self._written: set[str] = set()
+        self._kept: list[NDArray[np.uint8]] = []
+
+    def batches(self, size: int, most: int | None = None) -> Iterator[NDArray[np.uint8]]:
+        """The first `most` images, uint8 [size or fewer, C, H, W].
+
+        Raises DataError at the end where none could be decoded.
+        """
+        images = islice(self._decoded(), most)
+        while batch := list(islice(images, size)):
+            yield np.stack(batch)
+        if not self.names:
+            name, reason = next(iter(self._corrupt.items()))
+            raise DataError(f"{self.place}: no image can be decoded ({name}: {reason})")
+
+    def _decoded(self) -> Iterator[NDArray[np.uint8]]:
+        for name, pixels, words in self._images:
+            if pixels is None:
+                self._corrupt[name] = ", ".join(words)
+                print(f"{name} is left out: {self._corrupt[name]}")
+                continue
+            self.names.append(name)
+            self._done.update(words)
+            yield pixels.numpy()
+
+    def more(self) -> bool:
+        """Whether there are images beside those that were read."""
+        return next(self._images, None) is not None
+
+    def keep(self, made: NDArray[np.uint8]) -> None:
+        """Writes what is made of the last n images, [n, C, H, W] or [n, k, C, H, W], as PNG.
+
+        Each under the name of its image, of k numbered <name>-<k>; a.jpg beside a.png becomes
+        a.jpg.png. With save=npy `finish` writes them.
+        """
+        if self.save == "npy":
+            self._kept.append(made)
+        if self.save != "png":
+            return
+        for name, results in zip(self.names[-len(made) :], made, strict=True):
+            path = PurePosixPath(name)
+            if made.ndim == 4:
+                self._save(results, path)
+                continue
+            for k, pixels in enumerate(results):
+                self._save(pixels, path.with_stem(f"{path.stem}-{k}"))
+
+    def _save(self, pixels: NDArray[np.uint8], path: PurePosixPath) -> None:
+        target = path.with_suffix(".png")
+        target = path.with_name(f"{path.name}.png") if str(target) in self._written else target
+        self._written.add(str(target))
+        flat = pixels.transpose(1, 2, 0)
+        picture = Image.fromarray(flat[..., 0] if flat.shape[2] == 1 else flat)
+        pictures.save(picture, self.folder / "images" / target)
+
+    def finish(self, grid: Image.Image, array: str, record: Mapping[str, Any]) -> None:
+        """Writes grid.png, <array>.npy with save=npy, names.json and sample.json."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pictures.save(grid, self.folder / "grid.png")
+        if self._kept:
+            np.save(self.folder / f"{array}.npy", np.concatenate(self._kept), allow_pickle=False)
+        converted = ", ".join(f"{n:,} {what}" for what, n in sorted(self._done.items())) or None
+        record = {
+            "shows": array,
+            "from": str(self.place),
+            "n": len(self.names),
+            **record,
+            "converted": converted,
+        }
+        record |= {"corrupt": self._corrupt} if self._corrupt else {}
+        write_text(self.folder / "names.json", json.dumps(self.names, indent=1))
+        write_text(self.folder / "sample.json", json.dumps(record, indent=1))
+        if converted:
+            print(f"to the size of the run: {converted}")
 
 
 def _mask(place: str) -> NDArray[np.bool_]:
@@ -236,9 +221,3 @@ def _mask(place: str) -> NDArray[np.bool_]:
         what = "is corrupt" if len(found) == 1 else f"holds {len(found)} images"
         raise DataError(f"mask={place} {what}; {asks}")
     return found[0][1][0].numpy() >= 128
-
-
-def _numbered(name: str, k: int) -> str:
-    """a/b.jpg -> a/b-0.jpg."""
-    path = PurePosixPath(name)
-    return str(path.with_name(f"{path.stem}-{k}{path.suffix}"))

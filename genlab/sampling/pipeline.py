@@ -24,6 +24,7 @@ from genlab.core.random import SampleNoise
 from genlab.run.averages import Averages, PostHocEMA
 from genlab.run.checkpoint import Checkpoint, Checkpoints
 from genlab.run.directory import Run, find_run
+from genlab.sampling.edit import ImageEditor, Task
 
 __all__ = ["STEPS", "Pipeline", "load"]
 
@@ -75,6 +76,7 @@ class Pipeline:
         self.hardware, self.data = components.hardware, components.data
         self.codec, self.spec = components.codec, components.spec
         self.model, self.sampler = components.model, components.sampler
+        self.output_shape = components.output_shape
         self.reference = components.pretrained.get("guidance.run")
         self.checkpoint = checkpoint
         if checkpoint is not None:
@@ -100,13 +102,6 @@ class Pipeline:
     def classes(self) -> int | None:
         """Number of labels the model was trained with; None if it is unconditional."""
         return self.spec.classes
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of what is drawn: that of the data unless guidance draws at another size."""
-        guidance, (channels, *sides) = self.sampler.guidance, self.spec.shape
-        factor = guidance.factor if guidance else 1
-        return (channels, *(factor * side for side in sides))
 
     def record(self) -> dict[str, Any]:
         """How it draws, for a sample.json."""
@@ -289,16 +284,54 @@ class Pipeline:
         Raises ConfigError for a model that does not reconstruct and for images of another shape.
         """
         self.require(Reconstructs)
-        shape = self.data.spec.shape
-        if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
-            raise ConfigError(
-                f"this run takes uint8 images [n, {', '.join(map(str, shape))}], "
-                f"not {images.dtype} {list(images.shape)}"
-            )
-        u = torch.from_numpy(np.ascontiguousarray(images))
+        u = _tensor(images, self.data.spec.shape)
         codes = [self.encode(part, weights) for part in u.split(batch)]
         copies = [self.decode(part, weights) for part in codes]
         return torch.cat(codes).numpy(), torch.cat(copies).numpy()
+
+    def edit(
+        self,
+        images: NDArray[np.uint8],
+        task: Task = "edit",
+        *,
+        mask: NDArray[np.bool_] | None = None,
+        strength: float | None = None,
+        variants: int = 1,
+        labels: int | Sequence[int] | None = None,
+        seed: int = 0,
+        batch: int = 64,
+        weights: str | float = "ema",
+        first: int = 0,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """uint8 [n, C, H, W] -> (edits [n, variants, C, H, W], known [n, C, H, W]), uint8 too.
+
+        task: inpaint (what lies inside the mask), colourise, or edit: to the noise and back, see
+        `ImageEditor`. mask: [H, W], True where it shall draw. strength: of edit, the share of
+        noise it starts from, in (0, 1]. labels: which the images take in turn. Known is what the
+        sampler begins with: the rest of the image, its grey, or the image with its noise.
+
+        Variant k of image i is a function of (seed, (first + i) variants + k, image, label) alone:
+        `first` is the number of the first of `images` where they come in parts. Raises ConfigError
+        for a run or options that allow no such edit, DataError for a mask that does not fit.
+        """
+        given = {"task": task, "strength": strength, "variants": variants, "batch": batch}
+        if problems := schema.mistyped(given, {key: schema.SAMPLE[key] for key in given}):
+            raise ConfigError(*problems)
+        editor = ImageEditor(self.components, task, mask=mask, strength=strength, labels=labels)
+        u, device = _tensor(images, self.output_shape), self.hardware.device
+        y = None if labels is None else torch.tensor(self.labels(first + len(u), labels))
+        edits, known = [], []
+        for part in u.split(max(1, batch // variants)):
+            stop = first + len(part)
+            noise = SampleNoise(seed, range(first * variants, stop * variants), device)
+            part = part.to(device).repeat_interleave(variants, 0)
+            at = None if y is None else y[first:stop].to(device).repeat_interleave(variants)
+            with torch.inference_mode(), self.using(weights):
+                drawn, seen = editor(part, self.start(noise), at, noise)
+            edits.append(drawn.unflatten(0, (-1, variants)).cpu())
+            known.append(seen[::variants].cpu())
+            first = stop
+        return torch.cat(edits).numpy(), torch.cat(known).numpy()
 
     def require(self, capability: type[Generates] | type[Reconstructs]) -> None:
         """ConfigError with what to do instead, for a model without a capability."""
@@ -358,6 +391,16 @@ class Pipeline:
         finally:
             self.sampler.watch = None
         return frames
+
+
+def _tensor(images: NDArray[Any], shape: tuple[int, ...]) -> Tensor:
+    """Images as a tensor; ConfigError for any but uint8 [n, *shape]."""
+    if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
+        raise ConfigError(
+            f"this run takes uint8 images [n, {', '.join(map(str, shape))}], "
+            f"not {images.dtype} {list(images.shape)}"
+        )
+    return torch.tensor(images)  # a copy: what Pillow gives is read-only
 
 
 def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,6 @@ from genlab.cli.main import main
 from genlab.config.compose import compose
 from genlab.core.errors import ConfigError
 from genlab.core.gaussian_path import noise_levels
-from genlab.sampling.edit import ImageEditor
 from tests.helpers.gaussian_data import SD, Gaussian, Impulses, last, sampler, z
 from tests.helpers.path_models import Given, model, process
 from tests.helpers.paths import path
@@ -188,9 +188,11 @@ def test_a_run_samples_with_its_learned_variance(run):
 def test_a_run_refuses_what_changes_its_estimates(run):
     with pytest.raises(ConfigError, match=r"guidance\.scale=1"):
         genlab.load(run, overrides=["guidance.scale=2"])
+    images = np.zeros((1, 1, 8, 8), np.uint8)
     with pytest.raises(ConfigError, match=r"task=edit .* sampler\.variance=small"):
-        ImageEditor(genlab.load(run), "edit", strength=0.5)
-    ImageEditor(genlab.load(run, overrides=["sampler.variance=small"]), "edit", strength=0.5)
+        genlab.load(run).edit(images, strength=0.5)
+    few = ["sampler.variance=small", "sampler.steps=4"]
+    assert genlab.load(run, overrides=few).edit(images, strength=0.5)[0].shape == (1, 1, 1, 8, 8)
 
 
 @pytest.mark.parametrize("recipe", ["cifar10/nichol2021", "fashion_mnist/ddpm_learned"])

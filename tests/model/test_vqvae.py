@@ -205,6 +205,10 @@ def test_a_folder_is_encoded_and_decoded(trained, photos, capsys):
     assert record["bits"] == 4 * 5
     assert record["usage"] == round(len(np.unique(codes)) / 32, 4)
     assert record["corrupt"] == {"no.png": record["corrupt"]["no.png"]}
+    words = [f"run={trained}", f"from={photos}", "name=array", "save=npy"]
+    assert main(["sample", *words]) == 0
+    array = np.load(trained / "samples" / "array" / "reconstructions.npy", allow_pickle=False)
+    assert np.abs(array[1:6].astype(int) - copies).max() <= 1
     main(["report", f"run={trained}"])
     assert "originals and reconstructions" in (trained / "report.html").read_text()
 

@@ -14,7 +14,7 @@ import genlab
 from genlab.cli.main import main
 from genlab.core.errors import ConfigError
 from genlab.core.random import SampleNoise
-from genlab.sampling.edit import ImageEditor, held_grey
+from genlab.sampling.edit import held_grey
 from tests.helpers.runs import trained
 
 
@@ -42,7 +42,7 @@ def colour_run(tmp_path_factory, colours):
 
 @pytest.fixture
 def given(digits):
-    return torch.from_numpy(digits[:5, None].copy())
+    return digits[:5, None].copy()
 
 
 @pytest.fixture
@@ -50,10 +50,6 @@ def mask():
     inside = np.zeros((8, 8), bool)
     inside[2:7, 3:6] = True
     return inside
-
-
-def outside(mask: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(~mask)
 
 
 # --- what is known ----------------------------------------------------------------------------
@@ -71,20 +67,22 @@ SAMPLERS = [
 def test_pixels_outside_the_mask_stay_byte_for_byte(run, given, mask, words, strength):
     pipeline = genlab.load(run, overrides=words)
     task = "inpaint" if strength is None else "edit"
-    edits = ImageEditor(pipeline, task, mask=mask, strength=strength)
-    known, drawn = edits.draw(given, [1, 2, 3, 4, 5], 0, range(5))
-    assert torch.equal(drawn[..., outside(mask)], given[..., outside(mask)])
-    assert torch.equal(known[..., outside(mask)], given[..., outside(mask)])
-    assert not torch.equal(drawn[..., ~outside(mask)], given[..., ~outside(mask)])
-    again = edits.draw(given[3:], [4, 5], 0, range(3, 5))[1]
-    assert (again.int() - drawn[3:].int()).abs().max() <= 1, "of an image and its index alone"
+    words = {"mask": mask, "strength": strength, "labels": [1, 2, 3, 4, 5], "variants": 2}
+    edits, known = pipeline.edit(given, task, **words)
+    assert edits.shape == (5, 2, 1, 8, 8)
+    for drawn in (*edits.swapaxes(0, 1), known):
+        assert np.array_equal(drawn[..., ~mask], given[..., ~mask])
+    assert not np.array_equal(edits[:, 0][..., mask], given[..., mask])
+    assert not np.array_equal(edits[:, 0], edits[:, 1])
+    again, _ = pipeline.edit(given[3:], task, **words, first=3, batch=2)
+    assert np.abs(again.astype(int) - edits[3:]).max() <= 1, "of an image and its number alone"
 
 
 def test_they_stay_where_the_codec_keeps_fewer_bits(tmp_path_factory, given, mask):
     keys = {"codec": "dequantize", "codec.bits": 3}
     other = genlab.load(trained(tmp_path_factory, "flow_matching", **keys))
-    drawn = ImageEditor(other, "inpaint", mask=mask).draw(given, None, 0, range(5))[1]
-    assert torch.equal(drawn[..., outside(mask)], given[..., outside(mask)])
+    drawn = other.edit(given, "inpaint", mask=mask)[0][:, 0]
+    assert np.array_equal(drawn[..., ~mask], given[..., ~mask])
 
 
 def test_the_known_part_of_the_state_is_on_its_path(run, given, mask):
@@ -92,27 +90,26 @@ def test_the_known_part_of_the_state_is_on_its_path(run, given, mask):
     pipeline = genlab.load(run, overrides=["sampler=euler", "sampler.steps=4"])
     states = []
     pipeline.sampler.watch = lambda x: states.append(x.clone())
-    ImageEditor(pipeline, "inpaint", mask=mask).draw(given, None, 3, range(5))
-    y = pipeline.codec.encode(given, None)
-    z = SampleNoise(3, range(5), "cpu").normal(1, 8, 8)
+    pipeline.edit(given, "inpaint", mask=mask, seed=3)
+    y = pipeline.codec.encode(torch.from_numpy(given), None)
+    z, outside = SampleNoise(3, range(5), "cpu").normal(1, 8, 8), torch.from_numpy(~mask)
     for t, x in zip((1, 0.75, 0.5, 0.25, 0), states, strict=True):
         wanted = (1 - t) * y + t * z
-        torch.testing.assert_close(
-            x[..., outside(mask)], wanted[..., outside(mask)], rtol=1e-5, atol=1e-5
-        )
+        x, wanted = x[..., outside], wanted[..., outside]
+        torch.testing.assert_close(x, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("words", SAMPLERS)
 def test_colours_keep_the_grey(colour_run, colours, words):
     images = [np.asarray(Image.open(colours / f"{i:02d}.png")) for i in range(6)]
-    given = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    given = np.stack(images).transpose(0, 3, 1, 2)
     pipeline = genlab.load(colour_run, overrides=[w for w in words if "scale" not in w])
-    known, drawn = ImageEditor(pipeline, "colourise").draw(given, None, 0, range(6))
-    grey = given.double().mean(1)
+    edits, known = pipeline.edit(given, "colourise")
+    drawn, grey = edits[:, 0], given.mean(1)
     # the mean of three roundings
-    assert (drawn.double().mean(1) - grey).abs().max() <= 0.5 + 1e-3
-    assert (known.double() - grey[:, None]).abs().max() <= 0.5 + 1e-3
-    assert (drawn.amax(1) - drawn.amin(1)).max() > 20, "it has colours"
+    assert np.abs(drawn.mean(1) - grey).max() <= 0.5 + 1e-3
+    assert np.abs(known - grey[:, None]).max() <= 0.5 + 1e-3
+    assert np.ptp(drawn, axis=1).max() > 20, "it has colours"
 
 
 def test_grey_is_held_by_the_least_change_that_fits_the_range():
@@ -150,9 +147,9 @@ def test_an_edit_starts_on_the_path_at_its_strength(run, given, through, a, b):
     pipeline = genlab.load(run, overrides=[f"sampler.through={through}"])
     states = []
     pipeline.sampler.watch = lambda x: states.append(x.clone())
-    u = given[:1].expand(2000, -1, -1, -1)
-    ImageEditor(pipeline, "edit", strength=0.4).draw(u, None, 0, range(2000))
-    x = pipeline.codec.encode(u, None)
+    u = np.repeat(given[:1], 2000, axis=0)
+    pipeline.edit(u, strength=0.4, batch=2000)
+    x = pipeline.codec.encode(torch.from_numpy(u), None)
     z = SampleNoise(0, range(2000), "cpu").normal(1, 8, 8)
     torch.testing.assert_close(states[0], float(a) * x + float(b) * z, rtol=1e-4, atol=1e-4)
     error = (states[0].mean(0) - float(a) * x[0]) / float(b) * 2000**0.5
@@ -163,7 +160,7 @@ def test_an_edit_starts_on_the_path_at_its_strength(run, given, through, a, b):
 def test_a_part_of_a_discrete_path_has_its_own_number_of_steps(given, tmp_path_factory):
     run = trained(tmp_path_factory, "ddpm")
     pipeline = genlab.load(run, overrides=["sampler=ddim", "sampler.steps=1000"])
-    ImageEditor(pipeline, "edit", strength=0.3).draw(given, None, 0, range(5))
+    pipeline.edit(given, strength=0.3)
     path = pipeline.sampler.process
     steps = 1000 * path.time(torch.tensor([3 / 7], dtype=torch.float64)).item()
     assert pipeline.sampler.evaluations == round(steps) < 1000
@@ -175,8 +172,8 @@ def test_grids_that_begin_below_the_end_of_the_part_begin_on_the_path(run, given
     pipeline = genlab.load(run, overrides=["sampler=heun_karras", "sampler.steps=2"])
     states = []
     pipeline.sampler.watch = lambda x: states.append(x.clone())
-    ImageEditor(pipeline, "edit", strength=0.999).draw(given, None, 0, range(5))
-    x = pipeline.codec.encode(given, None)
+    pipeline.edit(given, strength=0.999)
+    x = pipeline.codec.encode(torch.from_numpy(given), None)
     z = SampleNoise(0, range(5), "cpu").normal(1, 8, 8)
     torch.testing.assert_close(states[0], (x + 80 * z) / 81, rtol=1e-4, atol=1e-4)
 
@@ -184,18 +181,13 @@ def test_grids_that_begin_below_the_end_of_the_part_begin_on_the_path(run, given
 def test_less_noise_than_a_path_has_is_refused(run, given):
     pipeline = genlab.load(run, overrides=["sampler.through=ve"])
     with pytest.raises(ConfigError, match="less noise than this path"):
-        ImageEditor(pipeline, "edit", strength=0.005).draw(given, None, 0, range(5))
+        pipeline.edit(given, strength=0.005)
 
 
 def test_a_strength_near_zero_returns_the_image_and_a_large_one_does_not(run, given):
     pipeline = genlab.load(run)
     found = [
-        (
-            ImageEditor(pipeline, "edit", strength=s).draw(given, None, 0, range(5))[1].int()
-            - given.int()
-        )
-        .abs()
-        .max()
+        np.abs(pipeline.edit(given, strength=s)[0][:, 0].astype(int) - given).max()
         for s in (1e-3, 0.05, 1.0)
     ]
     assert found[0] <= 1
@@ -204,19 +196,17 @@ def test_a_strength_near_zero_returns_the_image_and_a_large_one_does_not(run, gi
 
 def test_strength_one_is_sampling(run, given):
     pipeline = genlab.load(run, overrides=["sampler=euler", "sampler.steps=3"])
-    drawn = ImageEditor(pipeline, "edit", strength=1.0).draw(given, [0, 1, 2, 3, 4], 0, range(5))[
-        1
-    ]
+    drawn = pipeline.edit(given, strength=1.0, labels=[0, 1, 2, 3, 4])[0][:, 0]
     plain = pipeline.sample(5)  # of the same noise and labels: on the linear path nothing is left
-    assert np.abs(drawn.numpy().astype(int) - plain).max() <= 1
+    assert np.abs(drawn.astype(int) - plain).max() <= 1
 
 
-def test_the_solver_is_as_it_was(run, given, mask):
+def test_the_sampler_is_as_it_was(run, given, mask):
     pipeline = genlab.load(run)
-    solver = pipeline.sampler
-    before = solver.guidance, solver.through
-    ImageEditor(pipeline, "edit", mask=mask, strength=0.5).draw(given, None, 0, range(5))
-    assert (solver.guidance, solver.through) == before
+    bound = pipeline.sampler
+    before = bound.guidance, bound.through
+    pipeline.edit(given, mask=mask, strength=0.5)
+    assert (bound.guidance, bound.through) == before
 
 
 # --- on the command line ------------------------------------------------------------------------
@@ -226,7 +216,7 @@ def test_the_solver_is_as_it_was(run, given, mask):
 def photos(tmp_path, given, mask):
     folder = tmp_path / "photos"
     folder.mkdir()
-    for i, image in enumerate(given[:3, 0].numpy()):
+    for i, image in enumerate(given[:3, 0]):
         Image.fromarray(image).save(folder / f"{i}.png")
     Image.new("L", (20, 30), 90).save(folder / "wide.png")
     (folder / "broken.png").write_bytes(b"no image")
@@ -277,9 +267,9 @@ def test_one_image_is_redrawn_as_an_array(run, photos):
     edits = np.load(folder / "edits.npy", allow_pickle=False)
     assert edits.shape == (1, 3, 1, 8, 8)
     assert record["strength"] == 0.5
-    u = torch.from_numpy(np.asarray(Image.open(photos / "1.png"))[None, None].repeat(3, 0))
-    again = ImageEditor(genlab.load(run), "edit", strength=0.5).draw(u, None, 0, range(3))[1]
-    assert np.array_equal(edits[0], again.numpy())
+    u = np.asarray(Image.open(photos / "1.png"))[None, None]
+    again, _ = genlab.load(run).edit(u, strength=0.5, variants=3)
+    assert np.array_equal(edits, again), "Python draws what the command does"
 
 
 def test_n_is_how_many_images_are_taken(run, photos, capsys):
@@ -338,12 +328,33 @@ def test_what_cannot_be_is_said_and_leaves_nothing(run, photos, words, fix, caps
     assert not (run / "samples" / "none").exists()
 
 
-def test_runs_that_cannot_are_refused(gan, tmp_path_factory, mask):
+def test_runs_that_cannot_are_refused(gan, tmp_path_factory, given, mask):
     with pytest.raises(ConfigError, match="needs a model with a path"):
-        ImageEditor(genlab.load(gan), "inpaint", mask=mask)
+        genlab.load(gan).edit(given, "inpaint", mask=mask)
     toy = genlab.load(trained(tmp_path_factory, "flow_matching", "toy"))
     with pytest.raises(ConfigError, match="draws points"):
-        ImageEditor(toy, "edit", strength=0.5)
+        toy.edit(given, strength=0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        ({"task": "paint"}, "task must be inpaint or colourise or edit"),
+        ({"strength": 1.5}, r"strength must be a number in \(0, 1\]"),
+        ({"strength": 0.5, "variants": 0}, "variants must be"),
+        ({"strength": 0.5, "labels": 10}, "labels 0 to 9"),
+        ({"task": "inpaint"}, "needs mask="),
+    ],
+)
+def test_wrong_words_are_refused_in_python_too(run, given, words, fix):
+    with pytest.raises(ConfigError, match=fix):
+        genlab.load(run).edit(given, **words)
+
+
+def test_wrong_arrays_are_refused(run, given):
+    for wrong in (given[..., :7], given.astype(np.float32), given[:0]):
+        with pytest.raises(ConfigError, match=r"takes uint8 images \[n, 1, 8, 8\]"):
+            genlab.load(run).edit(wrong, strength=0.5)
 
 
 def test_a_run_without_label_dropout_is_given_labels(tmp_path_factory, photos, capsys):

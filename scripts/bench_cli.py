@@ -19,7 +19,7 @@ COMMANDS = {
     "list models": "list models",
     "list runs": "list runs",
     "Tab": "__complete genlab train model=g",
-    "a wrong name": "train model=gna",
+    "a wrong component": "train model=gna",
     "a wrong key": "train optimizer.lrr=1",
     "a wrong type": "train optimizer.lr=fast",
     "show": "show model=gan data=fashion_mnist",

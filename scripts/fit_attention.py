@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 os.environ.pop("TRITON_INTERPRET", None)
@@ -115,19 +115,15 @@ def compiled(fit: Fit, features: bool, even: bool) -> Fit:
     try:
         made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     except Exception as e:  # Triton's compiler has no root of its errors
-        return _with(fit, error=f"{type(e).__name__}: {str(e).splitlines()[0][:80]}")
+        return replace(fit, error=f"{type(e).__name__}: {str(e).splitlines()[0][:80]}")
     registers, stack = _resources(made.asm["cubin"])
-    return _with(
+    return replace(
         fit,
         registers=registers,
         spills=_spills(made.asm["ptx"]),
         stack=stack,
         shared=made.metadata.shared,
     )
-
-
-def _with(fit: Fit, **found: int | str) -> Fit:
-    return Fit(**{**{f.name: getattr(fit, f.name) for f in fields(fit)}, **found})
 
 
 def tools() -> Path:

@@ -1,6 +1,6 @@
-"""One small GPT on the bytes of README.md, under every mask: pictures, and what it learns.
+"""One small GPT on the bytes of README.md, under every mask: what it learns.
 
-    python scripts/show_masks.py [--steps 300] [--length 48] [--picture masks.png]
+    python scripts/show_masks.py [--steps 300] [--length 48]
 
 Losses are bits a byte of the last fifth of the file, which is never trained on. The file is small:
 the numbers say that a mask works, not how well a larger network would do.
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from genlab.config.compose import config_of
 from genlab.core import registry
@@ -112,45 +111,7 @@ def held_out_bits(net, kind, data, length=None, last=None, adapt=lambda mask: ma
     return bits(net, kind, x, -1, last, adapt).item()
 
 
-# --- pictures ------------------------------------------------------------------------------------
-
-
-def masks(n):
-    """Name -> (mask, which of its queries) over n tokens."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(1))
-    both = MaskSpec.permuted(order, order >= n // 2, stream="both")
-    return {
-        "bidirectional": (MaskSpec.bidirectional(n), slice(0, n)),
-        "causal": (MaskSpec.causal(n), slice(0, n)),
-        f"prefix of {n // 2}": (MaskSpec.prefix(n // 2, n), slice(0, n)),
-        "permuted, content": (both, slice(0, n)),
-        "permuted, queries": (both, slice(n, 2 * n)),
-        "window": (MaskSpec.sliding_window(n, left=n // 4), slice(0, n)),
-    }
-
-
-def draw(n=12, across=3):
-    """Prints the masks: a row a query, a column a key."""
-    pictures = [
-        [name.ljust(2 * n), *("".join("██" if seen else "· " for seen in row) for row in rows)]
-        for name, rows in ((k, m.dense()[0][part].tolist()) for k, (m, part) in masks(n).items())
-    ]
-    for i in range(0, len(pictures), across):
-        print(
-            *("   ".join(line) for line in zip(*pictures[i : i + across], strict=True)), sep="\n"
-        )
-        print()
-
-
-def paint(path, n=48, side=6, gap=4):
-    """The masks side by side as an image."""
-    tiles = [
-        F.pad((~m.dense()[0][part]).float(), (gap, gap, gap, gap), value=0.5)
-        for m, part in masks(n).values()
-    ]
-    plane = torch.cat(tiles, 1).repeat_interleave(side, 0).repeat_interleave(side, 1)
-    Image.fromarray((plane * 255).to(torch.uint8).numpy()).save(path)
-    print(f"{path}, from the left: {' | '.join(masks(n))}")
+# --- the three questions -------------------------------------------------------------------------
 
 
 def table(title, head, rows):
@@ -161,9 +122,6 @@ def table(title, head, rows):
     for name, *values in rows:
         cells = (v if isinstance(v, str) else f"{v:.2f}" for v in values)
         print(f"{name:<{wide}}" + "".join(f"{c:>16}" for c in cells))
-
-
-# --- the three questions -------------------------------------------------------------------------
 
 
 def under_every_mask(data, steps):
@@ -254,14 +212,10 @@ def main():
     parser.add_argument("--steps", type=int, default=300, help="of each training")
     parser.add_argument("--length", type=int, default=48, help="bytes of a text")
     parser.add_argument("--threads", type=int, default=1, help="more are slower on a busy machine")
-    parser.add_argument("--picture", help="also write the masks as an image")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.steps < 3 or args.length < 8:
         parser.error("--steps is 3 at least, --length 8")
-    draw()
-    if args.picture:
-        paint(args.picture)
     data = Bytes(args.length)
     small = sum(p.numel() for p in gpt(args.length).parameters())
     print(f"{len(data.all)} bytes, {len(data.all) - data.cut} held out; {small:,} parameters")

@@ -1,19 +1,17 @@
 """Competitors in processes of their own, timed in turn."""
 
-import argparse
 import importlib.util
-import json
 import multiprocessing
 import os
-import platform
+import resource
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["CLOCKS", "Absent", "Side", "Target", "Work", "measure", "missing", "released"]
+__all__ = ["CLOCKS", "Absent", "Side", "Target", "Work", "figure", "measure", "missing"]
 
 ROUND = 1.0  # seconds a side is timed for in one round, at least one step
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -53,7 +51,8 @@ class Side:
 class Target:
     """One piece of work that several packages can do; the first side is genlab's.
 
-    floor: rate genlab is to reach whatever the peers do.
+    unit: of a rate, or "s": its inverse is shown. floor: rate genlab is to reach whatever the
+    peers do.
     """
 
     key: str
@@ -103,8 +102,8 @@ class _Process:
             raise Absent(answer)
         return answer
 
-    def seconds(self) -> float:
-        """Seconds of a step, mean over one round."""
+    def step(self) -> tuple[float, float]:
+        """(seconds of a step, mean over one round; most megabytes ever held above its inputs)."""
         try:
             self.pipe.send(True)
         except BrokenPipeError:
@@ -117,7 +116,7 @@ class _Process:
 
 
 def _serve(pipe, side: Side, threads: int, clock: str) -> None:
-    """Builds the work, sends (amount, note), then times a round for every message."""
+    """Builds the work, sends (amount, note), then steps for a round at every message."""
     import torch
 
     warnings.simplefilter("ignore")  # peers use what torch has deprecated
@@ -126,6 +125,7 @@ def _serve(pipe, side: Side, threads: int, clock: str) -> None:
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         work = side.make()
+        held = _held()
         for _ in range(3):
             seconds = _timed(work.step, 1, now)
             if seconds > ROUND:
@@ -133,7 +133,7 @@ def _serve(pipe, side: Side, threads: int, clock: str) -> None:
         steps = max(1, round(ROUND / seconds))
         pipe.send((False, (work.amount, work.note)))
         while pipe.recv():
-            pipe.send((False, _timed(work.step, steps, now)))
+            pipe.send((False, (_timed(work.step, steps, now), max(0.0, _most() - held))))
     except EOFError:
         pass
     except Exception as e:  # a peer may fail in any way; the others go on
@@ -145,6 +145,17 @@ def _timed(step: Callable[[], object], steps: int, now: Callable[[], float]) -> 
     for _ in range(steps):
         step()
     return (now() - start) / steps
+
+
+def _held() -> float:
+    """Megabytes this process holds."""
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _most() -> float:
+    """The most megabytes this process ever held: why each side has a process of its own."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def measure(
@@ -164,11 +175,13 @@ def measure(
                 if side is target.ours:
                     return [], notes
         times: dict[str, list[float]] = {name: [] for name in running}
+        most: dict[str, float] = {}
         for turn in range(rounds):
             names = list(running)
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 try:
-                    times[name].append(running[name].seconds())
+                    seconds, most[name] = running[name].step()
+                    times[name].append(seconds)
                 except Absent as e:
                     notes.append(f"{target.key}: {name}: {e}")
                     running.pop(name).end()
@@ -179,55 +192,17 @@ def measure(
     finally:
         for process in running.values():
             process.end()
-    return [_row(target, side, threads, built, times) for side in _shown(target, times)], notes
+    # genlab alone where no peer ran
+    peers = [side for side in target.peers if side.name in times] or [target.ours]
+    return [_row(target, side, threads, built, times, most) for side in peers], notes
 
 
-def measure_and_print(
-    targets: Sequence[Target],
-    args: argparse.Namespace,
-    head: str,
-    line: Callable[[dict, float | None], str],
-) -> None:
-    """Measures targets and prints a table, line by line, then what was built.
-
-    args: threads, rounds, clock and json, as both scripts take them. head: of the table. line: of
-    a row and what its target aims at.
-    """
-    absent = sorted({s.package for t in targets for s in t.peers if missing(s)})
-    rows, notes = [], []
-    print(head)
-    print("|---" * (head.count("|") - 1) + "|")
-    for target in targets:
-        for threads in map(int, args.threads.split(",")):
-            found, failed = measure(target, threads, args.rounds, args.clock)
-            rows += found
-            notes += failed
-            for row in found:
-                print(line(row, target.floor), flush=True)
-    print()
-    for target in targets:
-        print(f"{target.key}: {target.protocol}")
-        seen = {row["peer"]: row["built"] for row in rows if row["target"] == target.key}
-        for peer, built in seen.items():
-            print(f"  {peer}: {built['peer']}")
-        if seen:
-            print(f"  genlab: {next(iter(seen.values()))['ours']}")
-    if absent:
-        print(f"not installed: {', '.join(absent)}")
-    for note in notes:
-        print(f"could not take part: {note}")
-    if args.json:
-        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+def figure(rate: float, unit: str) -> str:
+    """A rate as it is shown: itself, or the seconds of one."""
+    return f"{1 / rate:.3g}" if unit == "s" else f"{rate:,.1f}"
 
 
-def _shown(target: Target, times: dict) -> list[Side]:
-    """The peers that ran; genlab alone where there is only a floor of its own."""
-    peers = [side for side in target.peers if side.name in times]
-    return peers or [target.ours]
-
-
-def _row(target: Target, peer: Side, threads: int, built: dict, times: dict) -> dict:
+def _row(target: Target, peer: Side, threads: int, built: dict, times: dict, most: dict) -> dict:
     def rates(side: Side) -> list[float]:
         return [built[side.name][0] / t for t in times[side.name]]
 
@@ -237,7 +212,7 @@ def _row(target: Target, peer: Side, threads: int, built: dict, times: dict) -> 
     if peer.aim is not None:
         aim, met = f"{peer.aim:g}x", ratio >= peer.aim
     elif target.floor is not None:
-        aim, met = f"{target.floor:,.0f} {target.unit}", mine >= target.floor
+        aim, met = f"{figure(target.floor, target.unit)} {target.unit}", mine >= target.floor
     else:
         aim, met = "", None
     return {
@@ -252,4 +227,5 @@ def _row(target: Target, peer: Side, threads: int, built: dict, times: dict) -> 
         "met": met,
         "built": {"peer": built[peer.name][1], "ours": built[target.ours.name][1]},
         "seconds": {"peer": times[peer.name], "ours": times[target.ours.name]},
+        "megabytes": {"peer": most[peer.name], "ours": most[target.ours.name]},
     }

@@ -46,18 +46,13 @@ def images() -> torch.Tensor:
     return torch.rand(BATCH, 1, SIDE, SIDE) - 0.5
 
 
-def size(network) -> str:
-    """Parameters in millions."""
-    return f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M"
-
-
 # --- genlab --------------------------------------------------------------------------------------
 
 
 def genlab_training() -> Work:
     """As `genlab train model=glow` trains it; no average."""
     built, trainer = ours.trainer(*WORDS, side=SIDE)
-    note = f"{size(built.model)}, {built.hardware.describe()}"
+    note = f"{ours.millions(built.model)}, {built.hardware.describe()}"
     return Work(trainer.one_step, BATCH, note)
 
 
@@ -65,7 +60,7 @@ def genlab_sampling() -> Work:
     """Down to bytes, as `genlab sample` draws."""
     built, trainer = ours.trainer(*WORDS, side=SIDE)
     trainer.one_step()
-    note = f"{size(built.model)}, {built.hardware.describe()}"
+    note = f"{ours.millions(built.model)}, {built.hardware.describe()}"
     pipeline = Pipeline(built)
     return Work(lambda: pipeline.draw(None, 0, range(BATCH)), BATCH, note)
 
@@ -73,22 +68,18 @@ def genlab_sampling() -> Work:
 # --- peers ---------------------------------------------------------------------------------------
 
 
-def training(network, nats) -> Work:
+def training(make) -> Work:
     """Mean of nats(x) [B], Adam and clipping, fp32."""
+    network, nats, _ = make()
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     x = images()
-
-    def step() -> None:
-        optimizer.zero_grad()
-        nats(x).mean().backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-
-    return Work(step, BATCH, f"{size(network)}, fp32")
+    step = ours.step_by_hand(lambda: nats(x).mean(), optimizer)
+    return Work(step, BATCH, f"{ours.millions(network)}, fp32")
 
 
-def sampling(network, nats, draw) -> Work:
+def sampling(make) -> Work:
     """draw() without gradients, once the layers that start on data have seen some."""
+    network, nats, draw = make()
     with torch.no_grad():
         nats(images())
     network.eval()
@@ -97,7 +88,7 @@ def sampling(network, nats, draw) -> Work:
         with torch.no_grad():
             assert len(draw()) == BATCH
 
-    return Work(step, BATCH, f"{size(network)}, fp32")
+    return Work(step, BATCH, f"{ours.millions(network)}, fp32")
 
 
 def normflows():
@@ -175,28 +166,11 @@ PEERS = (
 )
 
 
-def _train(make) -> Work:
-    network, nats, _ = make()
-    return training(network, nats)
-
-
-def _draw(make) -> Work:
-    return sampling(*make())
+def _peers(work) -> tuple[Side, ...]:
+    return tuple(Side(name, partial(work, make), *package, 1.5) for name, make, *package in PEERS)
 
 
 TARGETS = (
-    Target(
-        "glow-train",
-        "images/s",
-        TRAINING,
-        Side("genlab", genlab_training),
-        tuple(Side(name, partial(_train, make), *package, 1.5) for name, make, *package in PEERS),
-    ),
-    Target(
-        "glow-sample",
-        "images/s",
-        SAMPLING,
-        Side("genlab", genlab_sampling),
-        tuple(Side(name, partial(_draw, make), *package, 1.5) for name, make, *package in PEERS),
-    ),
+    Target("glow-train", "images/s", TRAINING, Side("genlab", genlab_training), _peers(training)),
+    Target("glow-sample", "images/s", SAMPLING, Side("genlab", genlab_sampling), _peers(sampling)),
 )

@@ -8,9 +8,9 @@ import torch
 from genlab.core.metric import MetricResult
 from peers.compare import Side, Target, Work
 
-__all__ = ["targets"]
+__all__ = ["TARGETS"]
 
-SUBSETS, SIZE = 100, 1000
+IMAGES, WIDTH, SUBSETS, SIZE = 10_000, 2048, 100, 1000
 
 
 class Given:
@@ -25,14 +25,14 @@ class Given:
         return self.sets[of]
 
 
-def features(images: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def features() -> tuple[torch.Tensor, torch.Tensor]:
     """Like a network's: correlated, rectified, float32; the second a little off the first."""
     g = torch.Generator().manual_seed(0)
-    mix = torch.randn(min(64, width), width, generator=g) / 8
+    mix = torch.randn(64, WIDTH, generator=g) / 8
 
     def made(shift: float) -> torch.Tensor:
-        z = torch.randn(images, len(mix), generator=g)
-        noise = torch.randn(images, width, generator=g)
+        z = torch.randn(IMAGES, 64, generator=g)
+        noise = torch.randn(IMAGES, WIDTH, generator=g)
         return (z @ mix + 0.3 * noise + shift).relu()
 
     return made(0.0), made(0.02)
@@ -43,10 +43,10 @@ def work(compute, note: str = "") -> Work:
     return Work(compute, 1, f"{note} {compute():.9g}".strip())
 
 
-def genlab_metric(images: int, width: int, file: str, cls: str, value: str, **keys) -> Work:
+def genlab_metric(file: str, cls: str, value: str, **keys) -> Work:
     """A metric of genlab from inputs to result."""
     metric = getattr(importlib.import_module(f"genlab.metric.{file}"), cls)(**keys)
-    inputs = Given(*features(images, width))
+    inputs = Given(*features())
 
     def compute() -> float:
         result: MetricResult = metric(inputs)
@@ -58,97 +58,95 @@ def genlab_metric(images: int, width: int, file: str, cls: str, value: str, **ke
 # --- mean and covariance of one set --------------------------------------------------------------
 
 
-def genlab_moments(images: int, width: int) -> Work:
+def genlab_moments() -> Work:
     """With the factor of the covariance, which the distance needs."""
     from genlab.metric.fid import Moments
 
-    x, _ = features(images, width)
+    x, _ = features()
     return work(lambda: Moments(x).trace, "trace")
 
 
-def numpy_moments(images: int, width: int) -> Work:
+def numpy_moments() -> Work:
     """numpy.mean and numpy.cov, as torch-fidelity and clean-fid call them."""
     from torch_fidelity.metric_fid import fid_features_to_statistics
 
-    x, _ = features(images, width)
+    x, _ = features()
     return work(lambda: fid_features_to_statistics(x)["sigma"].trace(), "trace")
 
 
-def torchmetrics_moments(images: int, width: int) -> Work:
+def torchmetrics_moments() -> Work:
     """Its sums of features and of their products, then the covariance as its compute() has it."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(feature=identity(width))
-    x, _ = features(images, width)
+    metric = FrechetInceptionDistance(feature=identity())
+    x, _ = features()
 
     def compute() -> float:
         metric.reset()
         metric.update(x, real=True)
-        mean = (metric.real_features_sum / images)[None]
-        return ((metric.real_features_cov_sum - images * mean.T @ mean) / (images - 1)).trace()
+        mean = (metric.real_features_sum / IMAGES)[None]
+        return ((metric.real_features_cov_sum - IMAGES * mean.T @ mean) / (IMAGES - 1)).trace()
 
     return work(compute, "trace")
 
 
-def identity(width: int) -> torch.nn.Module:
+def identity() -> torch.nn.Module:
     """What torchmetrics takes for a feature network."""
     network = torch.nn.Identity()
-    network.num_features = width
+    network.num_features = WIDTH
     return network
 
 
 # --- Frechet distance of given moments -----------------------------------------------------------
 
 
-def genlab_distance(images: int, width: int) -> Work:
+def genlab_distance() -> Work:
     """From two sets of Moments."""
     from genlab.metric.fid import Moments, frechet
 
-    a, b = (Moments(x) for x in features(images, width))
+    a, b = (Moments(x) for x in features())
     return work(lambda: frechet(a, b))
 
 
-def moments(images: int, width: int) -> list:
+def moments() -> list:
     """(mean, covariance) of both sets, float64."""
-    return [(x.double().mean(0), torch.cov(x.double().T)) for x in features(images, width)]
+    return [(x.double().mean(0), torch.cov(x.double().T)) for x in features()]
 
 
-def torchmetrics_distance(images: int, width: int) -> Work:
+def torchmetrics_distance() -> Work:
     """Its _compute_fid: eigenvalues of the product."""
     from torchmetrics.image.fid import _compute_fid
 
-    (m1, c1), (m2, c2) = moments(images, width)
+    (m1, c1), (m2, c2) = moments()
     return work(lambda: float(_compute_fid(m1, c1, m2, c2)))
 
 
-def fidelity_distance(images: int, width: int) -> Work:
+def fidelity_distance() -> Work:
     """Its fid_statistics_to_metric: eigenvalues of the product."""
     from torch_fidelity.metric_fid import fid_statistics_to_metric
 
-    sides = [{"mu": m.numpy(), "sigma": c.numpy()} for m, c in moments(images, width)]
+    sides = [{"mu": m.numpy(), "sigma": c.numpy()} for m, c in moments()]
     key = "frechet_inception_distance"
     return work(lambda: fid_statistics_to_metric(*sides, verbose=False)[key])
 
 
-def cleanfid_distance(images: int, width: int) -> Work:
+def cleanfid_distance() -> Work:
     """Its frechet_distance: scipy's sqrtm."""
     from cleanfid.fid import frechet_distance
 
-    (m1, c1), (m2, c2) = ((m.numpy(), c.numpy()) for m, c in moments(images, width))
+    (m1, c1), (m2, c2) = ((m.numpy(), c.numpy()) for m, c in moments())
     return work(lambda: frechet_distance(m1, c1, m2, c2))
 
 
 # --- kernel distance -----------------------------------------------------------------------------
 
 
-def torchmetrics_kid(images: int, width: int) -> Work:
+def torchmetrics_kid() -> Work:
     """KernelInceptionDistance.compute on stored features."""
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    metric = KernelInceptionDistance(
-        feature=identity(width), subsets=SUBSETS, subset_size=min(SIZE, images)
-    )
-    for x, real in zip(features(images, width), (True, False), strict=True):
+    metric = KernelInceptionDistance(feature=identity(), subsets=SUBSETS, subset_size=SIZE)
+    for x, real in zip(features(), (True, False), strict=True):
         metric.update(x, real=real)
 
     def compute() -> float:
@@ -158,21 +156,21 @@ def torchmetrics_kid(images: int, width: int) -> Work:
     return work(compute, "subsets")
 
 
-def fidelity_kid(images: int, width: int) -> Work:
+def fidelity_kid() -> Work:
     """Its kid_features_to_metric."""
     from torch_fidelity.metric_kid import kid_features_to_metric
 
-    real, fake = features(images, width)
-    keys = {"kid_subsets": SUBSETS, "kid_subset_size": min(SIZE, images), "verbose": False}
+    real, fake = features()
+    keys = {"kid_subsets": SUBSETS, "kid_subset_size": SIZE, "verbose": False}
     key = "kernel_inception_distance_mean"
     return work(lambda: kid_features_to_metric(fake, real, **keys)[key], "subsets")
 
 
-def cleanfid_kid(images: int, width: int) -> Work:
+def cleanfid_kid() -> Work:
     """Its kernel_distance."""
     from cleanfid.fid import kernel_distance
 
-    sets = [x.numpy() for x in features(images, width)]
+    sets = [x.numpy() for x in features()]
     keys = {"num_subsets": SUBSETS, "max_subset_size": SIZE}
     return work(lambda: kernel_distance(*sets, **keys), "subsets")
 
@@ -180,23 +178,23 @@ def cleanfid_kid(images: int, width: int) -> Work:
 # --- precision and recall, density and coverage --------------------------------------------------
 
 
-def fidelity_pr(images: int, width: int) -> Work:
+def fidelity_pr() -> Work:
     """Its prc_features_to_metric, k = 3."""
     from torch_fidelity.metric_prc import prc_features_to_metric
 
-    real, fake = features(images, width)
+    real, fake = features()
     keys = {"prc_neighborhood": 3, "verbose": False}
     return work(lambda: prc_features_to_metric(fake, real, **keys)["recall"], "recall")
 
 
-def prdc_prdc(images: int, width: int) -> Work:
+def prdc_prdc() -> Work:
     """Its compute_prdc, k = 5; it has scikit-learn take 8 threads whatever the number."""
     import contextlib
     import io
 
     from prdc import compute_prdc
 
-    real, fake = (x.numpy() for x in features(images, width))
+    real, fake = (x.numpy() for x in features())
 
     def compute() -> float:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -205,73 +203,64 @@ def prdc_prdc(images: int, width: int) -> Work:
     return work(compute, "density, 8 jobs")
 
 
-def targets(images: int, width: int) -> tuple[Target, ...]:
-    """Every comparison at one size; floors are the aims at 10,000 x 2048."""
-    size = {"images": images, "width": width}
-    both = f"two sets of {images:,} x {width} float32 features"
-    full = (images, width) == (10_000, 2048)
+BOTH = f"two sets of {IMAGES:,} x {WIDTH} float32 features"
 
-    def ours(make, **keys) -> Side:
-        return Side("genlab", partial(make, **size, **keys))
 
-    def peer(name: str, make, module: str, aim: float | None = None) -> Side:
-        return Side(name, partial(make, **size), module, name, aim)
+def peer(name: str, make, module: str) -> Side:
+    return Side(name, make, module, name)
 
-    return (
-        Target(
-            "fid-moments",
-            "1/s",
-            f"mean and covariance of one set of {images:,} x {width}, in float64",
-            ours(genlab_moments),
-            (
-                peer("torchmetrics", torchmetrics_moments, "torchmetrics"),
-                peer("torch-fidelity", numpy_moments, "torch_fidelity"),
-            ),
+
+TARGETS = (
+    Target(
+        "fid-moments",
+        "s",
+        f"mean and covariance of one set of {IMAGES:,} x {WIDTH}, in float64",
+        Side("genlab", genlab_moments),
+        (
+            peer("torchmetrics", torchmetrics_moments, "torchmetrics"),
+            peer("torch-fidelity", numpy_moments, "torch_fidelity"),
         ),
-        Target(
-            "fid-distance",
-            "1/s",
-            f"Frechet distance of two given Gaussians in {width} dimensions",
-            ours(genlab_distance),
-            (
-                peer("torchmetrics", torchmetrics_distance, "torchmetrics"),
-                peer("torch-fidelity", fidelity_distance, "torch_fidelity"),
-                peer("clean-fid", cleanfid_distance, "cleanfid"),
-            ),
-            floor=1 / 1.7 if full else None,
+    ),
+    Target(
+        "fid-distance",
+        "s",
+        f"Frechet distance of two given Gaussians in {WIDTH} dimensions",
+        Side("genlab", genlab_distance),
+        (
+            peer("torchmetrics", torchmetrics_distance, "torchmetrics"),
+            peer("torch-fidelity", fidelity_distance, "torch_fidelity"),
+            peer("clean-fid", cleanfid_distance, "cleanfid"),
         ),
-        Target(
-            "kid",
-            "1/s",
-            f"{both}; peers: {SUBSETS} subsets of {SIZE:,}; genlab: the same and all pairs, with "
-            "an interval",
-            ours(
-                genlab_metric,
-                file="kid",
-                cls="KID",
-                value="kid_subsets",
-                subsets=SUBSETS,
-                size=SIZE,
-            ),
-            (
-                peer("torchmetrics", torchmetrics_kid, "torchmetrics"),
-                peer("torch-fidelity", fidelity_kid, "torch_fidelity"),
-                peer("clean-fid", cleanfid_kid, "cleanfid"),
-            ),
+        floor=1 / 1.7,
+    ),
+    Target(
+        "kid",
+        "s",
+        f"{BOTH}; peers: {SUBSETS} subsets of {SIZE:,}; genlab: the same and all pairs, with "
+        "an interval",
+        Side(
+            "genlab",
+            partial(genlab_metric, "kid", "KID", "kid_subsets", subsets=SUBSETS, size=SIZE),
         ),
-        Target(
-            "pr",
-            "1/s",
-            f"{both}; improved precision and recall, k = 3",
-            ours(genlab_metric, file="prdc", cls="PR", value="pr_recall", k=3),
-            (peer("torch-fidelity", fidelity_pr, "torch_fidelity"),),
+        (
+            peer("torchmetrics", torchmetrics_kid, "torchmetrics"),
+            peer("torch-fidelity", fidelity_kid, "torch_fidelity"),
+            peer("clean-fid", cleanfid_kid, "cleanfid"),
         ),
-        Target(
-            "prdc",
-            "1/s",
-            f"{both}; precision, recall, density and coverage, k = 5",
-            ours(genlab_metric, file="prdc", cls="PRDC", value="prdc_density", k=5),
-            (peer("prdc", prdc_prdc, "prdc"),),
-            floor=1 / 15 if full else None,
-        ),
-    )
+    ),
+    Target(
+        "pr",
+        "s",
+        f"{BOTH}; improved precision and recall, k = 3",
+        Side("genlab", partial(genlab_metric, "prdc", "PR", "pr_recall", k=3)),
+        (peer("torch-fidelity", fidelity_pr, "torch_fidelity"),),
+    ),
+    Target(
+        "prdc",
+        "s",
+        f"{BOTH}; precision, recall, density and coverage, k = 5",
+        Side("genlab", partial(genlab_metric, "prdc", "PRDC", "prdc_density", k=5)),
+        (peer("prdc", prdc_prdc, "prdc"),),
+        floor=1 / 15,
+    ),
+)

@@ -9,26 +9,20 @@ from torch import nn
 from genlab.sampling.pipeline import Pipeline
 from peers import ours
 from peers.compare import Side, Target, Work
-from peers.unet import LEVELS, described
+from peers.unet import LEVELS, described, diffusers_net
 
-__all__ = ["MODES", "TARGETS"]
+__all__ = ["TARGETS"]
 
 BATCH, DRAWN, SIDE, STEPS = 64, 16, 32, 18  # images of a training step and of a draw
 EVALUATIONS = 2 * STEPS - 1  # of Heun's method, whose last step is Euler's
 LEAST, MOST, MEAN, DEVIATION = 0.002, 80.0, -1.2, 1.2  # sigmas of sampling; ln sigma of training
-WORDS = [
-    "model=flow_matching",
-    "process=edm",
-    "model.sd=1",
-    "model.predict=F",
-    "model.weight=edm",
-]
+WORDS = ["model=flow_matching", "process=edm", "model.sd=1", "model.predict=F", "model.weight=edm"]
 WORDS += ["model.density=lognormal", f"model.location={MEAN}", f"model.scale={DEVIATION}"]
 WORDS += ["model.ema=0", f"schedule.batch={BATCH}", "guidance=none", "network=unet"]
 WORDS += [f"network.net.{key}" for key in (*LEVELS, "embedding=128", "dropout=0")]
 WORDS += ["sampler=heun", f"sampler.steps={STEPS}", "sampler.grid=karras", "sampler.rho=7"]
 WORDS += [f"sampler.span=[{LEAST},{MOST}]"]
-LEVELS_OF_K, CHANNELS_OF_D = [64, 192, 288], (64, 128, 192)  # channels of the peers' levels
+CHANNELS = [64, 192, 288]  # of the levels of k-diffusion's own network
 
 MODES = {
     "fp32": ["hardware.precision=fp32"],
@@ -46,9 +40,12 @@ def autocast(mode: str) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=mode != "fp32")
 
 
-def note(network: nn.Module, mode: str) -> str:
-    """Of one of genlab's networks, before anything is compiled."""
-    return f"{described(network, lambda x, t: network(x, t, None))}, {mode}"
+def placed(net: nn.Module, evaluate, mode: str) -> tuple[nn.Module, str]:
+    """(the network, compiled where the mode says so, and what it is)."""
+    what = f"{described(net, evaluate)}, {mode}"  # counted before anything is compiled
+    if mode == "compiled":
+        net.compile()
+    return net, what
 
 
 # --- genlab --------------------------------------------------------------------------------------
@@ -71,26 +68,16 @@ def network(mode: str) -> tuple[nn.Module, str]:
     """The same network as genlab places it, alone, and its description."""
     _, built = ours.built(*WORDS, MODES[mode][0], side=SIDE)
     net = built.model.net
-    what = note(net, mode)
-    if mode == "compiled":
-        net.compile()
-    return net, what
+    return placed(net, lambda x, t: net(x, t, None), mode)
 
 
 # --- the same network without genlab -------------------------------------------------------------
 
 
-def steps(loss, parameters):
-    """A step of AdamW on a loss, with clipping, as one writes it by hand."""
-    optimizer = torch.optim.AdamW(parameters, 1e-4, fused=True)
-
-    def step() -> None:
-        loss().backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+def training(loss, net: nn.Module, what: str) -> Work:
+    """Steps of AdamW on a loss."""
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
+    return Work(ours.step_by_hand(loss, optimizer), BATCH, what)
 
 
 def bare_train(mode: str) -> Work:
@@ -107,7 +94,7 @@ def bare_train(mode: str) -> Work:
             out = net((x0 + sigma * eps) / root, log_sigma / 4000, None)
         return F.mse_loss(out, (sigma * x0 - eps) / root)
 
-    return Work(steps(loss, list(net.parameters())), BATCH, what)
+    return training(loss, net, what)
 
 
 def bare_heun(mode: str) -> Work:
@@ -147,12 +134,10 @@ def denoiser(mode: str, own: bool):
     if not own:
         net, what = network(mode)
         return layers.Denoiser(BySigma(net), sigma_data=1.0), what
-    width = 2 * LEVELS_OF_K[0]
+    width = 2 * CHANNELS[0]
     attends = [False, True, False]
-    net = models.ImageDenoiserModelV1(1, width, [2, 2, 2], LEVELS_OF_K, attends)
-    what = f"{described(net, net)}, {mode}"
-    if mode == "compiled":
-        net.compile()
+    net = models.ImageDenoiserModelV1(1, width, [2, 2, 2], CHANNELS, attends)
+    _, what = placed(net, net, mode)
     return layers.Denoiser(net, sigma_data=1.0), what
 
 
@@ -166,7 +151,7 @@ def k_train(mode: str, own: bool) -> Work:
         with autocast(mode):
             return model.loss(x0, torch.randn_like(x0), sigma).mean()
 
-    return Work(steps(loss, list(model.parameters())), BATCH, what)
+    return training(loss, model, what)
 
 
 def k_heun(mode: str, own: bool) -> Work:
@@ -185,30 +170,12 @@ def k_heun(mode: str, own: bool) -> Work:
     return Work(step, DRAWN, what)
 
 
-def diffusers_net(mode: str):
-    """(its U-Net with attention at 16 pixels, what it is)."""
-    from diffusers import UNet2DModel
-
-    net = UNet2DModel(
-        sample_size=SIDE,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=2,
-        block_out_channels=CHANNELS_OF_D,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-    )
-    what = f"{described(net, lambda x, t: net(x, t).sample)}, {mode}"
-    if mode == "compiled":
-        net.compile()
-    return net, what
-
-
 def diffusers_train(mode: str) -> Work:
     """As its training example does: the noise of one of 1000 levels."""
     from diffusers import DDPMScheduler
 
-    net, what = diffusers_net(mode)
+    net = diffusers_net()
+    _, what = placed(net, lambda x, t: net(x, t).sample, mode)
     levels, x0 = DDPMScheduler(), images(BATCH)
 
     def loss() -> torch.Tensor:
@@ -216,14 +183,15 @@ def diffusers_train(mode: str) -> Work:
         with autocast(mode):
             return F.mse_loss(net(levels.add_noise(x0, eps, t), t).sample.float(), eps)
 
-    return Work(steps(loss, list(net.parameters())), BATCH, what)
+    return training(loss, net, what)
 
 
 def diffusers_heun(mode: str) -> Work:
     """Its scheduler of Heun's method on Karras' grid."""
     from diffusers import HeunDiscreteScheduler
 
-    net, what = diffusers_net(mode)
+    net = diffusers_net()
+    _, what = placed(net, lambda x, t: net(x, t).sample, mode)
     net.eval()
     solver = HeunDiscreteScheduler(use_karras_sigmas=True)
 
@@ -246,7 +214,7 @@ def _target(work: str, mode: str) -> Target:
         makes, batch = (genlab_heun, bare_heun, k_heun, diffusers_heun), DRAWN
         what = f"{STEPS} steps of Heun's method, {EVALUATIONS} evaluations, to the end"
     genlab, bare, k, diffusers = makes
-    kdiffusion = ("k_diffusion", "k-diffusion")
+    package = ("k_diffusion", "k-diffusion")
     return Target(
         key=f"{work}-{mode}",
         unit="images/s",
@@ -254,10 +222,8 @@ def _target(work: str, mode: str) -> Target:
         ours=Side("genlab", partial(genlab, mode)),
         peers=(
             Side("the same network bare", partial(bare, mode)),
-            Side(
-                "k-diffusion, same network", partial(k, mode, False), "k_diffusion", "k-diffusion"
-            ),
-            Side("k-diffusion, its network", partial(k, mode, True), *kdiffusion),
+            Side("k-diffusion, same network", partial(k, mode, False), *package),
+            Side("k-diffusion, its network", partial(k, mode, True), *package),
             Side("diffusers UNet2DModel", partial(diffusers, mode), "diffusers", "diffusers"),
         ),
     )

@@ -19,8 +19,7 @@ def described(network, evaluate) -> str:
     """Parameters, and what a forward pass of one image costs."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         evaluate(torch.randn(1, 1, SIDE, SIDE), torch.rand(1))
-    count = sum(p.numel() for p in network.parameters())
-    return f"{count / 1e6:.2f} M, {counter.get_total_flops() / 1e9:.2f} GFLOP/image"
+    return f"{ours.millions(network)}, {counter.get_total_flops() / 1e9:.2f} GFLOP/image"
 
 
 def genlab() -> Work:
@@ -34,18 +33,14 @@ def genlab() -> Work:
 
 def loop(network, evaluate) -> Work:
     """Velocity regression in fp32 with AdamW and clipping, as the peers' examples train."""
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
     x = torch.randn(BATCH, 1, SIDE, SIDE)
 
-    def step() -> None:
+    def loss() -> torch.Tensor:
         t, noise = torch.rand(BATCH), torch.randn_like(x)
         at = t[:, None, None, None]
-        loss = F.mse_loss(evaluate((1 - at) * x + at * noise, t), noise - x)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        return F.mse_loss(evaluate((1 - at) * x + at * noise, t), noise - x)
 
+    step = ours.step_by_hand(loss, torch.optim.AdamW(network.parameters(), 1e-4))
     return Work(step, BATCH, f"{described(network, evaluate)}, fp32")
 
 
@@ -57,11 +52,11 @@ def denoising_diffusion() -> Work:
     return loop(net, lambda x, t: net(x, 1000 * t))
 
 
-def diffusers() -> Work:
+def diffusers_net() -> torch.nn.Module:
     """Its DDPM U-Net with attention at 16 pixels."""
     from diffusers import UNet2DModel
 
-    net = UNet2DModel(
+    return UNet2DModel(
         sample_size=SIDE,
         in_channels=1,
         out_channels=1,
@@ -70,6 +65,11 @@ def diffusers() -> Work:
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
     )
+
+
+def diffusers() -> Work:
+    """The same, with its count of steps as the time."""
+    net = diffusers_net()
     return loop(net, lambda x, t: net(x, 1000 * t).sample)
 
 

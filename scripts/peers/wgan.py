@@ -15,15 +15,14 @@ WORDS += [f"network.discriminator.width={WIDTH}"]
 
 
 def size(generator, critic) -> str:
-    """Parameters in millions."""
-    g, c = (sum(p.numel() for p in m.parameters()) / 1e6 for m in (generator, critic))
-    return f"generator {g:.2f} M, critic {c:.2f} M"
+    """Parameters of both."""
+    return f"generator {ours.millions(generator)}, critic {ours.millions(critic)}"
 
 
 def genlab() -> Work:
     """As `genlab train model=wgan_gp` trains it, with one critic step and no average."""
     built, trainer = ours.trainer(*WORDS, channels=CHANNELS, side=SIDE)
-    note = size(built.model.generator, getattr(built.model, "critic", built.model.discriminator))
+    note = size(built.model.generator, built.model.discriminator)
     return Work(trainer.one_step, BATCH, f"{note}, {built.hardware.describe()}")
 
 

@@ -1,1 +1,0 @@
-"""Attention timed on a GPU and on a CPU."""

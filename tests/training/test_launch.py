@@ -19,7 +19,7 @@ from tests.training.test_resume import words
 def made(monkeypatch) -> list[str]:
     """What was made of a config so far: "checked" is without storage of weights."""
     calls: list[str] = []
-    build, evaluator = setup.build, setup.Evaluator
+    build, metrics = setup.build, setup.TrainingMetrics
 
     def built(config, *, meta, **trust):
         calls.append("checked" if meta else "built")
@@ -27,10 +27,10 @@ def made(monkeypatch) -> list[str]:
 
     def evaluated(pipeline, *, trust):
         calls.append("evaluator")
-        return evaluator(pipeline, trust=trust)
+        return metrics(pipeline, trust=trust)
 
     monkeypatch.setattr(setup, "build", built)
-    monkeypatch.setattr(setup, "Evaluator", evaluated)
+    monkeypatch.setattr(setup, "TrainingMetrics", evaluated)
     return calls
 
 

@@ -32,7 +32,7 @@ from genlab.core.random import hash64
 from genlab.hardware.hardware import Hardware
 from genlab.run.parents import read_parents
 
-__all__ = ["Components", "build", "make_optimizers"]
+__all__ = ["Components", "build"]
 
 INIT = 4  # keeps the seed of the starting weights apart from those of the stream
 
@@ -49,6 +49,7 @@ class Components:
     model: Model
     sampler: PathSampler
     schedule: Schedule
+    optimizers: Mapping[str, Optimizer] = field(default_factory=dict)  # by player
     pretrained: Mapping[str, PretrainedRun] = field(default_factory=dict)  # by the key naming it
 
     @property
@@ -89,7 +90,7 @@ def build(
             for name, ref in registry.named_runs(group, node).items():
                 where = f"{key or group}.{name}"
                 runs[name] = pretrained[where] = PretrainedRun(
-                    where, ref, config, outputs, of_run, parents.get(where)
+                    where, ref, config, outputs, of_run, parents.get(where), meta
                 )
             return registry.build(group, node, key, trust, runs, **given)
         except ConfigError as e:
@@ -130,10 +131,10 @@ def build(
         model: Model | None = None
         if process is not None or config["process"]["name"] is None:  # else it is a problem by now
             model = make("model", config["model"], **given)
+    optimizers: dict[str, Optimizer] = {}
     if model is not None:
         try:
-            # player names and values, before anything is made
-            make_optimizers(config, model, trust)
+            optimizers = _optimizers(config, model, trust)
         except ConfigError as e:
             problems.extend(e.problems)
     if None in (model, sampler):
@@ -151,7 +152,9 @@ def build(
         hardware.place(model)
         if hardware.compile:
             _compile(model, networks)
-    return Components(config, hardware, data, codec, spec, model, bound, schedule, pretrained)
+    return Components(
+        config, hardware, data, codec, spec, model, bound, schedule, optimizers, pretrained
+    )
 
 
 def _through(
@@ -177,9 +180,7 @@ def _compile(model: Model, networks: Mapping[str, Network]) -> None:
             region.compile()
 
 
-def make_optimizers(
-    config: Mapping[str, Any], model: Model, trust: bool = True
-) -> dict[str, Optimizer]:
+def _optimizers(config: Mapping[str, Any], model: Model, trust: bool) -> dict[str, Optimizer]:
     """One optimizer a player; `optimizer.players.<player>` overrides keys for one alone."""
     node = dict(config["optimizer"])
     own = node.pop("players", None) or {}

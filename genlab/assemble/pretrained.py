@@ -32,12 +32,13 @@ INDIFFERENT = ("root", "flip", "download", "corrupt")
 class PretrainedRun(RunRef):
     """A run at one of its checkpoints, with one kind of its weights.
 
-    Its components are made without weights at once, so that every problem is found before a
-    training; the weights are read when the model is first used. It is no module: what holds it
-    neither trains nor saves anything of it.
+    Its components are made at once, so that every problem is found before a training; the weights
+    are read when the model is first used. It is no module: what holds it neither trains nor saves
+    anything of it.
 
     key: that names it, dotted. run, checkpoint, weights: which one it is. parent: what the run
-    that names it keeps of it. described: its model without weights. count: called with the rows
+    that names it keeps of it. described: its model, whose weights may not have been read; loaded:
+    whether they have been. count: called with the rows
     of every evaluation by `denoiser`.
     """
 
@@ -49,10 +50,11 @@ class PretrainedRun(RunRef):
         outputs: Path,
         build: Callable[..., Components],
         parent: Parent | None,
+        meta: bool,
     ) -> None:
         """ref: {run, checkpoint, weights}; config: that names it, whose hardware it uses; outputs:
         where runs are; build: makes components of its config; parent: what the run that names it
-        has kept of it, None for a new one.
+        has kept of it, None for a new one; meta: as `build` takes it.
 
         Raises ConfigError where there is no such run, CheckpointError where it has no such
         checkpoint, Refused where its config asks for code that is not trusted.
@@ -77,14 +79,14 @@ class PretrainedRun(RunRef):
         self.checkpoint = found
         path = str(self.run.path.resolve())
         self.parent = Parent(self.run.title, path, which, found.images, self.weights, found.digest)
-        self._build, self._model = build, None
-        components = self._components(meta=True)
+        self._build, self._meta, self.loaded = build, meta, False
+        components = self._components(meta)
         self.spec, self.codec = components.spec, components.codec
         self._data, self.described = components.data.spec, components.model
         self._said_unlabelled = False
         self.count: Callable[[int], None] = lambda rows: None
 
-    def _components(self, meta: bool = False) -> Components:
+    def _components(self, meta: bool) -> Components:
         rng, device = torch.random.fork_rng(devices=[]), torch.device("cpu")
         try:  # inside another build or a drawing, of which nothing is to be noticed
             with torch.inference_mode(False), rng, device:
@@ -107,19 +109,18 @@ class PretrainedRun(RunRef):
         return isinstance(self.described, capability)
 
     @property
-    def loaded(self) -> bool:
-        """Whether its weights have been read."""
-        return self._model is not None
-
-    @property
     def model(self) -> Model:
         """Its model on the device: frozen, in evaluation mode, with the weights asked for."""
-        if self._model is None:
-            model = self._components().model
-            self.checkpoint.load(model)
-            self._model = model.requires_grad_(False).eval()
-            self._model.weights = self.weights
-        return self._model
+        if not self.loaded:
+            if (
+                self._meta
+            ):  # even a training that is only checked may have data that are made by it
+                self.described = self._components(meta=False).model
+            self.checkpoint.load(self.described)
+            self.described.requires_grad_(False).eval()
+            self.described.weights = self.weights
+            self.loaded = True
+        return self.described
 
     def denoiser(self, process: Process) -> Denoiser:
         """Its estimate of x0 on `process`, whatever path it was trained on.

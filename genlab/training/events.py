@@ -22,7 +22,7 @@ from genlab.core.memory import memory
 from genlab.core.signals import DrawingStopped
 from genlab.run.checkpoint import model_tensors, optimizer_tensors
 from genlab.training.preview import validation_loss, write_preview
-from genlab.training.start import Training
+from genlab.training.setup import Training
 
 __all__ = ["Evaluate", "Event", "Log", "Moment", "Sample", "Save", "intervals"]
 

@@ -57,10 +57,15 @@ class InitialNetwork(Initial):
     whole = False
 
     def __init__(
-        self, ref: Mapping[str, Any], components: Components, outputs: Path, trust: bool
+        self,
+        ref: Mapping[str, Any],
+        components: Components,
+        outputs: Path,
+        trust: bool,
+        meta: bool,
     ) -> None:
         """ref: a config's `init` with all its keys; components: where they shall go; trust:
-        whether out-of-tree names of the run's config may be imported.
+        whether out-of-tree names of the run's config may be imported; meta: as `build` takes it.
 
         Raises ConfigError where there is no such network, or another one.
         """
@@ -78,6 +83,7 @@ class InitialNetwork(Initial):
             outputs,
             partial(build, trust=trust, trust_runs=trust),
             None,
+            meta,
         )
         there = _network("init.role", self.role, self.other.described, self.other.title)
         here = _network("init.into", self.into, model, "this model")
@@ -105,15 +111,18 @@ class InitialNetwork(Initial):
 
 
 def find_initial(
-    config: Mapping[str, Any], components: Components, outputs: Path, trust: bool
+    config: Mapping[str, Any], components: Components, outputs: Path, *, trust: bool, meta: bool
 ) -> Initial | None:
-    """What `init` of a config names, None for nothing. Raises a GenlabError where it cannot be."""
+    """What `init` of a config names, None for nothing. Raises a GenlabError where it cannot be.
+
+    trust, meta: as `InitialNetwork` takes them.
+    """
     ref = named_runs(config).get("init")
     if ref is None:
         return None
     if ref["role"] is None:
         return InitialWeights(ref, outputs)
-    return InitialNetwork(ref, components, outputs, trust)
+    return InitialNetwork(ref, components, outputs, trust, meta)
 
 
 def _network(key: str, role: str, model: Model, whose: str) -> Network:

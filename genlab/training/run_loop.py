@@ -24,8 +24,7 @@ from genlab.core.subprocesses import terminate_with_parent
 from genlab.run.directory import Run
 from genlab.training.events import Evaluate, Event, Log, Moment, Sample, Save, intervals
 from genlab.training.progress import ProgressDisplay
-from genlab.training.setup import Setup, set_up
-from genlab.training.start import Training
+from genlab.training.setup import Setup, Training, set_up
 
 __all__ = ["RunLoop", "main", "train_run"]
 

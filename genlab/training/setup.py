@@ -1,26 +1,37 @@
-"""What a training is made of: everything its config names, made once and checked."""
+"""What a training is made of: everything its config names, made once and checked, and then the
+run in one process, put where it stands: after its newest checkpoint, or at its beginning.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genlab.assemble.components import Components, build, make_optimizers
+from genlab.assemble.components import Components, build
 from genlab.core import dist, registry
+from genlab.core.console import log
 from genlab.core.contract import Split
 from genlab.core.errors import ConfigError
 from genlab.core.memory import memory_advice
+from genlab.core.signals import Signals
 from genlab.evaluation.in_training import TrainingMetrics
-from genlab.run.checkpoint import Checkpoints
+from genlab.run.averages import Averages
+from genlab.run.checkpoint import Checkpoints, load_model, load_optimizers
+from genlab.run.directory import Run
+from genlab.run.environment import changes, environment, ranks, record
+from genlab.run.journal import Journal
 from genlab.run.track import Tracker
 from genlab.sampling.pipeline import Pipeline
+from genlab.training.best import BestCheckpoint
 from genlab.training.init import Initial, find_initial
+from genlab.training.logger import Logger
+from genlab.training.progress import ProgressDisplay
 from genlab.training.stream import Stream
 from genlab.training.trainer import Trainer
 
-__all__ = ["Setup", "make_trainer", "set_up"]
+__all__ = ["Setup", "Training", "make_trainer", "set_up"]
 
 
 @dataclass
@@ -57,7 +68,7 @@ def set_up(
     initial = None
     if run is None or not Checkpoints(run / "checkpoints").names():
         outputs = run.parent.parent if run else Path(config["outputs"])
-        initial = find_initial(config, components, outputs, trust_runs)
+        initial = find_initial(config, components, outputs, trust=trust_runs, meta=meta)
     return Setup(components, pipeline, evaluator, tracker, initial)
 
 
@@ -86,10 +97,90 @@ def make_trainer(config: Mapping[str, Any], components: Components, data: Split)
     components.model.train()
     return Trainer(
         components.model,
-        make_optimizers(config, components.model),
+        components.optimizers,
         stream,
         components.schedule,
         seed=config["seed"],
         autocast=hardware.autocast,
         fp16=hardware.precision == "fp16",
     )
+
+
+class Training:
+    """One run in one of the processes that train it.
+
+    main: whether this is rank 0, which alone writes. total: images of the whole run. seconds: of
+    training up to its checkpoint. pending: images of its last step, if a stop has put off the
+    events that were due after it; else 0.
+    """
+
+    def __init__(
+        self, run: Run, setup: Setup, display: ProgressDisplay, allow: Sequence[str] = ()
+    ) -> None:
+        """setup: with new weights; display: where lines for a person go; allow: as in `genlab
+        resume`.
+
+        Raises CheckpointError for checkpoints that are damaged or of another model.
+        """
+        components = setup.components
+        self.run, self.setup, self.display = run, setup, display
+        self.config, self.hardware = components.config, components.hardware
+        self.hardware.start()
+        dist.start(self.hardware.device)
+        self.main = dist.rank() == 0
+        self.model, self.pipeline = components.model, setup.pipeline
+        self.evaluator, self.total = setup.evaluator, components.schedule.images
+        self.signals, self.journal = Signals(), Journal(run.path)
+        self.checkpoints = Checkpoints(run.path / "checkpoints", self.main)
+        self.averages = Averages(run.path)
+        self.logger = Logger(setup.tracker if self.main else None, run)
+        with memory_advice(self.config):
+            self.trainer = make_trainer(self.config, components, components.data.load("train"))
+        self.clock, self.seconds = self.trainer.clock, 0.0
+        self.best = self._best()
+        self._restore(allow)
+        self.pending = self.clock.drawn
+        dist.broadcast_([*self.model.parameters(), *self.model.buffers()])
+
+    def _best(self) -> BestCheckpoint:
+        name = self.config["keep"]["best"]
+        if name == "auto":  # with several players a low loss may be one that lags behind
+            name = "heldout/loss" if len(self.trainer.players) == 1 else None
+        evaluator = self.evaluator
+        return BestCheckpoint(name, evaluator.better(str(name)), evaluator.measure(str(name)))
+
+    def _restore(self, allow: Sequence[str]) -> None:
+        """From its own newest checkpoint, else init=<run>, else from nothing; says which."""
+        found = self.checkpoints.newest() if self.main else None
+        dist.barrier()  # rank 0 has set damaged checkpoints aside before the others look
+        if not self.main:
+            found = self.checkpoints.newest()
+        now = environment(self.hardware, self.setup.components.data)
+        if self.main:
+            self.averages.cut(int(found[0].name) if found else -1)
+        if found:
+            folder, state = found
+            if other := ranks(state["world"], "world" in allow):
+                log(other)
+            load_model(self.model, folder / "model.safetensors")
+            load_optimizers(self.model, self.trainer.optimizers, folder / "optimizer.safetensors")
+            self.trainer.restore(state["clock"], state["scales"])
+            self.trainer.unread = state["unread"]
+            if not self.best.restore(state):
+                log(f"keep.best={self.best.name} now means another measure: begun anew")
+            if self.main:
+                self.seconds = self.journal.cut(self.clock.images - self.clock.drawn)
+            log(f"resuming at image {self.clock.images:,} from {folder.name}")
+            if different := changes(self.run.path, now):
+                log(f"not bit for bit the run it was: {different}")
+        else:
+            if self.main:
+                self.journal.cut(-1)
+            if (self.run.path / "STATUS").exists():
+                log("no checkpoint yet: starting again at image 0")
+            if initial := self.setup.initial:
+                initial.load(self.model)
+                self.trainer.fresh = not initial.whole
+                log(f"starting from {initial.description}")
+        if self.main:
+            record(self.run.path, now, self.model)

@@ -50,7 +50,9 @@ class Player:
         self.params: list[nn.Parameter] = [
             p for group in optimizer.param_groups for p in group["params"]
         ]
-        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
+        # `initial_lr`, as torch's schedulers call it: `lr` is that of the last step of a trainer
+        groups = optimizer.param_groups
+        self.rates = [float(group.setdefault("initial_lr", group["lr"])) for group in groups]
         self.clip, self.fused = optimizer.clip, optimizer.fused
         device = self.params[0].device
         self.scale = torch.full((), 2.0**16, device=device) if scaled else None

@@ -114,9 +114,11 @@ def test_the_weights_are_read_when_the_first_sample_is_drawn(run, weaker):
     config = guided(run, weaker).config
     for meta in (True, False):
         built = build(config, meta=meta)
-        assert not built.pretrained["guidance.run"].loaded
+        other = built.pretrained["guidance.run"]
+        assert not other.loaded
+    made = other.described
     Pipeline(built).draw([0], 0, [0])
-    assert built.pretrained["guidance.run"].loaded
+    assert other.loaded and other.model is made, "made once"
 
 
 def test_building_a_reference_leaves_random_numbers_alone(run, weaker):

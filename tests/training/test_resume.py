@@ -19,8 +19,7 @@ from genlab.run.directory import Run
 from genlab.training import resume as cli_resume
 from genlab.training.progress import ProgressDisplay
 from genlab.training.run_loop import train_run
-from genlab.training.setup import set_up
-from genlab.training.start import Training
+from genlab.training.setup import Training, set_up
 from genlab.training.trainer import Trainer
 from tests.helpers.runs import Config, fingerprint, journal, started
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genlab.assemble.components import Components, build
 from genlab.config.compose import validate
+from genlab.config.keys import KEYS
 from genlab.config.saved import apply
 from genlab.core import schema
 from genlab.core.contract import Generates, HasLikelihood, Noise, Reconstructs
@@ -315,7 +316,7 @@ class Pipeline:
         for a run or options that allow no such edit, DataError for a mask that does not fit.
         """
         given = {"task": task, "strength": strength, "variants": variants, "batch": batch}
-        if problems := schema.mistyped(given, {key: schema.SAMPLE[key] for key in given}):
+        if problems := schema.mistyped(given, {key: KEYS["sample"][key] for key in given}):
             raise ConfigError(*problems)
         editor = ImageEditor(self.components, task, mask=mask, strength=strength, labels=labels)
         u, device = _tensor(images, self.output_shape), self.hardware.device

@@ -23,7 +23,7 @@ def run(capsys, *argv):
     return code, out, err
 
 
-def test_list_groups_and_members(capsys):
+def test_list_groups_and_components(capsys):
     groups = json.loads(run(capsys, "list", "--json")[1])
     assert groups == {group: registry.names(group) for group in catalog.groups()}
     for what in ("optimizer", "optimizers"):
@@ -37,7 +37,7 @@ def test_list_groups_and_members(capsys):
 
 
 @pytest.mark.parametrize("group", catalog.groups())
-def test_every_member_has_a_line_that_says_what_it_is(group):
+def test_every_component_has_a_line_that_says_what_it_is(group):
     for row in components(group):
         assert row["doc"], f"{row['file']}: no docstring and no comment on its first line"
 

@@ -52,7 +52,7 @@ LIGHT = [
     ["train", "no_such_key=1"],
     ["train", "seed=0,1"],
     ["trian"],
-    ["list", "no_such_room"],
+    ["list", "no_such_group"],
 ]
 
 
@@ -77,7 +77,7 @@ def test_light_answers_import_nothing_heavy(tmp_path):
     assert "internal error" not in done.stderr
 
 
-def test_show_and_a_wrong_key_do_not_import_torch(tmp_path):
+def test_show_and_a_wrong_key_do_not_import_torch_and_attention_not_its_compiler(tmp_path):
     program = (
         "import sys\n"
         "from genlab.cli import main as cli\n"
@@ -85,6 +85,9 @@ def test_show_and_a_wrong_key_do_not_import_torch(tmp_path):
         "assert cli.main(['train', 'optimizer.no_such_key=3']) == 2\n"
         "assert cli.main(['train', 'optimizer.lr=fast']) == 2\n"
         "assert 'hydra' in sys.modules and 'torch' not in sys.modules\n"
+        "import genlab.kernel.dispatch, genlab.config.compose\n"
+        "genlab.config.compose.compose(['model=flow_matching'])\n"
+        "assert 'torch._dynamo' not in sys.modules, 'a second of its own'\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -176,7 +179,7 @@ def test_what_only_hydra_can_judge_is_left_to_it(words):
     assert overrides.check(words, primary="train", more=["allow"]) == []
 
 
-def test_a_folder_of_ones_own_adds_members(tmp_path, capsys):
+def test_a_folder_of_ones_own_adds_components(tmp_path, capsys):
     (tmp_path / "optimizer").mkdir()
     mine = tmp_path / "optimizer" / "mine.yaml"
     mine.write_text((registry.configs_dir() / "optimizer" / "adam.yaml").read_text())

@@ -23,7 +23,7 @@ def nodes(group, name):
     return node if group in SEVERAL else {group: node}
 
 
-def test_groups_are_rooms():
+def test_folders_of_configs_are_the_groups():
     groups = {p.name for p in configs_dir().iterdir() if p.is_dir()}
     assert groups - {"experiment"} == set(GROUPS)
 

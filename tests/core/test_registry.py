@@ -278,7 +278,7 @@ def test_build_hands_over_what_is_named_and_reports_a_value_error():
         build("codec", points, spec=Spec((3, 8, 8)))
 
 
-def test_out_of_tree_member_needs_trust(tmp_path, monkeypatch):
+def test_an_out_of_tree_component_needs_trust(tmp_path, monkeypatch):
     (tmp_path / "outside_genlab.py").write_text(
         "from genlab.core.contract import Dataset\n\n\nclass Mine(Dataset):\n    '''Mine.'''\n"
         "    def __init__(self, *, n: int): self.n = n\n"

@@ -189,7 +189,7 @@ def test_a_file_that_may_not_grow_is_a_full_disk(shelf):
     assert shelf.newest() == 8 and shelf.hidden() == []
 
 
-def test_too_little_room_is_said_before_anything_is_written(shelf, monkeypatch):
+def test_too_little_space_is_said_before_anything_is_written(shelf, monkeypatch):
     shelf.save(8)
     usage = type(shutil.disk_usage("/"))(10**6, 10**6, 10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

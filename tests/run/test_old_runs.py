@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import genlab
 from genlab.cli import main as cli
 from genlab.run.directory import Run
 from genlab.training import preview
@@ -48,6 +50,16 @@ def test_it_draws_what_it_drew(run):
     assert np.abs(np.load(new).astype(int) - old).max() <= 1
 
 
+def test_loaded_in_python_it_draws_what_it_drew(run):
+    pipeline, old = genlab.load(run.path), run.path / "samples" / "old"
+    if run.config["model"]["name"] == "vqvae":
+        codes, wanted = (np.load(old / f"{name}.npy") for name in ("codes", "reconstructions"))
+        new = pipeline.decode(torch.from_numpy(codes).long()).numpy()
+    else:
+        new, wanted = pipeline.sample(8), np.load(old / "samples.npy")
+    assert np.abs(new.astype(int) - wanted).max() <= 1
+
+
 def test_it_is_worth_what_it_was_worth(run):
     metric = METRICS[run.config["model"]["name"]]
     command("eval", f"run={run.path}", f"metric={metric}", "n=64", "n_real=64", "name=new")
@@ -73,3 +85,17 @@ def test_its_command_typed_again_finds_it(run, capsys):
     words = (run.path / "overrides.txt").read_text().splitlines()
     command("train", *words, f"outputs={run.path.parent.parent}")
     assert f"this run is done: {run.path}" in capsys.readouterr().out
+
+
+def test_a_sweep_typed_again_finds_it(run, tmp_path, capfd, monkeypatch):
+    """Its jobs are processes of their own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    words = [
+        w
+        for w in (run.path / "overrides.txt").read_text().splitlines()
+        if not w.startswith("every.log=")
+    ]
+    command("train", "--multirun", *words, f"outputs={run.path.parent.parent}", "every.log=8,64")
+    assert capfd.readouterr().out.count(f"this run is done: {run.path}") == 2
+    assert list(run.path.parent.iterdir()) == [run.path]

@@ -163,15 +163,6 @@ def test_the_backward_pass_is_the_same_every_time():
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
-def test_a_packed_batch_is_the_sequences_one_by_one():
-    lengths = [7, 30, 1, 20]
-    q, k, v = inputs(MaskSpec.packed(lengths, causal=True))
-    found = attention(q, k, v, MaskSpec.packed(lengths, causal=True), backend="triton")
-    parts = zip(*(t.split(lengths, 2) for t in (q, k, v)), strict=True)
-    alone = torch.cat([attention(*part, MaskSpec.causal(part[0].shape[2])) for part in parts], 2)
-    torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
-
-
 @pytest.mark.parametrize("seed", [0, 1, *slow(*range(2, 20))])
 def test_any_mask(seed, monkeypatch):
     """Every term with or without the others, of any lengths, over several blocks of the lists."""

@@ -9,9 +9,7 @@ from genlab.kernel.backend import Arguments
 from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.triton import operator
-from genlab.network.dit import DiT
 from genlab.network.gpt import GPT
-from genlab.nn.attention import AttentionLayer
 from tests.helpers.dense_attention import dense, inputs
 from tests.helpers.masks import masks_of
 
@@ -115,80 +113,12 @@ def test_a_second_derivative_raises():
         slope.sum().backward()
 
 
-def test_a_second_derivative_where_it_is_announced():
-    mask = MaskSpec.prefix(3, 9)
-    slopes = []
-    for second in (
-        lambda *t: attend(*t, mask, double_backward=True),
-        lambda *t: dense(*t, mask)[0],
-    ):
-        q, k, v = inputs(mask)
-        (slope,) = torch.autograd.grad(second(q, k, v).square().sum(), q, create_graph=True)
-        slopes.append(torch.autograd.grad(slope.square().sum(), k)[0])
-    assert slopes[1].abs().max() > 0.1
-    torch.testing.assert_close(slopes[0], slopes[1].float(), atol=1e-4, rtol=1e-4)
-
-
-def test_forward_mode_is_never_zero():
-    """Through the operator itself a tangent is lost without a word; so it never gets there."""
+def test_through_the_operator_itself_a_tangent_is_lost():
+    """Without a word; so none gets there, as tests/kernel/test_attention_transforms.py checks."""
     q, k, v = (t.detach() for t in inputs(MaskSpec.causal(9)))
-    mask = MaskSpec.causal(9)
-    _, lost = torch.func.jvp(
-        lambda t: operator.attend(t, k, v, Arguments(mask, 0.25))[0], (q,), (q,)
-    )
+    args = Arguments(MaskSpec.causal(9), 0.25)
+    _, lost = torch.func.jvp(lambda t: operator.attend(t, k, v, args)[0], (q,), (q,))
     assert lost.abs().max() == 0  # once this fails, the detour can go
-    _, tangent = torch.func.jvp(lambda t: attend(t, k, v, mask), (q,), (q,))
-    _, true = torch.func.jvp(lambda t: dense(t, k, v, mask)[0], (q,), (q,))
-    assert true.abs().max() > 0.01
-    torch.testing.assert_close(tangent, true.float(), atol=1e-5, rtol=1e-5)
-    with torch.autograd.forward_ad.dual_level():
-        dual = torch.autograd.forward_ad.make_dual(q, q)
-        found = torch.autograd.forward_ad.unpack_dual(attend(dual, k, v, mask)).tangent
-    torch.testing.assert_close(found, true.float(), atol=1e-5, rtol=1e-5)
-
-
-def trained(net, loss):
-    """Loss and gradients of a network, by backend of its attention layers."""
-    found = {}
-    for backend in ("plain", "triton"):
-        for layer in net.modules():
-            if isinstance(layer, AttentionLayer):
-                layer.backend = backend
-        net.zero_grad()
-        value = loss(net)
-        value.backward()
-        found[backend] = [value.detach(), *(p.grad for p in net.parameters())]
-    return found
-
-
-def assert_alike(found):
-    for a, b in zip(found["plain"], found["triton"], strict=True):
-        assert (a is None) == (b is None)
-        if a is not None:
-            torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4)
-
-
-def randomized(net):
-    """What starts at zero would hide a difference."""
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.1)
-    return net
-
-
-@pytest.mark.parametrize("position", ["sincos", "rope"])
-def test_dit_is_the_same(position):
-    sizes = {
-        "patch": 2,
-        "width": 16,
-        "depth": 1,
-        "head_width": 8,
-        "mlp": 2,
-        "embedding": 8,
-        "outputs": 1,
-    }
-    net = DiT(Spec((1, 8, 8), 3), **sizes, position=position, qk_norm=True, dropout=0.0)
-    x, t, y = torch.randn(2, 1, 8, 8), torch.rand(2), torch.tensor([0, -1])
-    assert_alike(trained(randomized(net), lambda net: net(x, t, y).square().mean()))
 
 
 @pytest.mark.parametrize("kind", ["causal", "both"])
@@ -196,11 +126,16 @@ def test_gpt_is_the_same(kind):
     sizes = {"width": 16, "depth": 1, "head_width": 8, "kv_heads": 1, "mlp": 2}
     rotation = {"position": "rope", "base": 100, "stretch": "none", "factor": 1, "reach": None}
     rest = {"logn": True, "qk_norm": False, "tied": True, "dropout": 0.0}
-    net = randomized(GPT(Spec((40,), None, 11), **sizes, **rotation, **rest))
-    tokens = torch.randint(11, (1, 40))
-
-    def loss(net):
+    net = GPT(Spec((40,), None, 11), **sizes, **rotation, **rest)
+    for p in net.parameters():  # what starts at zero would hide a difference
+        torch.nn.init.normal_(p, std=0.1)
+    tokens, found = torch.randint(11, (1, 40)), []
+    parameters = [p for name, p in net.named_parameters() if kind == "both" or name != "query"]
+    for backend in ("plain", "triton"):
+        for block in net.blocks:
+            block.attention.backend = backend
         logits = net(tokens, masks_of(40)[kind])
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
-
-    assert_alike(trained(net, loss))
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+        found.append([loss.detach(), *torch.autograd.grad(loss, parameters)])
+    for plain, mine in zip(*found, strict=True):
+        torch.testing.assert_close(mine, plain, atol=1e-5, rtol=1e-4)

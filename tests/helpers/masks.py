@@ -21,6 +21,9 @@ KINDS = {
     "one": MaskSpec.bidirectional(1),
 }
 """One of every kind, at lengths no tile divides; of batches of 1 or 3."""
+SLOPES = 2.0 ** -torch.arange(1.0, 5.0)
+ALL = KINDS | {f"{name}, ALiBi": mask.sloped(SLOPES) for name, mask in KINDS.items()}
+"""For 4 heads."""
 
 
 def _more():

@@ -12,10 +12,9 @@ from genlab.kernel.self_test import failure
 from genlab.network.dit import DiT
 from genlab.network.gpt import GPT
 from genlab.nn.attention import AttentionLayer, SelfAttention2d
-from tests.helpers.dense_attention import dense
-from tests.helpers.masks import KINDS
+from tests.helpers.dense_attention import dense, tokens
+from tests.helpers.masks import ALL, KINDS
 from tests.helpers.trainers import make, tiny_config
-from tests.kernel.test_attention import sloped, tokens
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,7 +26,6 @@ if TRITON:
 triton = pytest.mark.skipif(not TRITON, reason="needs Triton")
 
 HALVES = (torch.bfloat16, torch.float16)
-ALL = {**KINDS, **{f"{name}, ALiBi": sloped(mask) for name, mask in KINDS.items()}}
 LONG = {
     "bidirectional": MaskSpec.bidirectional(1000, 777),
     "causal": MaskSpec.causal(1000),
@@ -70,14 +68,14 @@ def as_good(given, mask, backend):
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("mask", ALL.values(), ids=ALL)
 def test_triton_under_every_mask(mask, dtype):
-    as_good(tokens(mask, groups=2, width=32, dtype=dtype), mask, "triton")
+    as_good(tokens(mask, shared=2, width=32, dtype=dtype), mask, "triton")
 
 
 @triton
 @pytest.mark.parametrize("width", [64, 128, 80, 256])
 @pytest.mark.parametrize("kind", LONG)
 def test_triton_on_sequences_of_many_tiles(kind, width):
-    as_good(tokens(LONG[kind], groups=4, width=width, dtype=torch.bfloat16), LONG[kind], "triton")
+    as_good(tokens(LONG[kind], shared=1, width=width, dtype=torch.bfloat16), LONG[kind], "triton")
 
 
 def near_in_float32(given, mask, backend):
@@ -104,7 +102,7 @@ def test_every_configuration(kernel, width, size, config, kind, monkeypatch):
 
     monkeypatch.setattr(tuning, "best", best)
     mask, dtype = LONG[kind], torch.float32 if size == 4 else torch.bfloat16
-    given = tokens(mask, groups=2, width=width, dtype=dtype)
+    given = tokens(mask, shared=2, width=width, dtype=dtype)
     (near_in_float32 if size == 4 else as_good)(given, mask, "triton")
 
 
@@ -129,13 +127,13 @@ def test_the_sums_of_triton(kind):
 @pytest.mark.parametrize("mask", ALL.values(), ids=ALL)
 def test_sdpa_under_every_mask(mask, dtype):
     """Also queries that see nothing: zero, and no slope that is not finite."""
-    as_good(tokens(mask, groups=2, width=32, dtype=dtype), mask, "sdpa")
+    as_good(tokens(mask, shared=2, width=32, dtype=dtype), mask, "sdpa")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mask", ALL.values(), ids=ALL)
 def test_flex_under_every_mask(mask):
-    as_good(tokens(mask, groups=2, width=32, dtype=torch.bfloat16), mask, "flex")
+    as_good(tokens(mask, shared=2, width=32, dtype=torch.bfloat16), mask, "flex")
 
 
 @triton
@@ -152,7 +150,7 @@ def test_triton_drops_the_same_weights():
 @triton
 def test_triton_twice_is_the_same_to_the_bit():
     mask = LONG["packed"]
-    given = tokens(mask, groups=4, width=64, dtype=torch.bfloat16)
+    given = tokens(mask, shared=1, width=64, dtype=torch.bfloat16)
     slope_of = torch.randn_like(given[0])
     first, second = (results(given, mask, "triton", slope_of) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

@@ -12,8 +12,9 @@ from genlab.kernel.dispatch import attention
 from genlab.kernel.mask import MaskSpec
 from genlab.kernel.math import dropout_mask, philox
 from genlab.nn.attention import AttentionLayer, SelfAttention2d
+from tests.helpers.dense_attention import tokens
 from tests.helpers.masks import KINDS
-from tests.kernel.test_attention import HERE, tokens
+from tests.kernel.test_attention import HERE
 
 KIND = ["bidirectional", "causal, more queries", "prefix", "window"]
 FAST = ("auto", "triton", "flex", "sdpa")  # all of them hand over what they cannot differentiate

@@ -11,7 +11,7 @@ from genlab.kernel import chunked, dispatch, math
 from genlab.kernel.backend import Arguments
 from genlab.kernel.mask import MaskSpec
 from genlab.nn.attention import attention
-from tests.helpers.dense_attention import BATCH, HEADS, dense, drawn
+from tests.helpers.dense_attention import all_of, assert_right, dense, tokens
 from tests.helpers.masks import MASKS, random_mask
 
 SCALE = 0.4
@@ -32,59 +32,43 @@ def form(request, monkeypatch):
     return request.param
 
 
-def both_ways(mask, shared, dtype, lse, compute=chunked.attend):
-    """(computed, by definition): of each out, sums and the gradients of q, k, v."""
-    q, k, v, d_out = drawn(mask, shared, 8, dtype)
-    seen = mask.dense().any(2)[:, None].expand(BATCH, HEADS, -1)
-    d_sums = torch.randn(seen.shape).where(seen, 0.0)
-    mine = [t.detach().requires_grad_() for t in (q, k, v)]
-    theirs = [t.double().requires_grad_() for t in (q, k, v)]
-    out, sums = compute(*mine, Arguments(mask, SCALE, lse=lse))
-    assert (sums is not None) == lse
-    assert out.dtype == dtype
-    found = []
-    for leaves, results in ((mine, (out, sums)), (theirs, dense(*theirs, mask, SCALE))):
-        results = [results[0], *([results[1]] if lse else [])]
-        grads = [d.to(r.dtype) for d, r in zip((d_out, d_sums), results, strict=False)]
-        d = torch.autograd.grad(results, leaves, grads)
-        found.append([*(r.detach() for r in results), *d])
-    return found
+def attend(mask, compute=chunked.attend):
+    def computed(q, k, v, lse=True):
+        out, sums = compute(q, k, v, Arguments(mask, SCALE, lse=lse))
+        assert (sums is not None) == lse
+        assert out.dtype == q.dtype
+        return out, sums
+
+    return computed
 
 
 @pytest.mark.parametrize("name", MASKS)
-@pytest.mark.parametrize("lse", [False, True])
-def test_results_and_gradients(name, lse, form):
-    for shared in (4, 2, 1) if name in ("full", "permuted") else (2,):
-        for mine, theirs in zip(*both_ways(MASKS[name], shared, torch.float32, lse), strict=True):
-            torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-5)
+def test_results_and_gradients(name, form):
+    assert_right(attend(MASKS[name]), MASKS[name], scale=SCALE)
 
 
 @pytest.mark.parametrize("name", ["alibi", "permuted", "padding"])
 def test_float64_is_exact(name, form):
     # torch's kernel reads a bias of another type than float64 as if it were one
-    for mine, theirs in zip(*both_ways(MASKS[name], 2, torch.float64, True), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+    assert_right(attend(MASKS[name]), MASKS[name], scale=SCALE, dtype=torch.float64, near=1e-12)
 
 
 @pytest.mark.parametrize("name", ["full", "causal", "query stream", "alibi, window"])
 def test_bfloat16_is_as_near_as_the_products_written_out(name, form):
     mask = MASKS[name]
-    errors = []
-    for compute in (chunked.attend, math.attend):
-        torch.manual_seed(1)
-        found = both_ways(mask, 2, torch.bfloat16, True, compute)
-        pairs = [(m.double(), t) for m, t in zip(*found, strict=True)]
-        errors.append([(m - t).masked_fill(m == t, 0.0).norm() for m, t in pairs])
-    for mine, theirs in zip(*errors, strict=True):
-        assert mine <= 2 * theirs
+    given = tokens(mask, shared=2, dtype=torch.bfloat16)
+    true = all_of(lambda *t: dense(*t, mask, SCALE), given)
+    mine, theirs = (
+        [(t.double() - exact).norm() for t, exact in zip(found, true, strict=True)]
+        for found in (all_of(attend(mask, f), given) for f in (chunked.attend, math.attend))
+    )
+    assert all(error <= 2 * plain for error, plain in zip(mine, theirs, strict=True))
 
 
 def test_a_gradient_of_the_sums_alone(form):
     mask = MASKS["query stream"]
-    q, k, v, _ = (t.requires_grad_() for t in drawn(mask, 2, 8, torch.float64))
-    weight = (
-        torch.randn(BATCH, HEADS, mask.queries).where(mask.dense().any(2)[:, None], 0.0).double()
-    )
+    q, k, v = (t.requires_grad_() for t in tokens(mask, shared=2, dtype=torch.float64))
+    weight = torch.randn(q.shape[:3]).where(mask.dense().any(2)[:, None], 0.0).double()
     found = []
     for compute in (
         lambda: chunked.attend(q, k, v, Arguments(mask, SCALE, lse=True)),
@@ -100,7 +84,7 @@ def test_a_gradient_of_the_sums_alone(form):
 
 def test_strided_inputs_and_expanded_gradients(form):
     mask = MASKS["window"]
-    qkv = torch.randn(BATCH, 41, 3, HEADS, 8, requires_grad=True)
+    qkv = torch.randn(2, 41, 3, 4, 8, requires_grad=True)
     found = []
     for compute in (chunked.attend, math.attend):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -110,14 +94,14 @@ def test_strided_inputs_and_expanded_gradients(form):
 
 
 def test_the_heads_of_a_token_lie_together():
-    q, k, v, _ = drawn(MASKS["window"], HEADS, 8, torch.float32)
+    q, k, v = tokens(MASKS["window"])
     out, _ = chunked.attend(q, k, v, Arguments(MASKS["window"], SCALE))
     assert out.transpose(1, 2).is_contiguous()
 
 
 def test_a_second_derivative_raises(form):
     mask = MASKS["padding in front"]
-    q, k, v, _ = (t.requires_grad_() for t in drawn(mask, 2, 8, torch.float32))
+    q, k, v = (t.requires_grad_() for t in tokens(mask, shared=2))
     out, _ = chunked.attend(q, k, v, Arguments(mask, SCALE))
     # the gradient given has no graph, where once_differentiable would give a constant
     (first,) = torch.autograd.grad(out.sum(), q, create_graph=True)
@@ -172,11 +156,11 @@ def test_with_alibi_a_block_has_fewer_queries(monkeypatch):
 def test_long_sequences_come_here(monkeypatch):
     monkeypatch.setattr(dispatch, "LONG", 32)
     called = []
-    attend = chunked.attend
-    monkeypatch.setattr(chunked, "attend", lambda *a: called.append(1) or attend(*a))
+    real = chunked.attend
+    monkeypatch.setattr(chunked, "attend", lambda *a: called.append(1) or real(*a))
     for name, lse in (("permuted", False), ("alibi", False), ("causal", True), ("full", True)):
         mask = MASKS[name]
-        q, k, v, _ = drawn(mask, 2, 8, torch.float32)
+        q, k, v = tokens(mask, shared=2)
         mine = attention(q, k, v, mask, lse=lse)
         torch.testing.assert_close(mine, attention(q, k, v, mask, lse=lse, backend="plain"))
     assert len(called) == 4
@@ -184,7 +168,7 @@ def test_long_sequences_come_here(monkeypatch):
 
 def test_without_the_private_kernel_it_says_so_once(said, monkeypatch):
     monkeypatch.setattr(chunked, "FORWARD", "no_such_operator")
-    q, k, v, _ = drawn(MASKS["window"], 2, 8, torch.float32)
+    q, k, v = tokens(MASKS["window"], shared=2)
     for _ in range(2):
         chunked.attend(q, k, v, Arguments(MASKS["window"], SCALE))
     assert len(said) == 1

@@ -11,7 +11,7 @@ from genlab.kernel import flex
 from genlab.kernel.backend import Arguments
 from genlab.kernel.mask import MaskSpec
 from genlab.nn.attention import attention
-from tests.helpers.dense_attention import dense, drawn
+from tests.helpers.dense_attention import assert_right, dense, tokens
 from tests.helpers.masks import MASKS
 
 SCALE, BLOCK = 0.4, 8
@@ -26,15 +26,13 @@ def several(monkeypatch):
     torch._dynamo.reset()
 
 
-def assert_right(mask):
-    for shared, lse in ((4, False), (2, True)):
-        q, k, v, _ = drawn(mask, shared, 8, torch.float32)
+def assert_flex(mask):
+    def attend(q, k, v, lse):
         out, sums = flex.attend(q, k, v, Arguments(mask, SCALE, lse=lse))
         assert (sums is not None) == lse
-        theirs = dense(q, k, v, mask, SCALE)
-        torch.testing.assert_close(out.double(), theirs[0], rtol=1e-5, atol=1e-5)
-        if sums is not None:
-            torch.testing.assert_close(sums.double(), theirs[1], rtol=1e-5, atol=1e-5)
+        return out, sums
+
+    assert_right(attend, mask, scale=SCALE, backward=False)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -45,12 +43,12 @@ def test_results(mask, monkeypatch):
         torch.nn.attention.flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True
     )
     monkeypatch.setattr(flex, "_compiled", lambda device: flex.flex_attention)
-    assert_right(mask)
+    assert_flex(mask)
 
 
 @pytest.mark.parametrize("kind", ["full", "causal, square", "prefix", "alibi, window"])
 def test_compiled_results(kind):
-    assert_right(MASKS[kind])
+    assert_flex(MASKS[kind])
 
 
 def kinds(block_mask, rows):
@@ -107,7 +105,7 @@ def test_masks_of_one_kind_share_a_graph():
     for seed in range(3):
         torch.manual_seed(seed)
         mask = MaskSpec.permuted(torch.randperm(37))
-        q, k, v, _ = drawn(mask, 2, 16, torch.float32)
+        q, k, v = tokens(mask, shared=2, width=16)
         with torch._dynamo.config.patch(error_on_recompile=True):
             out, _ = flex.attend(q, k, v, Arguments(mask, SCALE))
         theirs, _ = dense(q, k, v, mask, SCALE)
@@ -116,7 +114,7 @@ def test_masks_of_one_kind_share_a_graph():
 
 def test_half_precision_and_the_way_through_the_dispatcher():
     mask = MASKS["query stream"]
-    q, k, v, _ = drawn(mask, 2, 16, torch.bfloat16)
+    q, k, v = tokens(mask, shared=2, width=16, dtype=torch.bfloat16)
     out, sums = attention(q, k, v, mask, lse=True, backend="flex")
     theirs = dense(q, k, v, mask, 0.25)
     assert (out.dtype, sums.dtype) == (torch.bfloat16, torch.float32)
@@ -131,7 +129,7 @@ def test_half_precision_and_the_way_through_the_dispatcher():
 
 def test_inside_a_compiled_model():
     mask = MASKS["causal, square"]
-    q, k, v, _ = drawn(mask, 2, 16, torch.float32)
+    q, k, v = tokens(mask, shared=2, width=16)
 
     def model(q):
         return 2 * attention(q * 1.0, k, v, mask, backend="flex")

@@ -18,22 +18,9 @@ from genlab.nn.kv_cache import KVCache
 from genlab.nn.position import alibi_slopes
 
 T, K = 12, 11
-KEYS = {
-    "width": 32,
-    "depth": 2,
-    "head_width": 8,
-    "kv_heads": None,
-    "mlp": 2.0,
-    "position": "rope",
-    "base": 10000.0,
-    "stretch": "none",
-    "factor": 1.0,
-    "reach": None,
-    "logn": False,
-    "qk_norm": False,
-    "tied": True,
-    "dropout": 0.0,
-}
+KEYS = {"width": 32, "depth": 2, "head_width": 8, "kv_heads": None, "mlp": 2.0, "dropout": 0.0}
+KEYS |= {"position": "rope", "base": 10000.0, "stretch": "none", "factor": 1.0, "reach": None}
+KEYS |= {"logn": False, "qk_norm": False, "tied": True}
 PLACED = {
     "rope": {},
     "learned": {"position": "learned"},
@@ -111,6 +98,15 @@ def test_a_mask_may_be_another_for_every_text():
         assert_close(whole[i : i + 1], net(x[i : i + 1], MaskSpec.prefix(n, T)))
 
 
+@torch.no_grad()
+def test_a_masked_token_is_one_more_value_that_is_never_predicted():
+    net, x = gpt(), tokens(1)
+    masked = x.masked_fill(torch.arange(T) == 3, net.mask_token)
+    logits = net(masked, MASKS["bidirectional"])
+    assert logits.shape == (1, T, K)
+    assert not torch.allclose(logits, net(x, MASKS["bidirectional"]), atol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["rope", "learned", "rerope", "logn"])
 @torch.no_grad()
 def test_texts_packed_into_one_are_those_texts(name):
@@ -144,20 +140,6 @@ def test_backends_agree(name, monkeypatch):
     assert_close(under(net, "auto", x, mask), plain, rtol=1e-4, atol=1e-4)
     ranks = mask.kind == "ranks" or mask.slopes is not None
     assert used[2:] == [chunked] * (len(net.blocks) if ranks else 0)
-
-
-@pytest.mark.parametrize("name", ["causal", "prefix", "streams", "packed", "alibi"])
-def test_backends_agree_on_gradients(name, monkeypatch):
-    net, x, found = gpt(kv_heads=2), tokens(), []
-    for backend, long in (("plain", 8192), ("sdpa", 8192), ("auto", 4)):  # at last chunked
-        monkeypatch.setattr(dispatch, "LONG", long)
-        logits = under(net, backend, x, MASKS[name])
-        loss = F.cross_entropy(logits.flatten(0, 1), x.flatten())
-        parts = [p for p in net.parameters() if p is not net.query]
-        found.append(torch.autograd.grad(loss, parts))
-    for other in found[1:]:
-        for a, b in zip(other, found[0], strict=True):
-            assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MASKS)

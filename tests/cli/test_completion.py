@@ -82,12 +82,8 @@ ask "genlab train -m model=gan,fl"
 ask "genlab train optimizer.l"
 ask "genlab train zzz"
 """
-    env = {
-        **os.environ,
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "COMP_WORDBREAKS": " \t\n\"'><=;|&(:",
-    }
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+           "COMP_WORDBREAKS": " \t\n\"'><=;|&(:"}  # fmt: skip
     done = subprocess.run(
         ["bash", "--norc", "-c", program], env=env, capture_output=True, text=True
     )

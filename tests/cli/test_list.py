@@ -82,13 +82,8 @@ def test_list_runs(tmp_path, capsys):
     assert code == 0
     assert list(rows) == ["abc127", "abc126", "abc125", "abc124", "abc123"], "newest first"
     states = {i: r["state"].partition(":")[0] for i, r in rows.items()}
-    assert states == {
-        "abc123": "done",
-        "abc124": "running",
-        "abc125": "interrupted",
-        "abc126": "failed",
-        "abc127": "done",
-    }
+    assert states == {"abc123": "done", "abc124": "running", "abc125": "interrupted",
+                      "abc126": "failed", "abc127": "done"}  # fmt: skip
     done = rows["abc123"]
     assert (done["images"], done["total"], done["loss"]) == (128, 2000, {"d": 1.5, "g": 0.25})
     assert done["name"] == "gan-digits" and done["path"].endswith("abc123")

@@ -80,43 +80,12 @@ def test_every_prediction_gives_every_other(path):
             )
 
 
-@pytest.mark.parametrize("path", [p for p in PATHS if p not in ("linear", "edm", "ve", "sub_vp")])
-def test_v_where_variance_is_preserved(path):
-    process, (x0, eps) = make(path), pair()
-    c = process.coefficients(heard(process))
-    a, b, _, _ = column(c)
-    x, v = a * x0 + b * eps, a * eps - b * x0
-    torch.testing.assert_close(a * x - b * v, x0, **ALIKE)
-    torch.testing.assert_close(b * x + a * v, eps, **ALIKE)
-    for found, wanted in zip(x0_coefficients("v", *c, SD), (a, -b), strict=True):
-        torch.testing.assert_close(found[:, None], wanted, **ALIKE)
-    # and on the straight path: at x / (a + b), the velocity eps - x0
-    torch.testing.assert_close((b - a) * x + (a + b) * v, eps - x0, **ALIKE)
-
-
-def test_the_straight_path():
-    process, (x0, eps) = make("linear"), pair()
-    t = heard(process)
-    c, r = process.coefficients(t), t[:, None]
-    x, u = (1 - r) * x0 + r * eps, eps - x0
-    alpha, beta = column(x0_coefficients("velocity", *c, SD))
-    torch.testing.assert_close(alpha, torch.ones_like(r), **ALIKE)
-    torch.testing.assert_close(beta, -r, **ALIKE)
-    torch.testing.assert_close(x - r * u, x0, **ALIKE)
-    torch.testing.assert_close(x + (1 - r) * u, eps, **ALIKE)
-    p, q = column(target_coefficients("score", *c, SD))
-    torch.testing.assert_close((p * x0 + q * eps) / r, -(x + (1 - r) * u) / r, **ALIKE)
-
-
 @pytest.mark.parametrize("path", PATHS)
-def test_velocity_from_the_score(path):
+def test_velocity_from_the_state_and_the_datum(path):
     process, (x0, eps) = make(path), pair()
     t = heard(process)
     a, b, da, db = column(process.coefficients(t))
-    x, w, score = a * x0 + b * eps, a * db - b * da, -eps / b
-    u = da * x0 + db * eps
-    torch.testing.assert_close(da / a * x + w / a * eps, u, **ALIKE)
-    torch.testing.assert_close(da / a * x - b * w / a * score, u, **ALIKE)
+    x, u = a * x0 + b * eps, da * x0 + db * eps
     for row, level in enumerate(noise_levels(process, t.tolist())[:-1]):
         p, q = level.velocity
         torch.testing.assert_close(p * x[row] + q * x0[row], u[row], **ALIKE)
@@ -156,20 +125,6 @@ def test_every_model_is_a_preconditioning_of_x0_plus_noise(path, predict):
     torch.testing.assert_close(alpha * c[0], skip, **ALIKE)
     torch.testing.assert_close(beta, out, **ALIKE)
     torch.testing.assert_close(process.c_in(t, SD) * c[0], into, **ALIKE)
-
-
-def test_what_edm_sees_and_predicts_has_variance_one():
-    process = make("edm")
-    t = heard(process)
-    c, sigma = process.coefficients(t), process.sigma(t)
-    one = torch.ones_like(t)
-    torch.testing.assert_close(process.c_in(t, SD) ** 2 * (SD**2 + sigma**2), one, **ALIKE)
-    for path in PATHS:
-        c = make(path).coefficients(t)
-        p, q = target_coefficients("F", *c, SD)
-        torch.testing.assert_close(p**2 * SD**2 + q**2, one, **ALIKE, msg=path)
-        p, q = target_coefficients("v", *c, SD)
-        torch.testing.assert_close(p**2 + q**2, one, **ALIKE, msg=path)
 
 
 @pytest.mark.parametrize("predict", PREDICTIONS)
@@ -224,26 +179,6 @@ def _half_fall_of_snr(process, t: Tensor) -> Tensor:
     return -(after - before) / (2 * h) / 2
 
 
-@pytest.mark.parametrize(
-    ("path", "predict", "table"),
-    [  # what a plain squared error of the prediction is on the datum
-        ("linear", "velocity", lambda s: (1 + s) ** 2 / s**2),
-        ("vp", "eps", lambda s: 1 / s**2),
-        ("ve", "score", lambda s: 1 / s**2),
-        ("edm", "F", lambda s: (s**2 + SD**2) / (s * SD) ** 2),
-        ("cosine", "v", lambda s: 1 + 1 / s**2),
-        ("trig", "velocity", lambda s: (math.pi / 2) ** 2 * (1 + 1 / s**2)),
-    ],
-)
-def test_the_papers_weights_are_uniform_on_what_they_predict(path, predict, table):
-    process = make(path)
-    t = heard(process)
-    c = process.coefficients(t)
-    assert (loss_weight("uniform", predict, *c, SD) == 1).all()
-    _, beta = x0_coefficients(predict, *c, SD)
-    torch.testing.assert_close(1 / beta**2, table(process.sigma(t)), **ALIKE)
-
-
 @pytest.mark.parametrize("predict", PREDICTIONS)
 @pytest.mark.parametrize("path", PATHS)
 def test_weights_have_values_wherever_a_model_learns(path, predict):
@@ -254,6 +189,7 @@ def test_weights_have_values_wherever_a_model_learns(path, predict):
         w = loss_weight(weight, predict, *c, SD)
         assert w.isfinite().all(), weight
         assert (w >= 0).all(), weight
+    assert (loss_weight("uniform", predict, *c, SD) == 1).all()
 
 
 # --- where a path may be read --------------------------------------------------------------------

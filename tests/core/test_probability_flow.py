@@ -7,7 +7,6 @@ of normal ones.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -18,17 +17,6 @@ from genlab.core.gaussian_path import DATUM, change_path, noise_levels, truncate
 from genlab.sampler.euler import Euler
 from tests.helpers.paths import SPEC
 from tests.process.test_paths import PATHS, at, make
-
-
-def normal(process, sd: float):
-    """The denoiser of data N(0, sd^2)."""
-
-    def denoiser(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        a, b, _, _ = (c.view(-1, *[1] * (x.dim() - 1)) for c in process.coefficients(t))
-        return a * sd**2 / (a**2 * sd**2 + b**2) * x
-
-    return denoiser
-
 
 POINTS = torch.tensor([[1.0, 0.2], [-0.7, 0.8], [0.1, -1.1]], dtype=torch.float64)
 
@@ -42,34 +30,6 @@ def finite(process):
         return (-off).softmax(1) @ POINTS
 
     return denoiser
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_the_flow_of_normal_data_along_every_path(path):
-    """By Runge and Kutta: x / a ends at its start times sqrt((sd^2 + s0^2) / (sd^2 + sT^2))."""
-    process, sd = make(path), 0.7
-    first, last = max(0.02, process.sigma(at(0)).item()), min(50, process.sigma(at(1)).item())
-    sigma = torch.linspace(math.log(last), math.log(first), 401, dtype=torch.float64).exp()
-    t = process.time(sigma).tolist()
-    denoiser = normal(process, sd)
-
-    def u(x: Tensor, time: float) -> Tensor:
-        a, b, da, db = process.coefficients(at(time))
-        x0 = denoiser(x, at(time))
-        return da * x0 + db * (x - a * x0) / b
-
-    a0, a1 = (process.coefficients(at(v))[0] for v in (t[0], t[-1]))
-    start = torch.linspace(-2, 2, 5, dtype=torch.float64) * last
-    x = a0 * start
-    for here, there in pairwise(t):
-        h = there - here
-        k1 = u(x, here)
-        k2 = u(x + h / 2 * k1, here + h / 2)
-        k3 = u(x + h / 2 * k2, here + h / 2)
-        k4 = u(x + h * k3, there)
-        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-    exact = start * math.sqrt((sd**2 + first**2) / (sd**2 + last**2))
-    torch.testing.assert_close(x / a1, exact, rtol=1e-6, atol=1e-6)
 
 
 LONG = [p for p in PATHS if p not in ("vp, 10 steps", "vp, one rate")]
@@ -92,31 +52,6 @@ def test_switching_the_path_while_sampling_changes_nothing(path):
     assert through.evaluations == 12
     assert len(found) == 13
     torch.testing.assert_close(torch.stack(found), torch.stack(wanted), rtol=1e-8, atol=1e-8)
-
-
-def ddim(denoiser, z, process, sigmas):
-    """x / a after every step of DDIM without noise, from sigma z."""
-    path = noise_levels(process, process.time(at(*sigmas)).tolist())
-    x, out = path[0].b * z, []
-    for here, there in pairwise(path):
-        x0 = denoiser(x, torch.full((len(x),), here.t, dtype=torch.float64))
-        x = there.a * x0 + there.b * (x - here.a * x0) / here.b
-        out.append(x / there.a)
-    return torch.stack(out)
-
-
-@pytest.mark.parametrize("path", LONG)
-def test_ddim_of_the_same_noise_levels_is_the_same_on_every_path(path):
-    sigmas = [50, 20, 8, 3, 1, 0.4, 0.1, 0.05]
-    z = torch.randn(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    process, edm = make(path), make("edm")
-    found = ddim(finite(process), z, process, sigmas)
-    torch.testing.assert_close(found, ddim(finite(edm), z, edm, sigmas), rtol=1e-8, atol=1e-8)
-    # and of a denoiser that knows another path
-    there = ddim(
-        lambda x, t: change_path(finite(edm), edm, process)(x, t, None), z, process, sigmas
-    )
-    torch.testing.assert_close(there, found, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("other", PATHS)
@@ -178,20 +113,6 @@ def derivatives(process, x: Tensor, t: float):
 
 def places() -> Tensor:
     return torch.randn(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.mark.parametrize("path", ["ve", "edm"])
-def test_added_noise_is_heat_that_spreads(path):
-    """dp/dt = sigma sigma' (Laplacian of p), and the flow is down the gradient of log p."""
-    process = make(path, sigma_max=5)
-    t = process.time(at(0.6)).item()
-    _, b, _, db = process.coefficients(at(t))
-    x = places()
-    change, slope, bend = derivatives(process, x, t)
-    spread = b * db * (bend + slope.square().sum(1))  # of p itself, over p
-    torch.testing.assert_close(change, spread, rtol=1e-6, atol=1e-6)
-    u = db * (x - finite(process)(x, at(t))) / b
-    torch.testing.assert_close(u, -b * db * slope, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -193,17 +193,8 @@ def test_images_are_mapped_and_a_stream_copies_none(where):
                    + cached(where)[0].rpartition("-")[2])]  # fmt: skip
         low, _, high = line.split()[0].partition("-")
         assert int(low, 16) <= u.data_ptr() < int(high, 16)
-    stream = Stream(
-        Split(u),
-        Pixels(Spec((3, 10, 12))),
-        seed=0,
-        batch=4,
-        rank=0,
-        micro=(1, 4),
-        flip=True,
-        device=torch.device("cpu"),
-        channels_last=True,
-    )
+    stream = Stream(Split(u), Pixels(Spec((3, 10, 12))), seed=0, batch=4, rank=0, micro=(1, 4),
+                    flip=True, device=torch.device("cpu"), channels_last=True)  # fmt: skip
     assert stream._rows.data_ptr() == u.data_ptr()
 
 

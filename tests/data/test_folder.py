@@ -24,13 +24,8 @@ def cache_home(tmp_path, monkeypatch):
 
 
 def images(path, root=".", **keys):
-    defaults = {
-        "size": None,
-        "channels": "auto",
-        "labels": "folders",
-        "flip": False,
-        "corrupt": "error",
-    }
+    defaults = {"size": None, "channels": "auto", "labels": "folders", "flip": False,
+                "corrupt": "error"}  # fmt: skip
     return Folder(str(root), path=str(path), **{**defaults, **keys})
 
 

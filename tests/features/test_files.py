@@ -100,81 +100,70 @@ def test_real_weights_tell_pictures_from_their_blurred_copies(features, file):
 # --- DINOv2 and CLIP -----------------------------------------------------------------------------
 
 
+class Weights(dict):
+    """Random weights by name, drawn in the order in which they are asked for."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def drawn(self, name, *shape, scale=1.0, center=0.0):
+        self[name] = center + scale * (torch.randn(shape, generator=self.generator) * 0.1)
+
+    def norm(self, name, width):
+        self.drawn(f"{name}.weight", width, center=1.0)
+        self.drawn(f"{name}.bias", width)
+
+    def linear(self, name, out, *into, dot="."):
+        self.drawn(f"{name}{dot}weight", out, *into)
+        self.drawn(f"{name}{dot}bias", out)
+
+
 def tiny_dino(grid=3, registers=0, width=128, depth=2, patch=14, seed=0):
     """Random weights in the official names."""
-    g = torch.Generator().manual_seed(seed)
-
-    def r(*shape):
-        return torch.randn(shape, generator=g) * 0.1
-
-    out = {
-        "cls_token": r(1, 1, width),
-        "mask_token": r(1, width),
-        "pos_embed": 3 * r(1, 1 + grid**2, width),
-        "patch_embed.proj.weight": r(width, 3, patch, patch),
-        "patch_embed.proj.bias": r(width),
-        "norm.weight": 1 + r(width),
-        "norm.bias": r(width),
-    }
+    w = Weights(seed)
+    w.drawn("cls_token", 1, 1, width)
+    w.drawn("mask_token", 1, width)
+    w.drawn("pos_embed", 1, 1 + grid**2, width, scale=3.0)
+    w.linear("patch_embed.proj", width, 3, patch, patch)
+    w.norm("norm", width)
     if registers:
-        out["register_tokens"] = r(1, registers, width)
+        w.drawn("register_tokens", 1, registers, width)
     for i in range(depth):
-        block = {
-            "norm1.weight": 1 + r(width),
-            "norm1.bias": r(width),
-            "attn.qkv.weight": r(3 * width, width),
-            "attn.qkv.bias": r(3 * width),
-            "attn.proj.weight": r(width, width),
-            "attn.proj.bias": r(width),
-            "ls1.gamma": 1 + r(width),
-            "norm2.weight": 1 + r(width),
-            "norm2.bias": r(width),
-            "mlp.fc1.weight": r(2 * width, width),
-            "mlp.fc1.bias": r(2 * width),
-            "mlp.fc2.weight": r(width, 2 * width),
-            "mlp.fc2.bias": r(width),
-            "ls2.gamma": 1 + r(width),
-        }
-        out |= {f"blocks.{i}.{n}": t for n, t in block.items()}
-    return out
+        block = f"blocks.{i}."
+        w.norm(block + "norm1", width)
+        w.linear(block + "attn.qkv", 3 * width, width)
+        w.linear(block + "attn.proj", width, width)
+        w.drawn(block + "ls1.gamma", width, center=1.0)
+        w.norm(block + "norm2", width)
+        w.linear(block + "mlp.fc1", 2 * width, width)
+        w.linear(block + "mlp.fc2", width, 2 * width)
+        w.drawn(block + "ls2.gamma", width, center=1.0)
+    return dict(w)
 
 
 def tiny_clip(grid=3, width=128, depth=2, patch=16, out=48, seed=0):
     """Random weights in the names of OpenAI, with a text tower."""
-    g = torch.Generator().manual_seed(seed)
-
-    def r(*shape):
-        return torch.randn(shape, generator=g) * 0.1
-
-    tower = {
-        "class_embedding": r(width),
-        "positional_embedding": r(1 + grid**2, width),
-        "proj": r(width, out),
-        "conv1.weight": r(width, 3, patch, patch),
-        "ln_pre.weight": 1 + r(width),
-        "ln_pre.bias": r(width),
-        "ln_post.weight": 1 + r(width),
-        "ln_post.bias": r(width),
-    }
+    w = Weights(seed)
+    w.drawn("visual.class_embedding", width)
+    w.drawn("visual.positional_embedding", 1 + grid**2, width)
+    w.drawn("visual.proj", width, out)
+    w.drawn("visual.conv1.weight", width, 3, patch, patch)
+    w.norm("visual.ln_pre", width)
+    w.norm("visual.ln_post", width)
     for i in range(depth):
-        block = {
-            "ln_1.weight": 1 + r(width),
-            "ln_1.bias": r(width),
-            "attn.in_proj_weight": r(3 * width, width),
-            "attn.in_proj_bias": r(3 * width),
-            "attn.out_proj.weight": r(width, width),
-            "attn.out_proj.bias": r(width),
-            "ln_2.weight": 1 + r(width),
-            "ln_2.bias": r(width),
-            "mlp.c_fc.weight": r(4 * width, width),
-            "mlp.c_fc.bias": r(4 * width),
-            "mlp.c_proj.weight": r(width, 4 * width),
-            "mlp.c_proj.bias": r(width),
-        }
-        tower |= {f"transformer.resblocks.{i}.{n}": t for n, t in block.items()}
-    text = {"logit_scale": r(), "positional_embedding": r(7, 32), "text_projection": r(32, out)}
-    text |= {"transformer.resblocks.0.ln_1.weight": r(32), "ln_final.bias": r(32)}
-    return {f"visual.{n}": t for n, t in tower.items()} | text
+        block = f"visual.transformer.resblocks.{i}."
+        w.norm(block + "ln_1", width)
+        w.linear(block + "attn.in_proj", 3 * width, width, dot="_")
+        w.linear(block + "attn.out_proj", width, width)
+        w.norm(block + "ln_2", width)
+        w.linear(block + "mlp.c_fc", 4 * width, width)
+        w.linear(block + "mlp.c_proj", width, 4 * width)
+    text = {"logit_scale": (), "positional_embedding": (7, 32), "text_projection": (32, out)}
+    text |= {"transformer.resblocks.0.ln_1.weight": (32,), "ln_final.bias": (32,)}
+    for name, shape in text.items():
+        w.drawn(name, *shape)
+    return dict(w)
 
 
 def layer_norm(x, weights, name, eps):
@@ -302,20 +291,8 @@ def cubic(distance):
 @pytest.mark.parametrize("grid", [3, 7])
 def test_the_position_embedding_is_resampled_as_in_the_official_program(grid):
     weights = renamed(tiny_dino(5), {"pos_embed": "position"})["position"][0]
-    net = ViT(
-        width=128,
-        depth=0,
-        patch=14,
-        grid=5,
-        hidden=1,
-        registers=0,
-        projection=None,
-        bias=True,
-        first=False,
-        scaled=True,
-        gelu=nn.functional.gelu,
-        eps=1e-6,
-    )
+    net = ViT(width=128, depth=0, patch=14, grid=5, hidden=1, registers=0, projection=None,
+              bias=True, first=False, scaled=True, gelu=nn.functional.gelu, eps=1e-6)  # fmt: skip
     net.position.data = weights
     net.regrid(grid, offset=0.1, antialias=False)
     rows = torch.zeros(grid, 5)
@@ -439,14 +416,9 @@ def test_dinov2_is_that_of_transformers(tmp_path, registers, side):
     transformers = pytest.importorskip("transformers")
     kind = "Dinov2WithRegisters" if registers else "Dinov2"
     more = {"num_register_tokens": registers} if registers else {}
-    config = getattr(transformers, f"{kind}Config")(
-        hidden_size=128,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=side,
-        patch_size=14,
-        **more,
-    )
+    sizes = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2}
+    sizes |= {"image_size": side, "patch_size": 14}
+    config = getattr(transformers, f"{kind}Config")(**sizes, **more)
     theirs = randomized(getattr(transformers, f"{kind}Model")(config))
     theirs.save_pretrained(tmp_path)
     member = DINOv2(COLOUR, file=str(tmp_path / "model.safetensors"))
@@ -461,16 +433,9 @@ def test_dinov2_is_that_of_transformers(tmp_path, registers, side):
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 def test_clip_is_that_of_transformers(tmp_path, activation):
     transformers = pytest.importorskip("transformers")
-    config = transformers.CLIPVisionConfig(
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=96,
-        patch_size=32,
-        projection_dim=48,
-        hidden_act=activation,
-    )
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
+    sizes |= {"num_attention_heads": 2, "image_size": 96, "patch_size": 32, "projection_dim": 48}
+    config = transformers.CLIPVisionConfig(**sizes, hidden_act=activation)
     theirs = randomized(transformers.CLIPVisionModelWithProjection(config))
     theirs.save_pretrained(tmp_path)
     member = CLIP(COLOUR, file=str(tmp_path / "model.safetensors"), activation=activation)

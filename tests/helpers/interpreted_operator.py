@@ -28,15 +28,8 @@ def test_gradcheck(kind):
         out, lse = attend(*t, mask, lse=True)
         return out, lse.where(lse.isfinite(), 0)
 
-    assert torch.autograd.gradcheck(
-        both,
-        given,
-        eps=1e-2,
-        atol=2e-3,
-        rtol=1e-2,
-        fast_mode=True,
-        check_undefined_grad=kind == "query",
-    )
+    assert torch.autograd.gradcheck(both, given, eps=1e-2, atol=2e-3, rtol=1e-2, fast_mode=True,
+                                    check_undefined_grad=kind == "query")  # fmt: skip
 
 
 def arguments(mask):

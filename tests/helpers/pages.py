@@ -23,15 +23,9 @@ network: {generator: {name: dcgan_generator, width: 64}}
 optimizer: {name: adamw, lr: 0.0003, betas: [0.5, 0.9]}
 schedule: {name: constant, images: 4000}
 """
-FEATURES = {
-    "images": 2000,
-    "reference": "digits train 8x8x1",
-    "reference_images": 1500,
-    "reference_digest": "4be1c0a07d55",
-    "features": "inception",
-    "features_digest": "7ff4a85c3a63",
-    "resizer": "bilinear to 299",
-}
+FEATURES = {"images": 2000, "reference": "digits train 8x8x1", "reference_images": 1500,
+            "reference_digest": "4be1c0a07d55", "features": "inception",
+            "features_digest": "7ff4a85c3a63", "resizer": "bilinear to 299"}  # fmt: skip
 EXPECTED = {
     "metric": "fid",
     "value": 13.0,

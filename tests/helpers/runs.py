@@ -18,27 +18,13 @@ from genlab.run.directory import Run
 
 Config = dict[str, Any]
 
-SMALL = {
-    "width": 8,
-    "mults": [1, 2],
-    "blocks": 1,
-    "attention": [4],
-    "head_width": 8,
-    "embedding": 8,
-    "depth": 1,
-    "z_dim": 4,
-}
+SMALL = {"width": 8, "mults": [1, 2], "blocks": 1, "attention": [4], "head_width": 8,
+         "embedding": 8, "depth": 1, "z_dim": 4}  # fmt: skip
 """Size keys of networks; a network gets those it has."""
 
-QUICK = {
-    "schedule.images": 64,
-    "schedule.batch": 8,
-    "hardware.threads": 1,
-    "hardware.precision": "fp32",
-    "hardware.device": "cpu",
-    "every.sample": 10**9,
-    "every.eval": 10**9,
-}
+QUICK = {"schedule.images": 64, "schedule.batch": 8, "hardware.threads": 1,
+         "hardware.precision": "fp32", "hardware.device": "cpu", "every.sample": 10**9,
+         "every.eval": 10**9}  # fmt: skip
 
 CLOCKS = ("seconds", "images_per_second", "memory")
 """What a journal says about the machine rather than about the model."""

@@ -212,15 +212,8 @@ def test_a_training_goes_alike_under_every_backend(precision):
 @triton
 @pytest.mark.parametrize("position", ["sincos", "rope"])
 def test_dit_is_the_same(position):
-    sizes = {
-        "patch": 2,
-        "width": 64,
-        "depth": 2,
-        "head_width": 32,
-        "mlp": 2,
-        "embedding": 32,
-        "outputs": 1,
-    }
+    sizes = {"patch": 2, "width": 64, "depth": 2, "head_width": 32, "mlp": 2, "embedding": 32,
+             "outputs": 1}  # fmt: skip
     net = DiT(Spec((3, 32, 32), 3), **sizes, position=position, qk_norm=True, dropout=0.0).cuda()
     for p in net.parameters():
         nn.init.normal_(p, std=0.05)

@@ -89,15 +89,8 @@ def test_the_block_mask_lists_every_tile(mask):
 )
 def test_where_ranks_are_in_order_it_is_the_one_torch_finds(mask):
     rows = mask.batch
-    theirs = create_block_mask(
-        flex.block_mask(mask, CPU).mask_mod,
-        rows,
-        1,
-        mask.queries,
-        mask.keys,
-        device="cpu",
-        BLOCK_SIZE=BLOCK,
-    )
+    theirs = create_block_mask(flex.block_mask(mask, CPU).mask_mod, rows, 1, mask.queries,
+                               mask.keys, device="cpu", BLOCK_SIZE=BLOCK)  # fmt: skip
     assert torch.equal(kinds(flex.block_mask(mask, CPU), rows), kinds(theirs, rows))
 
 

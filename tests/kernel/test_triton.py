@@ -19,14 +19,8 @@ def interpreted(cases, mark):
         pytest.skip(f"the interpreter of Triton {triton.__version__} needs numpy before 2.4")
     more = {"PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     words = ["-m", "pytest", "-x", "-p", "no:cacheprovider", "-m", mark, f"tests/helpers/{cases}"]
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=ROOT,
-        env={**os.environ, **more},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, env={**os.environ, **more},
+                          capture_output=True, text=True, timeout=600)  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "passed" in done.stdout
 

@@ -49,25 +49,8 @@ def test_equals_the_formula_in_every_form(n, m, d):
     x, y = gaussian(n, d, 1), gaussian(m, d, 2, mean=0.3, scale=1.7)
     assert fid(x, y)["fid"] == pytest.approx(by_roots(x, y), rel=1e-6)
     assert fid(y, x)["fid"] == pytest.approx(fid(x, y)["fid"], rel=1e-6)
-
-
-def test_the_form_for_few_images_is_the_other_one():
-    """Features that are always zero change nothing but the form."""
-    x, y = gaussian(40, 30, 1), gaussian(35, 30, 2, scale=0.8)
-    wide = [torch.nn.functional.pad(z, (0, 20)) for z in (x, y)]
-    assert [Moments(z).few for z in (x, y, *wide)] == [False, False, True, True]
-    whole, few = fid(x, y)["fid"], fid(*wide)["fid"]
-    assert few == pytest.approx(whole, rel=1e-9)
-
-
-def test_equals_scipy_sqrtm():
-    linalg = pytest.importorskip("scipy.linalg")
-    x, y = gaussian(90, 20, 3), gaussian(80, 20, 4, mean=0.2, scale=1.3)
-    c1, c2 = (torch.cov(z.T).numpy() for z in (x, y))
-    apart = (x.mean(0) - y.mean(0)).square().sum()
-    expected = float(apart) + (c1 + c2 - 2 * linalg.sqrtm(c1 @ c2).real).trace()
-    assert fid(x, y)["fid"] == pytest.approx(expected, rel=1e-9)
-    assert fid(x.float(), y.float())["fid"] == pytest.approx(expected, rel=1e-5)
+    assert fid(x.float(), y.float())["fid"] == pytest.approx(by_roots(x, y), rel=1e-5)
+    assert [Moments(z).few for z in (x, y)] == [n <= d, m <= d]
 
 
 def test_constant_and_dependent_features_are_finite():

@@ -30,14 +30,8 @@ def test_u_shape_is_the_inverse_of_its_integral():
 
 
 def test_logit_normal_and_lognormal_have_their_distribution():
-    t = times(
-        "flow_matching",
-        process("linear"),
-        NORMAL,
-        density="logit_normal",
-        location=-0.5,
-        scale=1.5,
-    )
+    t = times("flow_matching", process("linear"), NORMAL, density="logit_normal", location=-0.5,
+              scale=1.5)  # fmt: skip
     cdf = Normal(-0.5, 1.5).cdf((t / (1 - t)).log())
     torch.testing.assert_close(cdf, GRID.double(), rtol=0, atol=1e-6)
     for name in ("linear", "vp", "ve", "edm", "trig"):

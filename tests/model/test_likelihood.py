@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import MultivariateNormal, Normal
 
 from genlab.core.contract import Network, Spec
 from genlab.core.errors import DataError, DeviceError
@@ -82,31 +82,6 @@ def test_one_hard_datum_among_easy_ones_is_as_exact_as_alone():
     found = log_density(denoiser, process, x, y, signs, first=FIRST)
     wanted = [Normal(0.0, s).log_prob(x[0]).item() for s in (0.01, 1.0)]
     assert found[:2].tolist() == pytest.approx(wanted, abs=3e-4)
-
-
-@pytest.mark.parametrize("name", ["linear", "vp", "ve"])
-def test_a_mixture_of_gaussians_in_the_plane(name):
-    process, deviation = BY_NAME[name], 0.3
-    centers = torch.tensor([[1.0, 0.0], [-0.8, 0.9], [-0.2, -1.2]]).double()
-    shares = torch.tensor([0.5, 0.3, 0.2]).double()
-    centers -= shares @ centers  # or the end of the path, which has no mean, would show
-
-    def denoiser(x, t, y):
-        """The mean of each part given x, weighed by how likely it made x."""
-        a, b, _, _ = (c.view(-1, 1) for c in process.coefficients(t))
-        spread = (a * deviation).square() + b.square()
-        off = x[:, None] - a[:, :, None] * centers
-        odds = (shares.log() - off.square().sum(2) / (2 * spread)).softmax(1)
-        means = centers + (a * deviation**2 / spread)[:, :, None] * off
-        return (odds[:, :, None] * means).sum(1)
-
-    parts = MultivariateNormal(
-        centers, torch.eye(2).double() * (deviation**2 + ends(process)[0] ** 2)
-    )
-    data = MixtureSameFamily(Categorical(shares), parts)
-    x = torch.cat([data.sample((12,)), centers])
-    found = exact(density_of(denoiser, process), x)
-    torch.testing.assert_close(found, data.log_prob(x), rtol=0, atol=2e-3)
 
 
 def test_one_probe_is_unbiased_and_its_sign_is_right():

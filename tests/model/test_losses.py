@@ -52,20 +52,9 @@ class Recorder(Network):
 
 
 def flow(process: object = None, dropout: float = 0.0, ema: float = 0.0) -> FlowMatching:
-    return FlowMatching(
-        Recorder(),
-        process or Linear(),
-        Spec((2,), 3),
-        predict="velocity",
-        density="uniform",
-        location=0.0,
-        scale=1.0,
-        weight="uniform",
-        sd=0.5,
-        coupling="independent",
-        label_dropout=dropout,
-        ema=ema,
-    )
+    return FlowMatching(Recorder(), process or Linear(), Spec((2,), 3), predict="velocity",
+                        density="uniform", location=0.0, scale=1.0, weight="uniform", sd=0.5,
+                        coupling="independent", label_dropout=dropout, ema=ema)  # fmt: skip
 
 
 @pytest.mark.parametrize("process", [Linear(), Cosine()], ids=["linear", "cosine"])
@@ -87,32 +76,12 @@ def test_flow_matching_regresses_the_velocity_of_the_path(process):
     torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_flow_matching_mixes_in_standard_normal_noise():
-    model, data = flow(), batch(4096, 2)
-    model.loss(data)
-    xt, t, _ = model.net.asked
-    eps = (xt - (1 - t)[:, None] * data.x) / t[:, None]
-    eps = eps[t > 0.05]  # where the division is harmless
-    assert abs(eps.mean()) < 0.05
-    assert abs(eps.std() - 1) < 0.05
-
-
 def test_flow_matching_prefers_paired_noise():
     z = torch.full((8, 2), 3.0)
     model, data = flow(), batch(8, 2, z=z)
     model.loss(data)
     xt, t, _ = model.net.asked
     torch.testing.assert_close(xt, (1 - t)[:, None] * data.x + t[:, None] * z)
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.25, 1.0])
-def test_flow_matching_hides_labels_as_often_as_asked(dropout):
-    model, data = flow(dropout=dropout), batch(4000, 2)
-    model.loss(data)
-    y = model.net.asked[2]
-    hidden = y == -1
-    assert abs(hidden.float().mean() - dropout) < 0.03
-    assert torch.equal(y[~hidden], data.y[~hidden])
 
 
 def test_flow_matching_without_labels():

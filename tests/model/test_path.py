@@ -191,41 +191,6 @@ def test_uncertainty_weighs_the_error_and_is_best_at_its_logarithm():
     assert ours.uncertainty.linear.weight.grad.any()
 
 
-@pytest.mark.parametrize("predict", ["eps", "x0", "v", "velocity", "score", "F"])
-@pytest.mark.parametrize("weight", ["x0", "eps", "velocity", "edm", "min_snr", "likelihood"])
-def test_a_weight_is_of_the_datum_whatever_is_predicted(predict, weight):
-    """The same error of x0 costs the same: every weight in terms of sigma alone.
-
-    On the linear path, which for a prediction of the noise ends before the datum is lost.
-    """
-    ours = model("flow_matching", process("linear"), predict=predict, weight=weight, sd=1.0)
-    u, x, eps = data(2)
-    t = 0.02 + 0.9 * u
-    loss = ours.loss(batch(t, x, eps))
-    end = 200 / 201 if predict in ("eps", "score") else 1.0
-    at = column(t.double() * end, x)
-    s, noisy, said = at / (1 - at), ours.net.asked[0], ours.net.said.double()
-    rescaled, root = noisy / (1 - at), (1 + s**2).sqrt()
-    x0 = {
-        "eps": rescaled - s * said,
-        "score": rescaled + s * said,
-        "x0": said,
-        "velocity": noisy - at * said,
-        "v": rescaled / root**2 - s / root * said,
-        "F": rescaled / root**2 + s / root * said,
-    }[predict]
-    on_x0 = {
-        "x0": 1.0,
-        "eps": s**-2,
-        "velocity": (end / at) ** 2,
-        "edm": 1 + s**-2,
-        "min_snr": (s**-2).clamp(max=5),
-        "likelihood": end / (1 - at) ** 2 / s**3,  # -(d SNR / dt) / 2
-    }[weight]
-    expected = (on_x0 * (x0 - x).square()).mean()
-    torch.testing.assert_close(loss.double(), expected, rtol=1e-3, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("name", "keys", "path", "said"),
     [

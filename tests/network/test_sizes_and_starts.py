@@ -16,40 +16,13 @@ from genlab.network.unet import UNet
 from genlab.nn.attention import SelfAttention2d
 from genlab.nn.embed import LabelEmbedding, sinusoids
 
-tiny_unet = partial(
-    UNet,
-    patch=1,
-    width=8,
-    mults=[1, 2],
-    blocks=1,
-    skip_inputs=False,
-    resample="conv",
-    pyramid="none",
-    attention=[4],
-    attention_up="all",
-    head_width=8,
-    embedding=16,
-    frequencies=None,
-    embed="sinusoids",
-    modulation="scale_shift",
-    skip_scale=1.0,
-    init="torch",
-    dropout=0.0,
-    outputs=1,
-)
-tiny_dit = partial(
-    DiT,
-    patch=2,
-    width=16,
-    depth=2,
-    head_width=8,
-    mlp=2.0,
-    position="sincos",
-    qk_norm=False,
-    embedding=16,
-    dropout=0.0,
-    outputs=1,
-)
+tiny_unet = partial(UNet, patch=1, width=8, mults=[1, 2], blocks=1, skip_inputs=False,
+                    resample="conv", pyramid="none", attention=[4], attention_up="all",
+                    head_width=8, embedding=16, frequencies=None, embed="sinusoids",
+                    modulation="scale_shift", skip_scale=1.0, init="torch", dropout=0.0,
+                    outputs=1)  # fmt: skip
+tiny_dit = partial(DiT, patch=2, width=16, depth=2, head_width=8, mlp=2.0, position="sincos",
+                   qk_norm=False, embedding=16, dropout=0.0, outputs=1)  # fmt: skip
 tiny_mlp = partial(MLP, width=16, depth=2, embedding=8)
 DENOISERS = [
     (tiny_unet, (1, 8, 8)),

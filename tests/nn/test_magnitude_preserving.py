@@ -21,17 +21,8 @@ from tests.helpers.runs import small
 from tests.network.test_sizes_and_starts import awake, inputs
 from tests.network.test_unet_options import published
 
-tiny = partial(
-    UNetMP,
-    width=8,
-    mults=[1, 2],
-    blocks=1,
-    attention=[4],
-    head_width=8,
-    balance=0.3,
-    dropout=0.0,
-    outputs=1,
-)
+tiny = partial(UNetMP, width=8, mults=[1, 2], blocks=1, attention=[4], head_width=8, balance=0.3,
+               dropout=0.0, outputs=1)  # fmt: skip
 
 
 def power(x: torch.Tensor) -> float:

@@ -33,7 +33,7 @@ WORDS = {
     "training/events.py": {"auto"},
     "training/preview.py": {"raw"},
     "training/run_loop.py": {"clip"},
-    "training/start.py": {"auto"},
+    "training/setup.py": {"auto"},
     "training/stream.py": {"cuda"},
 }
 """Names of components that are words of another meaning too, and where.
@@ -67,7 +67,7 @@ def test_no_component_is_known_by_its_name(path):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and node.value in names
     }
-    assert found.keys() == WORDS.get(ids(path), set()), found
+    assert found.keys() == WORDS.get(ids(path), set()), f"{found}; see WORDS"
 
 
 def test_what_sentences_advise_is_there():

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from genlab.assemble.bound_sampler import PathSampler
 from genlab.assemble.compatibility import check_classes, check_compatibility
 from genlab.assemble.pretrained import PretrainedRun
-from genlab.config import compose as cfg
+from genlab.config.compose import config_of
 from genlab.core import registry
 from genlab.core.contract import (
     Codec,
@@ -167,7 +167,7 @@ def _through(
     paths = [n for n in registry.names("process") if n != "none"]
     if name not in paths:
         raise ConfigError(f"sampler.through: {registry.unknown('process', name, paths)}")
-    node = OmegaConf.to_container(cfg.config_of("process", name))
+    node = OmegaConf.to_container(config_of("process", name))
     return make("process", node, "sampler.through", spec=spec)
 
 

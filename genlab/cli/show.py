@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from genlab.cli.list import class_doc
 from genlab.config import catalog, overrides
-from genlab.config import compose as config
+from genlab.config.compose import compose, provenance, split_options
 from genlab.config.keys import EXPECTED_RESULT, KEYS
 from genlab.core import registry
 from genlab.core.format import table
@@ -28,9 +28,9 @@ def text(words: Sequence[str], config_dirs: Sequence[str] = (), width: int = 10_
 
     width: columns of the terminal.
     """
-    _, words = config.options(words)
-    composed = config.compose(words, config_dirs)
-    who = config.provenance(words, config_dirs)
+    _, words = split_options(words)
+    composed = compose(words, config_dirs)
+    who = provenance(words, config_dirs)
     folders = [Path(d) for d in config_dirs]
     picks = overrides.picks(words, *folders)
     notes = catalog.keys("train", picks, *folders)

@@ -34,10 +34,10 @@ __all__ = [
     "digest",
     "first_line",
     "flatten",
-    "options",
     "parse",
     "provenance",
     "refuse_targets",
+    "split_options",
     "validate",
 ]
 
@@ -72,7 +72,7 @@ HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 """What may be set of the hydra node."""
 
 
-def options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def split_options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Splits fresh=, allow=, trust= from the overrides: (options, overrides)."""
     found: dict[str, Any] = {}
     rest = []

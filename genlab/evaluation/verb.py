@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genlab.config import compose as cfg
+from genlab.config.compose import compose, split_options
 from genlab.core import dist, registry
 from genlab.core.console import log
 from genlab.core.contract import Dataset, Spec
@@ -29,7 +29,7 @@ OF_RUN = ("sampler", "guidance", "hardware")  # groups whose keys go to the run
 
 def main(words: Sequence[str]) -> int:
     """Evaluates a run, or the images of fake=, and writes result.json; returns 0."""
-    options, rest = cfg.options(words)
+    options, rest = split_options(words)
     given = any(w.startswith("fake=") and w != "fake=null" for w in rest)
     ours: list[str] = []
     others: list[str] = []
@@ -41,7 +41,7 @@ def main(words: Sequence[str]) -> int:
     if not named:  # all there are; those that cannot be had are left out, and said
         every = [n for n in registry.names("metric") if n != "none"]
         ours.insert(0, f"metric=[{','.join(every)}]")
-    asked = cfg.compose(ours, primary="eval")
+    asked = compose(ours, primary="eval")
     idle = [w for w in ours if w.partition("=")[0] in OF_RUNS_ALONE] if given else []
     _check(asked, idle)
     devices = _devices(others, asked)

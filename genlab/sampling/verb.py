@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from genlab.config import compose as cfg
+from genlab.config.compose import compose, split_options
 from genlab.config.keys import KEYS
 from genlab.core.contract import Generates, Reconstructs
 from genlab.core.errors import ConfigError
@@ -29,11 +29,11 @@ def main(words: Sequence[str]) -> int:
 
     With from= it reconstructs the images there instead, with task= too it edits them.
     """
-    options, rest = cfg.options(words)
+    options, rest = split_options(words)
     own, others = [], []
     for word in rest:
         (own if word.partition("=")[0] in KEYS["sample"] else others).append(word)
-    asked = cfg.compose(own, primary="sample")
+    asked = compose(own, primary="sample")
     pipeline = load(asked["run"], asked["outputs"], bool(options.get("trust")), others)
     _check_given(asked)
     pipeline.require(Reconstructs if asked["from"] and not asked["task"] else Generates)

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from genlab.config import compose as cfg
+from genlab.config.compose import flatten, split_options, validate
 from genlab.config.named_runs import named_runs, replace_runs
 from genlab.config.saved import apply
 from genlab.core import registry
@@ -49,7 +49,7 @@ FIXED = ("model.name", "model.classes", "network", "codec", "process", "data", "
 
 def main(words: Sequence[str]) -> int:
     """Goes on with run=<path, id or latest>, with changed keys where that makes sense."""
-    options, rest = cfg.options(words)
+    options, rest = split_options(words)
     ref, outputs, changes = "latest", "outputs", []
     for word in rest:
         key, _, value = word.partition("=")
@@ -64,7 +64,7 @@ def main(words: Sequence[str]) -> int:
     with run.lock():  # nothing is made of a run that another process trains
         before = run.config
         after = _changed(before, changes, allow)
-    if problems := cfg.validate(after) + _too_short(run, after):
+    if problems := validate(after) + _too_short(run, after):
         raise ConfigError(*problems)
     after = name_by_path(after, run.path.parent.parent, init=False)
     from genlab.training.launch import launch
@@ -91,7 +91,7 @@ def retyped(run: Run, typed: Mapping[str, Any]) -> dict[str, Any]:
     after = {**before, **kept, "data": {**before["data"], **root}}
     places = {key: ref["run"] for key, ref in named_runs(typed).items()}
     after = replace_runs(after, lambda key, run: places.get(key, run))
-    if changed := [k for k in cfg.flatten(after) if _value(after, k) != _value(before, k)]:
+    if changed := [k for k in flatten(after) if _value(after, k) != _value(before, k)]:
         log(f"going on with {run.path}, now with other {', '.join(changed)}")
     return after
 

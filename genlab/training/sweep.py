@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from genlab.config import compose as cfg
+from genlab.config.compose import compose, split_options
 from genlab.config.overrides import expand
 from genlab.core import registry, subprocesses
 from genlab.core.console import log
@@ -29,13 +29,13 @@ LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm")
 
 def main(words: Sequence[str], config_dirs: Sequence[str] = (), *, verbose: bool = False) -> int:
     """Checks every job, runs them all, prints a table; the code of the first that failed."""
-    options, overrides = cfg.options(words)
+    options, overrides = split_options(words)
     _check_launcher(overrides)
     jobs = expand(overrides)
     problems = []
     for job in jobs:
         try:
-            cfg.compose([w for w in job if not w.startswith("hydra")], config_dirs)
+            compose([w for w in job if not w.startswith("hydra")], config_dirs)
         except ConfigError as e:
             problems += [p for p in e.problems if p not in problems]
     if problems:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from genlab.config import compose as cfg
+from genlab.config.compose import compose, digest, provenance, split_options
 from genlab.run.directory import Run
 from genlab.run.parents import name_by_path
 from genlab.training.resume import reopen, retyped
@@ -32,12 +32,12 @@ def main(
     one is left alone; fresh=true makes another. Precedence: own newest checkpoint, then
     init=<run>, then scratch.
     """
-    options, overrides = cfg.options(words)
+    options, overrides = split_options(words)
     if multirun:
         from genlab.training import sweep
 
         return sweep.main(words, config_dirs, verbose=verbose)
-    config = cfg.compose(overrides, config_dirs)
+    config = compose(overrides, config_dirs)
     if cfg_only:
         print(OmegaConf.to_yaml(OmegaConf.create(config)), end="")
         return 0
@@ -48,7 +48,7 @@ def main(
         from genlab.training.dry_run import measure
 
         return measure(config)
-    run = None if options.get("fresh") else _same(config)
+    run = None if options.get("fresh") else _newest_run_of(config)
     if run is not None and run.status == "done":
         print(f"this run is done: {run.path}\nfresh=true trains another")
         return 0
@@ -58,24 +58,25 @@ def main(
     # runs that it names may be somebody else's
     how = {"trust_runs": bool(options.get("trust")), "allow": options.get("allow", [])}
     if run is None:
-        who = cfg.provenance(overrides, config_dirs)
-        create = partial(Run.create, config, cfg.digest(config), overrides, who)
+        who = provenance(overrides, config_dirs)
+        create = partial(Run.create, config, digest(config), overrides, who)
         return launch(config, create, **how)
     after = retyped(run, config)
     return launch(after, partial(reopen, run, after, overrides), run=run, **how)
 
 
-def _same(config: Mapping[str, Any]) -> Run | None:
+def _newest_run_of(config: Mapping[str, Any]) -> Run | None:
     """The newest run of this very config, if there is one."""
-    digest = cfg.digest(config)
-    names = {digest, cfg.digest(config, places=True)}
+    own = digest(config)
+    names = {own, digest(config, places=True)}
     parent = Path(config["outputs"]) / f"{config['model']['name']}-{config['data']['name']}"
     found = [Run(p.parent) for n in names for p in parent.glob(f"*-{n}/config.yaml")]
     # a resumed run may have got other keys than its name stands for; a longer one is still it
-    same = [run for run in found if cfg.digest(_as_long(run.config, config)) == digest]
+    same = [run for run in found if digest(_of_length(run.config, config)) == own]
     return max(same, key=lambda run: run.path.name, default=None)
 
 
-def _as_long(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def _of_length(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with as many images as another one."""
     images = other["schedule"]["images"]
     return {**config, "schedule": {**config["schedule"], "images": images}}

@@ -14,7 +14,7 @@ import genlab
 from genlab.assemble.components import build
 from genlab.assemble.pretrained import pin
 from genlab.cli.main import main
-from genlab.config import compose as cfg
+from genlab.config.compose import compose, digest, validate
 from genlab.core.errors import CheckpointError, ConfigError, Refused
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run
@@ -65,7 +65,7 @@ def student(teacher: object, outputs: Path, **keys: object) -> dict:
     config = small("flow_matching", "digits", outputs=str(outputs), **groups, **keys)
     config["model"] = {"name": "toy_student:Student", "classes": "auto", "teacher": teacher}
     config["model"]["at"] = 0.5
-    assert cfg.validate(config) == []
+    assert validate(config) == []
     return config
 
 
@@ -102,11 +102,11 @@ def test_it_stays_at_the_checkpoint_it_began_with(toy, teacher, tmp_path):
     shutil.move(late, tmp_path / "later")
     shutil.rmtree(parent / "checkpoints" / "pins", ignore_errors=True)
     config = student(str(parent), tmp_path, **{"schedule.images": 32})
-    digest, run = cfg.digest(config), started(config)
+    before, run = digest(config), started(config)
     train_run(run.path)
     assert read_parents(run.path)[KEY].checkpoint == 48
     shutil.move(tmp_path / "later", late)  # the teacher goes on
-    assert cfg.digest(config) == digest
+    assert digest(config) == before
     assert build(run.config, run=run.path).pretrained[KEY].checkpoint.images == 48
     assert build(run.config).pretrained[KEY].checkpoint.images == 64
     for name in Checkpoints(parent / "checkpoints").names():
@@ -130,7 +130,7 @@ def test_one_that_has_moved_is_found_by_its_name(toy, teacher, tmp_path):
     found = build(run.config, run=run.path)
     assert found.pretrained[KEY].run.path == places[1]
     typed = student(str(places[1]), tmp_path / "b")
-    assert cfg.digest(typed) == cfg.digest(run.config), "its place does not count"
+    assert digest(typed) == digest(run.config), "its place does not count"
     pin(found.pretrained, run.path)
     assert read_parents(run.path)[KEY].path == str(places[1])
     (places[1] / "checkpoints" / "000000000064" / "manifest.json").write_text("{}")
@@ -176,7 +176,7 @@ def test_what_a_config_may_say_is_checked_before_anything_is_imported(toy, tmp_p
     config = student("a3f9c1", tmp_path)
     for wrong in ({"run": 3}, {"run": "a", "weights": 0.1}, {"checkpoint": "latest"}, 7):
         config["model"]["teacher"] = wrong
-        (problem,) = cfg.validate(config)
+        (problem,) = validate(config)
         assert problem.startswith(f"{KEY} must be a run, by path or id, or {{run: ...")
 
 
@@ -211,9 +211,9 @@ def test_a_run_of_an_earlier_version_is_found_by_its_command(teacher, tmp_path, 
     words += ["network.net.width=8", "network.net.mults=[1]", "network.net.attention=[]"]
     words += ["guidance=autoguidance", f"guidance.run={teacher}", f"outputs={tmp_path}"]
     words += ["schedule.batch=8", "schedule.warmup=0", "hardware=cpu", "every.sample=1e9"]
-    config = cfg.compose(words)
-    old = Run.create(config, cfg.digest(config, places=True), [], {})
-    assert old.id != cfg.digest(config)
+    config = compose(words)
+    old = Run.create(config, digest(config, places=True), [], {})
+    assert old.id != digest(config)
     old.status = "done"
     assert main(["train", *words]) == 0
     assert "this run is done" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 from genlab.cli import show
 from genlab.cli.list import components
 from genlab.config import catalog
-from genlab.config import compose as cfg
+from genlab.config.compose import compose, digest, provenance
 from genlab.core import registry
 from genlab.core.errors import ConfigError
 
@@ -35,11 +35,11 @@ def experiment(folder, **changes):
 
 
 def test_a_promise_is_part_of_the_config_and_not_of_what_is_computed(tmp_path):
-    plain = cfg.compose([])
+    plain = compose([])
     words = ["experiment=mine"], experiment(tmp_path)
-    promised, who = cfg.compose(*words), cfg.provenance(*words)
+    promised, who = compose(*words), provenance(*words)
     assert plain["promise"] is None and promised["promise"] == PROMISE
-    assert cfg.digest(plain) == cfg.digest(promised)
+    assert digest(plain) == digest(promised)
     assert who["promise.value"] == "experiment/mine.yaml"
 
 
@@ -56,13 +56,13 @@ def test_a_promise_is_part_of_the_config_and_not_of_what_is_computed(tmp_path):
 )
 def test_a_promise_is_checked_like_any_key(tmp_path, changes, words):
     with pytest.raises(ConfigError) as e:
-        cfg.compose(["experiment=mine"], experiment(tmp_path, **changes))
+        compose(["experiment=mine"], experiment(tmp_path, **changes))
     assert e.value.problems == (words,)
 
 
 def test_a_promise_that_is_no_mapping():
     with pytest.raises(ConfigError, match="promise must be null or a mapping of metric, value"):
-        cfg.compose(["promise=3"])
+        compose(["promise=3"])
 
 
 def test_show_and_list_tell_it(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 
 from genlab.assemble.components import build
 from genlab.config import catalog, overrides
-from genlab.config import compose as cfg
+from genlab.config.compose import compose, validate
 from genlab.core import registry
 from genlab.core.contract import Dataset, Spec
 from genlab.network.dit import DiT
@@ -52,8 +52,8 @@ def two_steps(monkeypatch, experiment, *words):
     if experiment == "cifar10/tong2023":
         pytest.importorskip("torchdiffeq")
     recipe = [f"experiment={experiment}", "hardware=cpu", "hardware.threads=1"]
-    config = cfg.compose([*recipe, *words])
-    assert cfg.validate(config) == []
+    config = compose([*recipe, *words])
+    assert validate(config) == []
     for node in (*config["network"].values(), config["schedule"]):
         node.update({k: v for k, v in FEW.items() if k in node})
     real = registry.build

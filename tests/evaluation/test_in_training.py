@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from genlab.cli.main import main
-from genlab.config import compose as cfg
+from genlab.config.compose import validate
 from genlab.run.directory import Run
 from genlab.run.results import results
 from genlab.training.run_loop import train_run
@@ -98,7 +98,7 @@ def test_a_metric_of_a_foreign_run_leaves_no_folder_and_imports_nothing(tiny, tm
     assert (victim / "kept").exists()
     config = tiny("gan")
     config["metric"] = {"../../victim": {"name": "nearest", "pairs": 2}}
-    assert any("letters, digits" in p for p in cfg.validate(config))
+    assert any("letters, digits" in p for p in validate(config))
     config["metric"] = {"x": {"name": "json.decoder:JSONDecoder"}}
     run = started(config)
     with pytest.raises((Refused, ConfigError)):

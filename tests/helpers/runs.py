@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from genlab.config import compose as cfg
+from genlab.config.compose import compose, digest, validate
 from genlab.core.registry import GROUPS
 from genlab.run.directory import Run
 
@@ -32,7 +32,7 @@ CLOCKS = ("seconds", "images_per_second", "memory")
 
 @lru_cache
 def _composed(words: tuple[str, ...]) -> Config:
-    return cfg.compose(words)
+    return compose(words)
 
 
 def small(model: str, data: str, **overrides: Any) -> Config:
@@ -54,13 +54,13 @@ def small(model: str, data: str, **overrides: Any) -> Config:
         for parent in parents:
             node = node[parent]
         node[leaf] = value
-    assert cfg.validate(config) == []
+    assert validate(config) == []
     return config
 
 
 def started(config: Config) -> Run:
     """A run directory of a config, before its first step."""
-    return Run.create(config, cfg.digest(config), [], {})
+    return Run.create(config, digest(config), [], {})
 
 
 def fingerprint(folder: Path) -> dict[str, str]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genlab.config import compose as cfg
 from genlab.config import saved
+from genlab.config.compose import digest
 from genlab.core.errors import ConfigError, DiskError, Locked, Refused
 from genlab.run import directory
 from genlab.run.directory import Run, find_run, runs
@@ -25,9 +25,9 @@ from tests.helpers.runs import started
 
 def test_a_run_directory_says_what_was_asked(tiny, tmp_path):
     config = tiny("gan")
-    run = Run.create(config, cfg.digest(config), ["model=gan", "seed=0"], {"seed": "here"})
+    run = Run.create(config, digest(config), ["model=gan", "seed=0"], {"seed": "here"})
     assert run.path.parent == tmp_path / "gan-digits"
-    assert directory.NAME.fullmatch(run.path.name) and run.id == cfg.digest(config)
+    assert directory.NAME.fullmatch(run.path.name) and run.id == digest(config)
     assert (run.path / "overrides.txt").read_text() == "model=gan\nseed=0\n"
     assert json.loads((run.path / "provenance.json").read_text()) == {"seed": "here"}
     assert yaml.safe_load((run.path / "config.yaml").read_text()) == config
@@ -49,9 +49,9 @@ def test_two_runs_of_one_second_have_two_directories(tiny, tmp_path, monkeypatch
 def test_the_id_is_what_a_run_computes(tiny, tmp_path):
     config = tiny("gan")
     same = tiny("gan", outputs=str(tmp_path / "b"), **{"every.log": 8, "data.root": "/x"})
-    assert cfg.digest(config) == cfg.digest(same)
+    assert digest(config) == digest(same)
     for key, value in {"seed": 1, "optimizer.lr": 1e-3, "schedule.images": 72}.items():
-        assert cfg.digest(tiny("gan", **{key: value})) != cfg.digest(config)
+        assert digest(tiny("gan", **{key: value})) != digest(config)
 
 
 def test_a_directory_killed_while_made_is_not_a_run(tiny, tmp_path):

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from genlab.cli import main as cli
-from genlab.config import compose as cfg
+from genlab.config.compose import compose, config_of, digest
 from genlab.config.saved import read
 from genlab.core.console import shown_by
 from genlab.core.errors import ConfigError, Diverged, Stopped
@@ -71,7 +71,7 @@ EVERY = {"every.log": 8, "every.sample": 32, "every.checkpoint": 24}
 
 def member(name: str) -> dict[str, Any]:
     """A track node as its yaml has it."""
-    return dict(cfg.config_of("track", name))
+    return dict(config_of("track", name))
 
 
 # --- Weights & Biases ----------------------------------------------------------------------------
@@ -322,14 +322,14 @@ def test_an_absent_package_is_said_before_a_run_is_made(name, tmp_path, monkeypa
 
 def test_a_tracker_does_not_make_another_run(tiny):
     plain, tracked = tiny("gan"), tiny("gan", track="wandb")
-    assert cfg.digest(plain) == cfg.digest(tracked)
+    assert digest(plain) == digest(tracked)
     changed = resume._changed(plain, ["track.project=p", "track=wandb"], [])
     assert changed == {**plain, "track": {**member("wandb"), "project": "p"}}
     assert resume._changed(tracked, ["track=none"], []) == plain
     with pytest.raises(ConfigError, match=r"no track 'wandbb'\. Did you mean 'wandb'"):
         resume._changed(plain, ["track=wandbb"], [])
     with pytest.raises(ConfigError, match=r"track\.mode must be auto or offline"):
-        cfg.compose(["track=wandb", "track.mode=online"])
+        compose(["track=wandb", "track.mode=online"])
 
 
 def test_a_run_typed_again_is_tracked_as_typed(tiny):

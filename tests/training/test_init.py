@@ -10,7 +10,7 @@ import torch
 
 import genlab
 from genlab.cli.main import main
-from genlab.config import compose as cfg
+from genlab.config.compose import validate
 from genlab.core.errors import ConfigError
 from genlab.run.directory import Run
 from genlab.training.run_loop import train_run
@@ -30,7 +30,7 @@ def begun(tmp_path: Path, **ref: object) -> dict:
     keys = {"optimizer.lr": 0, "schedule.images": 8, "outputs": str(tmp_path)}
     config = small("flow_matching", "digits", **keys)
     config["init"] = ref
-    assert cfg.validate(config) == []
+    assert validate(config) == []
     return config
 
 

@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from genlab.assemble.components import build
-from genlab.config import compose as cfg
+from genlab.config.compose import config_of, validate
 from genlab.core.errors import ConfigError, Stopped
 from genlab.model.flow_matching import FlowMatching
 from genlab.training.dry_run import measure
@@ -143,10 +143,10 @@ def test_tokens_reach_a_model_as_int64(tiny):
     config["model"] = {"name": "stored_parts:NextToken", "classes": "none"}
     config["process"] = config["guidance"] = {"name": None}
     config["sampler"] = {"name": "one_step", "temperature": 1.0}
-    net = OmegaConf.to_container(cfg.config_of("network", "gpt"))["net"]
+    net = OmegaConf.to_container(config_of("network", "gpt"))["net"]
     config["network"] = {"net": {**net, "width": 16, "depth": 1, "head_width": 8}}
     config["hardware"]["channels_last"] = True
-    assert cfg.validate(config) == []
+    assert validate(config) == []
     built = build(config)
     assert built.spec.vocabulary == 7
     text = built.data.load("train")

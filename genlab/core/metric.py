@@ -55,6 +55,7 @@ class Pairs(NamedTuple):
 class MetricInputs(Protocol):
     """The streams of an evaluation: each is computed once, when first asked for; all on the CPU.
 
+    `evaluation/streams.py` implements it; a test may hand a metric any object with these methods.
     Images are uint8 [n, C, H, W]; of a set of plane points all are float32 [n, 2].
     """
 

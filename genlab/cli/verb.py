@@ -230,31 +230,14 @@ VERBS = {
         _resume,
         primary="train",
         groups=("track", "metric", "features"),
-        keys=(
-            RUN,
-            LONGER,
-            ALLOW,
-            TRUST,
-            OUTPUTS,
-        ),
+        keys=(RUN, LONGER, ALLOW, TRUST, OUTPUTS),
     ),
     "report": Verb("write report.html of a run", _report, keys=(RUN, OUTPUTS)),
     "compare": Verb(
         "several runs as a table and a page",
         _compare,
         flags=("--json",),
-        keys=(
-            Key(
-                "metric",
-                "losses, evaluations",
-                "values or metrics to show: fid, 'kid,heldout/*', '*'",
-            ),
-            Key(
-                "sort", "as they began", "a value, a key or images; best first, -KEY the other way"
-            ),
-            Key("page", "<outputs>/compare.html", "the .html file to write; null for none"),
-            OUTPUTS,
-        ),
+        keys=(METRIC, SORT, PAGE, OUTPUTS),
     ),
     "list": Verb("models, data, networks ... or runs", _list, flags=("--json",), keys=(OUTPUTS,)),
     "show": Verb(
@@ -264,11 +247,7 @@ VERBS = {
         primary="train",
         groups=None,
     ),
-    "doctor": Verb(
-        "what this machine has and what would be used",
-        _doctor,
-        keys=(ROOT, OUTPUTS),
-    ),
+    "doctor": Verb("what this machine has and what would be used", _doctor, keys=(ROOT, OUTPUTS)),
     "completion": Verb("the Tab completion script for bash or zsh", _completion),
 }
 

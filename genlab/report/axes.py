@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from genlab.core.format import number, short, size
 from genlab.report.markup import Markup, tag
 
-__all__ = ["WIDE", "Plane", "formatter", "path", "segments", "ticks", "usable", "value_range"]
+__all__ = [
+    "WIDE",
+    "Floats",
+    "Plane",
+    "formatter",
+    "path",
+    "segments",
+    "ticks",
+    "usable",
+    "value_range",
+]
 
 WIDTH, HEIGHT = 460, 240  # viewBox; text is set for a width of about 350 pixels and more
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 40

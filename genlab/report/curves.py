@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genlab.core.format import count
-from genlab.report.axes import Plane, path, segments, usable, value_range
+from genlab.report.axes import Floats, Plane, path, segments, usable, value_range
 from genlab.report.markup import Markup, tag
-from genlab.report.page import section
+from genlab.report.page import folded, section
 from genlab.report.run_data import METRIC, RunData, Series
 
 __all__ = [
@@ -56,9 +56,8 @@ def curves_section(run: RunData) -> Markup:
             [chart(series[n], held.get(n), bands.get(n)) for n in front if n not in inside],
             class_="charts",
         ),
-        tag(
-            "details",
-            tag("summary", f"{len(rest)} more: learning rates, gradients, memory and the like"),
+        folded(
+            f"{len(rest)} more: learning rates, gradients, memory and the like",
             tag("div", rest, class_="charts"),
         )
         if rest
@@ -82,7 +81,7 @@ POINTS = 1000  # of one drawn curve
 FEW = 24  # points up to which each is marked
 
 
-def smooth(values: NDArray[np.float64], at: NDArray[np.int_], half: int) -> NDArray[np.float64]:
+def smooth(values: Floats, at: NDArray[np.int_], half: int) -> Floats:
     """Mean of the values around each place of `at`: no lag, and a spike stays local.
 
     y_i = mean(x_(i-h) ... x_(i+h)),  h = min(half, i)
@@ -93,9 +92,7 @@ def smooth(values: NDArray[np.float64], at: NDArray[np.int_], half: int) -> NDAr
     return np.array([values[i - h : i + h + 1].mean() for i, h in windows])
 
 
-def thin(
-    x: NDArray[np.float64], y: NDArray[np.float64], most: int = POINTS
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def thin(x: Floats, y: Floats, most: int = POINTS) -> tuple[Floats, Floats]:
     """At most `most` points that keep every spike: lowest and highest of each stretch."""
     if len(x) <= most:
         return x, y
@@ -157,7 +154,7 @@ def chart(
     return tag("figure", tag("figcaption", *note), picture)
 
 
-def _finite(also: Series | None) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def _finite(also: Series | None) -> tuple[Floats, Floats] | None:
     if also is None:
         return None
     good = usable(also.values)
@@ -165,11 +162,7 @@ def _finite(also: Series | None) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def _description(
-    name: str,
-    x: NDArray[np.float64],
-    mean: NDArray[np.float64],
-    bad: int,
-    text: Callable[[float], str],
+    name: str, x: Floats, mean: Floats, bad: int, text: Callable[[float], str]
 ) -> str:
     """The chart in words, for those who do not see it."""
     values = f"from {text(float(mean[0]))} to {text(float(mean[-1]))}"
@@ -241,9 +234,7 @@ def swatch(style: str) -> Markup:
     return tag("svg", line, viewBox="0 0 32 10", class_="swatch", aria_hidden="true")
 
 
-def _averages(
-    series: Series, good: NDArray[np.bool_], most: int
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def _averages(series: Series, good: NDArray[np.bool_], most: int) -> list[tuple[Floats, Floats]]:
     """The running average of each stretch of finite values, `most` points of all together."""
     found, half = [], int(good.sum()) // 60
     for a, b in segments(good):

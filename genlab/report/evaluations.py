@@ -13,7 +13,7 @@ from itertools import islice
 from genlab.core.format import count, duration, number
 from genlab.report.expected_result import ExpectedResult, expected_result
 from genlab.report.markup import Markup, tag
-from genlab.report.page import html_table, section, small, terms
+from genlab.report.page import folded, html_table, left_out, section, small, terms
 from genlab.report.run_data import RunData, is_number, leaves, value_text
 from genlab.run.results import Number, Result
 
@@ -58,7 +58,7 @@ def evaluations_section(run: RunData) -> Markup | None:
             _evaluation(r, expected, i == 0 or (i < OPEN and not r.while_training))
             for i, r in enumerate(shown)
         ],
-        tag("p", f"{left} older ones are in eval/.", class_="empty") if left else None,
+        left_out(left, "{} older ones are in eval/.", "empty"),
     )
 
 
@@ -78,11 +78,7 @@ def _evaluation(result: Result, expected: ExpectedResult | None, is_open: bool) 
         terms(settings) if settings else None,
         _table(result.numbers[:NUMBERS], expected),
         tag("p", f"{left} more numbers are in its result.json.") if left > 0 else None,
-        tag(
-            "details",
-            tag("summary", "All of the protocols, and where it was computed"),
-            _details(result),
-        ),
+        folded("All of the protocols, and where it was computed", _details(result)),
         class_="evaluation",
         open=is_open,
     )

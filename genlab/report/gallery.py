@@ -12,7 +12,7 @@ from typing import Any
 from genlab.core.format import count, number, short
 from genlab.report.images import UNREADABLE, EmbeddedImage, ImageSet, embed
 from genlab.report.markup import Markup, tag
-from genlab.report.page import section, terms
+from genlab.report.page import folded, section, terms
 from genlab.report.run_data import RunData, is_number, value_text
 from genlab.run.results import Result
 
@@ -40,9 +40,8 @@ def samples_section(sets: Sequence[ImageSet]) -> Markup | None:
         _title(first),
         tag("div", [_figure(p, caption) for caption, p in first.pictures], class_="gallery"),
         terms([("folder", first.name), *record]),
-        tag(
-            "details",
-            tag("summary", f"{len(more)} more set{'s' * (len(more) > 1)} of pictures"),
+        folded(
+            f"{len(more)} more set{'s' * (len(more) > 1)} of pictures",
             tag("ul", more, class_="others"),
         )
         if more

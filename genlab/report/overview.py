@@ -16,11 +16,20 @@ from genlab.report.gallery import image
 from genlab.report.groups import SeedGroup, all_keys, short_key
 from genlab.report.images import last_training_grid
 from genlab.report.markup import Markup, tag
-from genlab.report.page import document, html_table, problems_section, section, small, terms
+from genlab.report.page import (
+    document,
+    folded,
+    html_table,
+    left_out,
+    problems_section,
+    section,
+    small,
+    terms,
+    write_page,
+)
 from genlab.report.run_data import RunData, is_number
 from genlab.report.scatter import Axis, Interval, Point, scatter
-from genlab.report.table import Row, Table, image_range
-from genlab.run.files import write_text
+from genlab.report.table import Row, Table, few, image_range
 
 __all__ = ["write_overview"]
 
@@ -58,8 +67,7 @@ def write_overview(table: Table, target: Path) -> Path:
         stylesheets=("page.css", "overview.css"),
         scripts=("chart.js", "overview.js"),
     )
-    write_text(target, page.encode("utf-8", "replace").decode())  # names of files may be no text
-    return target
+    return write_page(target, page)
 
 
 def _header(table: Table, drawn: Sequence[SeedGroup], styles: Styles) -> Markup:
@@ -73,9 +81,7 @@ def _header(table: Table, drawn: Sequence[SeedGroup], styles: Styles) -> Markup:
         tag("p", "genlab compare", class_="eyebrow"),
         tag("h1", _title(table)),
         tag("ul", items, class_="legend"),
-        tag("p", f"{left} more stand in the table but are not drawn.", class_="hint")
-        if left
-        else None,
+        left_out(left, "{} more stand in the table but are not drawn."),
     )
 
 
@@ -206,10 +212,8 @@ def _samples_section(table: Table, drawn: Sequence[SeedGroup], styles: Styles) -
         "Samples",
         tag("p", lead, class_="lead"),
         first,
-        tag("details", tag("summary", more), others) if others else None,
-        tag("p", f"Grids of {left} more runs stay in their folders.", class_="hint")
-        if left
-        else None,
+        folded(more, others) if others else None,
+        left_out(left, "Grids of {} more runs stay in their folders."),
     )
 
 
@@ -248,15 +252,14 @@ def _curves_section(table: Table, drawn: Sequence[SeedGroup], styles: Styles) ->
     charts = {
         c: overlay(c.name, lines[c], distinctions.get(c, "")) for c in [*front, *rest[:FOLDED]]
     }
-    left = len(rest) - FOLDED
-    folded = tag("div", [charts[c] for c in rest[:FOLDED]], class_="charts")
+    behind = tag("div", [charts[c] for c in rest[:FOLDED]], class_="charts")
     more = f"{len(rest)} more: learning rates, gradients, memory and the like"
     return section(
         "curves",
         "Curves",
         tag("div", [charts[c] for c in front], class_="charts"),
-        tag("details", tag("summary", more), folded) if rest else None,
-        tag("p", f"{left} more are not drawn.", class_="hint") if left > 0 else None,
+        folded(more, behind) if rest else None,
+        left_out(len(rest) - FOLDED, "{} more are not drawn."),
     )
 
 
@@ -323,7 +326,7 @@ def _keys_section(table: Table, styles: Styles) -> Markup | None:
     parts = [_values_of_groups(table, shown, styles), _chosen(table, shown)] if shown else []
     if following:
         words = f"{len(following)} more that go with the components"
-        parts.append(tag("details", tag("summary", words), _chosen(table, following)))
+        parts.append(folded(words, _chosen(table, following)))
     if ignored:
         words = (
             f"Folders, intervals and notes differ too and do not count: {', '.join(ignored[:40])}."
@@ -353,9 +356,7 @@ def _chosen(table: Table, keys: Sequence[str]) -> Markup:
                 having.setdefault((group.values.get(key, "-"), who), []).append(group)
         for i, ((value, who), groups) in enumerate(having.items()):
             head = tag("th", key, scope="rowgroup", rowspan=len(having)) if not i else None
-            labels = [g.label for g in groups]
-            left = len(labels) - LABELS
-            names = ", ".join(labels[:LABELS]) + (f" and {left} more" if left > 0 else "")
+            names = few([g.label for g in groups], LABELS)
             cells = [tag("td", tag("code", _cut(value))), tag("td", names)]
             rows.append(tag("tr", head, cells, tag("td", who, class_="who")))
         if len(rows) > ROWS:

@@ -10,8 +10,19 @@ from itertools import islice
 from pathlib import Path
 
 from genlab.report.markup import Child, Markup, raw, tag
+from genlab.run.files import write_text
 
-__all__ = ["document", "html_table", "problems_section", "section", "small", "terms"]
+__all__ = [
+    "document",
+    "folded",
+    "html_table",
+    "left_out",
+    "problems_section",
+    "section",
+    "small",
+    "terms",
+    "write_page",
+]
 
 
 def document(
@@ -44,6 +55,12 @@ def document(
     return f"<!doctype html>\n{tag('html', head, inside, lang='en')}\n"
 
 
+def write_page(target: Path, page: str) -> Path:
+    """Writes a page whole or not at all; DiskError if it cannot. Returns its path."""
+    write_text(target, page.encode("utf-8", "replace").decode())  # names of files may be no text
+    return target
+
+
 def _joined(names: Iterable[str]) -> str:
     """Files of this folder one after the other."""
     folder = Path(__file__).parent
@@ -71,6 +88,16 @@ def html_table(heads: Iterable[object], *bodies: Child, **attributes: object) ->
 def small(words: str | None, class_: str | None = None) -> Markup | None:
     """A remark; None where there are no words."""
     return tag("small", words, class_=class_) if words else None
+
+
+def folded(words: str, *children: Child) -> Markup:
+    """What is shown when somebody opens it."""
+    return tag("details", tag("summary", words), *children)
+
+
+def left_out(n: int, words: str, class_: str = "hint") -> Markup | None:
+    """A sentence with {} for how many are not in the page; None where all are."""
+    return tag("p", words.format(n), class_=class_) if n > 0 else None
 
 
 def problems_section(problems: Iterable[Child]) -> Markup | None:

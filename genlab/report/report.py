@@ -6,8 +6,10 @@ text passes through `tag`, which escapes it; the page forbids itself network and
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from genlab.core.errors import ConfigError
@@ -23,10 +25,15 @@ from genlab.report.gallery import (
 )
 from genlab.report.images import ImageSet, image_sets
 from genlab.report.markup import Markup, tag
-from genlab.report.page import document, problems_section, section, terms
-from genlab.report.run_data import RunData, read_run, value_text
-from genlab.report.settings import config_section, environment_section
-from genlab.run.files import write_text
+from genlab.report.page import (
+    document,
+    html_table,
+    problems_section,
+    section,
+    terms,
+    write_page,
+)
+from genlab.report.run_data import RunData, leaves, read_run, value_text
 
 __all__ = ["write_report"]
 
@@ -40,10 +47,7 @@ def write_report(run_dir: Path) -> Path:
     """
     if not run_dir.is_dir():
         raise ConfigError(f"no run directory {run_dir}; `genlab list runs` shows those there are")
-    page = _page(read_run(run_dir))
-    target = run_dir / "report.html"
-    write_text(target, page.encode("utf-8", "replace").decode())  # names of files may be no text
-    return target
+    return write_page(run_dir / "report.html", _page(read_run(run_dir)))
 
 
 def _page(run: RunData) -> str:
@@ -59,8 +63,8 @@ def _page(run: RunData) -> str:
         expected_result_section(run),
         neighbours_section(run),
         _commands_section(run, sets),
-        config_section(run),
-        environment_section(run),
+        _config_section(run),
+        _environment_section(run),
         problems_section(p[:500] for p in run.problems),  # last: others find some
         stylesheets=("page.css",),
         scripts=("chart.js", "report.js"),
@@ -125,8 +129,58 @@ def _commands_section(run: RunData, sets: Sequence[ImageSet]) -> Markup:
     return section("commands", "Go on from here", listed)
 
 
-def _problems(run: RunData) -> Markup | None:
-    if not run.problems:
+# --- settings ----------------------------------------------------------------------------------
+
+ORDER = "model network process codec data sampler guidance optimizer schedule hardware track every"
+"""Config groups in the order of the page; others follow by name, keys of none stand first."""
+
+ROWS = 2000  # of the config table
+
+
+def _config_section(run: RunData) -> Markup | None:
+    """What was typed, then every key by config group with who chose it."""
+    rows = leaves(run.config, ROWS)
+    if not rows:
         return None
-    items = [tag("li", p[:500]) for p in run.problems[:50]]
-    return section("problems", "Not readable", tag("ul", items, class_="problems"))
+    order = ORDER.split()
+
+    def group(row: tuple[str, str]) -> str:
+        head, dot, _ = row[0].partition(".")
+        return head if dot else ""
+
+    def place(name: str) -> tuple[int, str]:
+        return (-1 if not name else order.index(name) if name in order else len(order), name)
+
+    tables = []
+    for name, keys in groupby(sorted(rows, key=lambda r: place(group(r))), key=group):
+        node = run.config.get(name)
+        component = value_text(node["name"]) if isinstance(node, dict) and "name" in node else ""
+        title = [name or "run", *([" ", tag("code", component)] if component else [])]
+        body = tag("tbody", [_key_row(run, key, value, name) for key, value in keys])
+        table = html_table(("key", "value", "chosen by"), body)
+        tables.append(tag("section", tag("h3", title), table, class_="group"))
+    typed = [tag("li", tag("code", o)) for o in run.overrides]
+    lead = tag("ul", typed, class_="typed") if typed else tag("p", "nothing: all defaults")
+    return section(
+        "config",
+        "Config",
+        tag("div", tag("h3", "Typed on the command line"), lead, class_="overrides"),
+        tag("div", tables, class_="groups"),
+    )
+
+
+def _environment_section(run: RunData) -> Markup | None:
+    """Versions, device and the like."""
+    rows = leaves(run.environment, 200)
+    return section("environment", "Environment", terms(rows)) if rows else None
+
+
+def _key_row(run: RunData, key: str, value: str, group: str) -> Markup:
+    who = run.chosen_by(key)
+    return tag(
+        "tr",
+        tag("th", key[len(group) + 1 :] if group else key, scope="row"),
+        tag("td", tag("code", value)),
+        tag("td", who, class_="who"),
+        class_="chosen" if re.match(r"command|experiment", who) else None,
+    )

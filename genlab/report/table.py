@@ -31,7 +31,7 @@ from genlab.report.groups import (
 )
 from genlab.report.run_data import METRIC, RunData
 
-__all__ = ["Row", "Table", "image_range", "tabulate"]
+__all__ = ["Row", "Table", "few", "image_range", "tabulate"]
 
 
 @dataclass
@@ -229,15 +229,16 @@ def _states(table: Table) -> list[str]:
     for word in ("running", "failed", "interrupted"):
         ids = [run.short_id for run in table.runs if run.state.startswith(word)]
         if ids:
-            notes.append(f"{word}: {_few(ids)}")
+            notes.append(f"{word}: {few(ids)}")
     if bare := [run.short_id for run in table.runs if not run.config]:
-        notes.append(f"no config to read, so each stands alone: {_few(bare)}")
+        notes.append(f"no config to read, so each stands alone: {few(bare)}")
     if problems := [p for run in table.runs for p in run.problems]:
-        notes.append(f"not readable: {_few(list(dict.fromkeys(problems)), 3)}")
+        notes.append(f"not readable: {few(list(dict.fromkeys(problems)), 3)}")
     return notes
 
 
-def _few(words: Sequence[str], most: int = 8) -> str:
+def few(words: Sequence[str], most: int = 8) -> str:
+    """The first of some words, and how many more there are."""
     left = len(words) - most
     return ", ".join(words[:most]) + (f" and {left} more" if left > 0 else "")
 

@@ -150,6 +150,8 @@ TRAIN: list[tuple[list[str], int, list[str]]] = [
     # devices
     (["hardware.device=cuda"], 5, ["hardware.device=cpu"]),
     (["hardware.device=cpu", "hardware.precision=fp16"], 5, ["bf16 or fp32"]),
+    (["hardware.device=cpu", "hardware.attention=triton"], 5, ["needs a GPU"]),
+    (["hardware.device=cpu", "hardware.attention=flex"], 5, ["cannot train on a CPU"]),
     # places
     (["outputs=afile"], 7, ["outputs="]),
     (["outputs=afile/deeper"], 7, ["outputs="]),

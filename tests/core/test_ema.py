@@ -101,12 +101,6 @@ def test_a_power_function_is_the_integral_of_its_profile(std):
     np.testing.assert_allclose(found, power(weights, drawn, gamma_of(std)), rtol=1e-5)
 
 
-def test_a_power_function_of_exponent_0_is_the_mean_of_all():
-    weights, _ = walk(30)
-    found = values(tracked(weights, [4] * 30, {"std": [std_of(0)]}).copy)
-    np.testing.assert_allclose(found, weights[1:].mean(0), rtol=1e-12)
-
-
 def test_several_averages_are_those_that_were_alone():
     weights, drawn = walk(20)
     both = tracked(weights, drawn, {"std": [0.05, 0.1]})
@@ -230,34 +224,6 @@ def test_what_is_left_over_is_the_distance_of_the_profiles(std):
             x * profile(s, t) for x, (s, t) in zip(step - step.mean(), kept, strict=True)
         )
         assert ((other - wanted) ** 2).mean() > ((found - wanted) ** 2).mean()
-
-
-def test_what_was_kept_is_found_again():
-    kept = [(s, t) for t in range(10, 210, 10) for s in (0.05, 0.1)]
-    shares, residual = blend(0.1, 200, kept)
-    assert residual < 1e-6
-    assert float(shares[-1]) == pytest.approx(1, abs=1e-6)
-
-
-@pytest.mark.parametrize(("std", "most"), [(0.07, 1e-3), (0.12, 1e-3), (0.03, 1e-2), (0.2, 1e-2)])
-def test_an_average_of_any_length_is_that_which_was_tracked(std, most):
-    weights, drawn = walk(1200)
-    total = sum(drawn)
-    wanted = values(tracked(weights, drawn, {"std": [std]}).copy)
-    history = [
-        (images, [values(c) for c in average.averages])
-        for images, average in followed(weights, drawn, {"std": [0.05, 0.1]})
-    ]
-    errors, residuals = [], []
-    for moments in (4, 10, 30):
-        chosen = history[1200 // moments - 1 :: 1200 // moments]
-        shares, residual = blend(std, total, [(s, t) for t, _ in chosen for s in (0.05, 0.1)])
-        error = shares.numpy() @ np.concatenate([rows for _, rows in chosen]) - wanted
-        errors.append(np.sqrt((error**2).mean()) / weights[-1].std())
-        residuals.append(residual)
-    assert errors[0] > errors[1] > errors[2], "more moments are better"
-    assert residuals[0] > residuals[1] > residuals[2]
-    assert errors[1] < most, "ten moments"
 
 
 # --- what `ema` may be ---------------------------------------------------------------------------

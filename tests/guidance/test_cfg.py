@@ -10,11 +10,8 @@ from torch import Tensor
 import genlab
 from genlab.assemble.components import build
 from genlab.core.errors import ConfigError
-from genlab.core.gaussian_path import target_coefficients, x0_coefficients
 from genlab.guidance.cfg import ClassifierFree
-from genlab.process.edm import EDM
 from genlab.process.linear import Linear
-from genlab.process.trig import Trigonometric
 from tests.helpers.runs import trained
 
 
@@ -160,26 +157,3 @@ def test_a_scale_that_nothing_taught_is_refused(tiny, keys, words):
         config = tiny("flow_matching", guidance=guidance, **keys, **{"guidance.scale": 2.0})
         with pytest.raises(ConfigError, match=words):
             build(config, meta=True)
-
-
-@pytest.mark.parametrize("process", [Linear(), Trigonometric(), EDM(sigma_max=80.0)])
-@pytest.mark.parametrize("predict", ["eps", "x0", "v", "velocity", "score", "F"])
-def test_guiding_any_prediction_is_guiding_the_datum(process, predict):
-    g = torch.Generator().manual_seed(0)
-    x, none, labelled = torch.randn(3, 5, 4, generator=g, dtype=torch.float64)
-    t = torch.linspace(0.05, 0.95, 5, dtype=torch.float64)
-    path = [c[:, None] for c in process.coefficients(t)]
-    (p, q), (alpha, beta) = (
-        target_coefficients(predict, *path, 0.5),
-        x0_coefficients(predict, *path, 0.5),
-    )
-    a, b = path[:2]
-
-    def denoiser(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        return torch.where(y[:, None] < 0, none.repeat(2, 1), labelled.repeat(2, 1))
-
-    y = torch.arange(5)
-    x0 = ClassifierFree(scale=2.5, interval=None)(denoiser, y, process)(x, t)
-    o_none, o_labelled = (p * d + q * (x - a * d) / b for d in (none, labelled))
-    o = o_none + 2.5 * (o_labelled - o_none)
-    torch.testing.assert_close(x0, alpha * x + beta * o, rtol=1e-9, atol=1e-9)

@@ -15,7 +15,6 @@ from genlab.kernel import dispatch, math, self_test
 from genlab.nn.attention import AttentionLayer
 from genlab.run.environment import changes, environment
 from genlab.training.setup import set_up
-from tests.helpers.runs import started
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 BACKENDS = ("auto", "flex", "sdpa", "plain")
@@ -99,17 +98,6 @@ def test_flex_draws_on_a_cpu_but_does_not_train(tiny):
     with pytest.raises(DeviceError, match="cannot train on a CPU"):
         set_up(config, meta=True)  # as before a training, when no directory is made yet
     set_up(tiny("flow_matching", "toy", **{"hardware.attention": "flex"}), meta=True)  # has none
-
-
-def test_words_of_the_command_line(tmp_path, capsys):
-    from genlab.cli.main import main
-
-    for name, sentence in (("triton", "needs a GPU"), ("flex", "cannot train on a CPU")):
-        words = ["data=digits", f"outputs={tmp_path}", f"hardware.attention={name}"]
-        assert main(["train", "model=flow_matching", "hardware.device=cpu", *words]) == 5
-        err = capsys.readouterr().err
-        assert sentence in err and len(err.splitlines()) == 1
-    assert not list(tmp_path.iterdir()), "refused before a run directory is made"
 
 
 # --- trying Triton out ---------------------------------------------------------------------------
@@ -251,24 +239,3 @@ def test_another_backend_is_another_run_to_the_bit(tmp_path):
     for now in (then, recorded("plain"), environment(hardware("auto"), None)):
         assert changes(tmp_path, now) == "", "a run that is older than the key"
     assert "attention was sdpa, is triton" in changes(tmp_path, {**then, "attention": "triton"})
-
-
-def test_an_old_run_goes_on(tiny, capsys):
-    from genlab.cli import main as cli
-    from genlab.training.run_loop import train_run
-
-    run = started(tiny("flow_matching"))
-    train_run(run.path)
-    path = run.path / "config.yaml"
-    path.write_text(path.read_text().replace("  attention: auto\n", ""))
-    path = run.path / "environment.json"
-    recorded = json.loads(path.read_text())
-    assert recorded.pop("attention") == "sdpa"
-    path.write_text(json.dumps(recorded))
-    capsys.readouterr()
-    words = [f"run={run.path}", "schedule.images=128"]
-    assert cli.main(["resume", *words]) == 0
-    err = capsys.readouterr().err
-    assert "lacks keys: attention=auto (the defaults)" in err
-    assert "bit for bit" not in err
-    assert json.loads(path.read_text())["attention"] == "sdpa"

@@ -104,14 +104,6 @@ def test_slopes_of_the_sums(kind):
     assert gradcheck(function, given, fast_mode=True)
 
 
-def test_results_over_two_halves_of_the_keys_merge_by_the_sums():
-    q, k, v = tokens(MaskSpec.bidirectional(5, 9))
-    parts = [attention(q, k[:, :, s], v[:, :, s], lse=True) for s in (slice(0, 4), slice(4, None))]
-    shares = torch.stack([sums for _, sums in parts]).softmax(0)
-    merged = sum(share[..., None] * out for share, (out, _) in zip(shares, parts, strict=True))
-    torch.testing.assert_close(merged, attention(q, k, v))
-
-
 # --- who computes, and what is refused -----------------------------------------------------------
 
 

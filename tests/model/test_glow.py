@@ -19,7 +19,6 @@ from genlab.core.random import DrawNoise
 from genlab.model.flow import NLL
 from genlab.network.glow import Glow
 from genlab.nn.flow import Coupling, Mixing, Standardize, product, squeeze, unsqueeze
-from genlab.nn.flow_step import Level
 from genlab.sampling.pipeline import Pipeline
 from tests.helpers.trainers import make, tiny_config
 
@@ -137,15 +136,6 @@ def test_an_affine_coupling_never_scales_by_more_than_e():
     log_scale = coupling.parts(1e6 * state(2, 4, 4, 2), WIDE)[1]
     assert log_scale is not None
     assert 0.99 < log_scale.abs().max() <= 1
-
-
-@pytest.mark.parametrize("reversible", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_log_determinant_of_a_level(kind, reversible):
-    level, x = awake(Level(3, 4, 8, kind, reversible)), state(2, 4, 4, 4)
-    y, got = level(x, WIDE)
-    torch.testing.assert_close(got, log_det(lambda v: level(v, WIDE)[0], x))
-    torch.testing.assert_close(level.inverse(y, WIDE), x)
 
 
 # --- the whole network ---------------------------------------------------------------------------

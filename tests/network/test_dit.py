@@ -6,12 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.assemble.components import build
 from genlab.core.contract import Spec
-from genlab.nn.attention import AttentionLayer
 from genlab.nn.patch import patchify, unpatchify
 from genlab.sampling.pipeline import Pipeline
-from tests.helpers.trainers import largest_difference, run, tiny_config
+from tests.helpers.trainers import run, tiny_config
 from tests.network.test_sizes_and_starts import awake, inputs
 from tests.network.test_sizes_and_starts import tiny_dit as tiny
 
@@ -59,13 +57,6 @@ def test_every_kind_starts_at_zero_and_every_weight_learns(options):
         assert p.grad.any(), name
 
 
-def test_every_block_starts_as_the_identity():
-    net = tiny(Spec((1, 8, 8), 3))
-    h, e = torch.randn(2, 16, 16), torch.randn(2, 16)
-    for block in net.blocks:
-        assert torch.equal(block(h, e), h)
-
-
 @pytest.mark.parametrize("options", KINDS, ids=str)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 12), (3, 64, 64)], ids=str)
 def test_images_of_any_shape(options, shape):
@@ -110,46 +101,6 @@ def test_what_is_fixed_is_in_no_checkpoint():
         assert set(net.state_dict()) == {name for name, _ in net.named_parameters()}
 
 
-def under(net, backend, *given):
-    layers = [m for m in net.modules() if isinstance(m, AttentionLayer)]
-    assert len(layers) == 2
-    for layer in layers:
-        layer.backend = backend
-    return net(*given)
-
-
-@pytest.mark.parametrize("options", KINDS[:3], ids=str)
-def test_every_backend_computes_the_same_field_and_gradients(options):
-    net = awake(tiny(Spec((3, 8, 8), 3), **options))
-    x, t, y = inputs((3, 8, 8))
-    found = {}
-    for backend in ("plain", "sdpa"):
-        net.zero_grad()
-        out = under(net, backend, x, t, y)
-        out.square().mean().backward()
-        found[backend] = [out.detach(), *(p.grad.clone() for p in net.parameters())]
-    for a, b in zip(found["plain"], found["sdpa"], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
-    with torch.no_grad():  # which is all that flex does on a CPU
-        torch.testing.assert_close(
-            under(net, "flex", x, t, y), found["plain"][0], rtol=1e-5, atol=1e-5
-        )
-
-
-@pytest.mark.parametrize("options", KINDS[:3], ids=str)
-@pytest.mark.parametrize("backend", ["plain", "sdpa", "flex", "auto"])
-@torch.no_grad()
-def test_half_precision_is_as_good_as_its_rounding(options, backend):
-    """bf16 keeps 8 bits, through some ten layers one after the other."""
-    net = awake(tiny(Spec((3, 8, 8), 3), **options)).eval()
-    x, t, y = inputs((3, 8, 8))
-    exact = under(net, "plain", x, t, y)
-    with torch.autocast("cpu", torch.bfloat16):
-        near = under(net, backend, x, t, y)
-    assert near.dtype == torch.float32
-    assert 0 < (near - exact).norm() < 0.02 * exact.norm()
-
-
 @pytest.mark.parametrize("options", KINDS[:3:2], ids=str)
 def test_compiled_whole_and_block_by_block(options):
     net = awake(tiny(Spec((1, 8, 8), 3), **options))
@@ -168,22 +119,6 @@ def test_compiled_whole_and_block_by_block(options):
 
 
 # --- training it ---------------------------------------------------------------------------------
-
-
-def test_three_steps_reach_every_parameter():
-    config = tiny_config("flow_matching", *SMALL)
-    start = [p.clone() for p in build(config).model.net.parameters()]
-    built, trainer = run(config, 3)
-    for (name, p), before in zip(built.model.net.named_parameters(), start, strict=True):
-        assert not torch.equal(p, before), name
-    assert all(torch.isfinite(torch.tensor(v)) for v in trainer.read().values())
-
-
-def test_micro_batches_are_the_whole_batch():
-    words = ["optimizer=sgd", "optimizer.lr=0.05", *SMALL]
-    whole, _ = run(tiny_config("flow_matching", *words), 3)
-    parts, _ = run(tiny_config("flow_matching", *words, "hardware.micro_batch=4"), 3)
-    assert largest_difference(whole.model, parts.model) < 1e-6
 
 
 @pytest.mark.parametrize("classes", ["auto", "none"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -24,9 +23,9 @@ from genlab.run import failpoint
 from genlab.run.averages import Averages
 from genlab.run.directory import Run
 from genlab.training.run_loop import train_run
-from genlab.training.trainer import Trainer
 from tests.helpers.evaluations import evaluated
 from tests.helpers.runs import Config, fingerprint, small, started
+from tests.helpers.stops import stop_at
 from tests.run.test_checkpoint import arm, armed, end_of, flip, halve
 
 __all__ = ["armed"]  # a fixture
@@ -82,18 +81,10 @@ def test_the_averages_of_every_checkpoint_are_kept(run, plain):
 
 
 def test_a_run_that_goes_on_keeps_what_one_that_never_stopped_keeps(run, tmp_path, monkeypatch):
-    plain_step = Trainer.one_step
-
-    def one_step(trainer: Trainer) -> None:
-        plain_step(trainer)
-        if trainer.clock.images == 304:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     stopped = started(config(tmp_path))
-    monkeypatch.setattr(Trainer, "one_step", one_step)
+    stop_at(monkeypatch, 304)
     with pytest.raises(Stopped):
         train_run(stopped.path)
-    monkeypatch.setattr(Trainer, "one_step", plain_step)
     late = stopped.path / "averages" / f"{336:012d}.safetensors"
     late.write_bytes(b"of a life that was lost")
     (stopped.path / "averages" / ".tmp-x").write_bytes(b"half")

@@ -6,7 +6,6 @@ import importlib.util
 import io
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -26,8 +25,8 @@ from genlab.run.journal import read_journal
 from genlab.training import resume
 from genlab.training.logger import Logger
 from genlab.training.run_loop import train_run
-from genlab.training.trainer import Trainer
 from tests.helpers.runs import SMALL, journal, started
+from tests.helpers.stops import Crash, crash, stop_at
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,35 +40,10 @@ def nobody(tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
 
 
-def stop_at(monkeypatch, images: int, act) -> None:
-    """At the step that ends at `images`, once."""
-    plain = Trainer.one_step
-
-    def one_step(trainer: Trainer) -> None:
-        plain(trainer)
-        if trainer.clock.images == images:
-            monkeypatch.setattr(Trainer, "one_step", plain)
-            act()
-
-    monkeypatch.setattr(Trainer, "one_step", one_step)
-
-
-class Crash(BaseException):
-    """kill -9, as far as one process can act it."""
-
-
-def crash() -> None:
-    raise Crash
-
-
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 EVERY = {"every.log": 8, "every.sample": 32, "every.checkpoint": 24}
 
 
-def member(name: str) -> dict[str, Any]:
+def node(name: str) -> dict[str, Any]:
     """A track node as its yaml has it."""
     return dict(config_of("track", name))
 
@@ -119,7 +93,7 @@ def test_wandb_offline_has_the_journal_and_a_resumed_run_goes_on(
     pytest.importorskip("wandb")
     named = {"track.project": "p", "track.tags": ["a"]}
     run = started(tiny("gan", track="wandb", **EVERY, **named))
-    stop_at(monkeypatch, 40, terminate)
+    stop_at(monkeypatch, 40)
     with pytest.raises(Stopped) as stopped:
         train_run(run.path)
     identity = (run.path / "wandb-id").read_text().strip()
@@ -172,7 +146,7 @@ def test_wandb_never_asks(tiny, nobody, monkeypatch, tmp_path):
     for stream in ("stdin", "stdout", "stderr"):
         monkeypatch.setattr(sys, stream, Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    options = {k: v for k, v in member("wandb").items() if k != "name"}
+    options = {k: v for k, v in node("wandb").items() if k != "name"}
     track, person = WandB(**options), sys.stdin
     said = track.start(tmp_path, "gan-digits/x", tiny("gan"), 0)
     track.finish(0)
@@ -324,7 +298,7 @@ def test_a_tracker_does_not_make_another_run(tiny):
     plain, tracked = tiny("gan"), tiny("gan", track="wandb")
     assert digest(plain) == digest(tracked)
     changed = resume._changed(plain, ["track.project=p", "track=wandb"], [])
-    assert changed == {**plain, "track": {**member("wandb"), "project": "p"}}
+    assert changed == {**plain, "track": {**node("wandb"), "project": "p"}}
     assert resume._changed(tracked, ["track=none"], []) == plain
     with pytest.raises(ConfigError, match=r"no track 'wandbb'\. Did you mean 'wandb'"):
         resume._changed(plain, ["track=wandbb"], [])
@@ -336,7 +310,7 @@ def test_a_run_typed_again_is_tracked_as_typed(tiny):
     run = started(tiny("gan", track="wandb"))
     after = resume.retyped(run, tiny("gan", track="tensorboard"))
     resume.reopen(run, after, ["track=tensorboard"])
-    assert Run(run.path).config["track"] == member("tensorboard")
+    assert Run(run.path).config["track"] == node("tensorboard")
 
 
 def test_a_run_from_before_there_were_trackers_has_none(tiny):

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,39 +21,16 @@ from genlab.training import resume as cli_resume
 from genlab.training.progress import ProgressDisplay
 from genlab.training.run_loop import train_run
 from genlab.training.setup import Training, set_up
-from genlab.training.trainer import Trainer
 from tests.helpers.runs import Config, fingerprint, journal, started
+from tests.helpers.stops import Crash, crash, signalled, stop_at
 
 MODELS = ["gan", "flow_matching"]
 
 
-class Crash(BaseException):
-    """The end of a process, as far as one process can act it."""
-
-
-def killer() -> None:
-    raise Crash
-
-
-def signalled(number: int) -> Callable[[], None]:
-    return lambda: os.kill(os.getpid(), number)
-
-
 @pytest.fixture
-def at(monkeypatch) -> Iterator[Callable[[int, Callable[[], None]], None]]:
+def at(monkeypatch) -> Callable[..., None]:
     """at(images, act): the step that ends at `images` is the one in which it happens, once."""
-    plain = Trainer.one_step
-
-    def plan(images: int, act: Callable[[], None]) -> None:
-        def one_step(trainer: Trainer) -> None:
-            plain(trainer)
-            if trainer.clock.images == images:
-                monkeypatch.setattr(Trainer, "one_step", plain)
-                act()
-
-        monkeypatch.setattr(Trainer, "one_step", one_step)
-
-    yield plan
+    return partial(stop_at, monkeypatch)
 
 
 def newest(run: Run) -> Path:
@@ -77,13 +55,13 @@ def same(a: Run, b: Run) -> None:
 BATCH, EPOCH = 50, 1500  # the digits are 30 batches, so an epoch ends with one
 
 PLAN = [
-    (650, signalled(signal.SIGTERM)),  # in the middle of an epoch, of a line of the journal
-    (800, killer),  # back to the last checkpoint, 700
-    (950, killer),
+    (650, signalled()),  # in the middle of an epoch, of a line of the journal
+    (800, crash),  # back to the last checkpoint, 700
+    (950, crash),
     (1500, signalled(signal.SIGINT)),  # at the edge
     (1550, signalled(signal.SIGHUP)),  # a step after
-    (1600, killer),
-    (1700, signalled(signal.SIGTERM)),  # in the last step of all
+    (1600, crash),
+    (1700, signalled()),  # in the last step of all
 ]
 
 
@@ -99,10 +77,10 @@ def test_a_run_stopped_anywhere_ends_as_if_it_was_not(tiny, tmp_path, at, model)
         with pytest.raises((Stopped, Crash)):
             train_run(run.path)
         last = newest(run)
-        if act is not killer:
+        if act is not crash:
             assert int(last.name) == images
         found, wanted = fingerprint(last), fingerprint(kept(whole, int(last.name)))
-        if act is not killer and int(last.name) == 1700:  # what is drawn at the end was put off
+        if act is not crash and int(last.name) == 1700:  # what is drawn at the end was put off
             assert found.pop("state") != wanted.pop("state")
         assert found == wanted
     train_run(run.path)
@@ -136,7 +114,7 @@ def test_whatever_is_chosen(tiny, tmp_path, at, variant):
     whole = started(tiny(model, data, **base))
     train_run(whole.path)
     run = started(tiny(model, data, outputs=str(tmp_path / "stopped"), **base))
-    for images, act in [(16, signalled(signal.SIGTERM)), (40, killer)]:
+    for images, act in [(16, signalled()), (40, crash)]:
         at(images, act)
         with pytest.raises((Stopped, Crash)):
             train_run(run.path)
@@ -167,7 +145,7 @@ def test_a_damaged_checkpoint_costs_an_interval_and_nothing_else(tiny, tmp_path,
     whole = started(tiny("gan", **keys))
     run = started(tiny("gan", outputs=str(tmp_path / "damaged"), **keys))
     train_run(whole.path)
-    at(40, signalled(signal.SIGTERM))
+    at(40)
     with pytest.raises(Stopped):
         train_run(run.path)
     file = kept(run, 40) / "model.safetensors"
@@ -263,12 +241,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tiny, at, name, 
 
 def test_a_second_ctrl_c_stops_at_once(tiny, at):
     run = started(tiny("gan"))
-
-    def twice() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    at(40, twice)
+    at(40, signalled(signal.SIGINT, signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         train_run(run.path)
     assert run.status == "interrupted: Ctrl-C twice"
@@ -279,13 +252,7 @@ def test_a_second_ctrl_c_stops_at_once(tiny, at):
 
 def test_a_second_kind_of_signal_does_not_lose_the_save(tiny, at):
     run = started(tiny("gan"))
-
-    def both() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGHUP)
-
-    at(24, both)
+    at(24, signalled(signal.SIGTERM, signal.SIGTERM, signal.SIGHUP))
     with pytest.raises(Stopped) as e:
         train_run(run.path)
     assert e.value.code == 143 and newest(run).name == f"{24:012d}"
@@ -328,7 +295,7 @@ def words(config: Config, keys: Sequence[str]) -> list[str]:
 def test_the_same_command_goes_on_with_its_run(tiny, at, capsys):
     config = tiny("gan")
     line = ["train", *words(config, ["schedule.images", "schedule.batch", "every.sample"])]
-    at(24, signalled(signal.SIGTERM))
+    at(24, signalled())
     assert cli.main(line) == 143
     (folder,) = Path(config["outputs"]).glob("gan-digits/*")
     assert f"genlab resume run={folder}" in capsys.readouterr().err
@@ -377,11 +344,11 @@ def test_keys_that_make_it_another_run_are_refused(tiny, capsys):
 
 def test_keys_that_may_change_on_resume(tiny, at, capsys):
     run = started(tiny("gan"))
-    at(24, signalled(signal.SIGTERM))
+    at(24)
     with pytest.raises(Stopped):
         train_run(run.path)
     asked = ["every.log=16", "keep.last=1", "data.root=/elsewhere", "hardware.deterministic=false"]
-    at(48, signalled(signal.SIGTERM))
+    at(48, signalled())
     assert cli.main(["resume", f"run={run.path}", *asked]) == 143
     config = Run(run.path).config
     assert config["every"]["log"] == 16 and config["data"]["root"] == "/elsewhere"
@@ -399,7 +366,7 @@ def test_keys_that_may_change_on_resume(tiny, at, capsys):
 
 def test_another_machine_is_said(tiny, at, capsys):
     run = started(tiny("gan"))
-    at(24, signalled(signal.SIGTERM))
+    at(24)
     with pytest.raises(Stopped):
         train_run(run.path)
     path = run.path / "environment.json"
@@ -411,7 +378,7 @@ def test_another_machine_is_said(tiny, at, capsys):
 
 def test_another_number_of_ranks_must_be_allowed(tiny, at, monkeypatch):
     run = started(tiny("gan"))
-    at(24, signalled(signal.SIGTERM))
+    at(24)
     with pytest.raises(Stopped):
         train_run(run.path)
     path = newest(run) / "state.json"

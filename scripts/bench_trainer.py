@@ -69,8 +69,8 @@ def bare(batch, steps):
 
 def genlab(batch, steps, folder):
     """The same through the trainer, with everything a run has on."""
-    config, built, data = setup(batch)
-    trainer = make_trainer(config, built, Split(data))
+    _, built, data = setup(batch)
+    trainer = make_trainer(built, Split(data))
     journal, due = Journal(folder), LOG * batch
 
     def run():

@@ -36,10 +36,10 @@ def measure(config: Mapping[str, Any]) -> int:
         batch, part = schedule.batch, _part(components)
         if part < batch:
             print(f"measuring one step of {part} images first", flush=True)
-            drawn, seconds = _step(config, components, part, 1)
+            drawn, seconds = _step(components, part, 1)
         long = part < batch and seconds * batch / part > LONG
         if not long:
-            drawn, seconds = _step(config, components, batch, STEPS)
+            drawn, seconds = _step(components, batch, STEPS)
     rate = drawn / seconds
     if long:
         print(f"a step of {batch} would take long: what follows is {part} images, extrapolated")
@@ -63,13 +63,11 @@ def _part(components: Components) -> int:
     return math.gcd(batch, SMALL, components.hardware.accumulation(batch)[1])
 
 
-def _step(
-    config: Mapping[str, Any], components: Components, batch: int, steps: int
-) -> tuple[int, float]:
+def _step(components: Components, batch: int, steps: int) -> tuple[int, float]:
     """(images, seconds) of the last of some steps; a small batch does not start the model."""
     whole, components.schedule.batch = components.schedule.batch, batch
     try:
-        trainer = make_trainer(config, components, fake(components.data, 2 * batch))
+        trainer = make_trainer(components, fake(components.data, 2 * batch))
     finally:
         components.schedule.batch = whole
     trainer.fresh = batch == whole

@@ -111,13 +111,13 @@ class InitialNetwork(Initial):
 
 
 def find_initial(
-    config: Mapping[str, Any], components: Components, outputs: Path, *, trust: bool, meta: bool
+    components: Components, outputs: Path, *, trust: bool, meta: bool
 ) -> Initial | None:
-    """What `init` of a config names, None for nothing. Raises a GenlabError where it cannot be.
+    """What `init` of their config names, None for nothing. Raises a GenlabError if it cannot be.
 
-    trust, meta: as `InitialNetwork` takes them.
+    outputs: where runs are. trust, meta: as `InitialNetwork` takes them.
     """
-    ref = named_runs(config).get("init")
+    ref = named_runs(components.config).get("init")
     if ref is None:
         return None
     if ref["role"] is None:

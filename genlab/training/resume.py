@@ -81,8 +81,7 @@ def retyped(run: Run, typed: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a run whose own command is typed again, with what that now says otherwise.
 
     That is what a hash of the config leaves out, and where the runs are that it names; all else is
-    the same. Locked while another
-    process trains the run.
+    the same. Locked while another process trains the run.
     """
     with run.lock():
         before = run.config

@@ -68,16 +68,17 @@ def set_up(
     initial = None
     if run is None or not Checkpoints(run / "checkpoints").names():
         outputs = run.parent.parent if run else Path(config["outputs"])
-        initial = find_initial(config, components, outputs, trust=trust_runs, meta=meta)
+        initial = find_initial(components, outputs, trust=trust_runs, meta=meta)
     return Setup(components, pipeline, evaluator, tracker, initial)
 
 
-def make_trainer(config: Mapping[str, Any], components: Components, data: Split) -> Trainer:
+def make_trainer(components: Components, data: Split) -> Trainer:
     """The trainer of components on given data (`components.data.load("train")`, as a rule).
 
     Raises ConfigError for data that would be mirrored without the noise they are paired with.
     """
     hardware, batch = components.hardware, components.schedule.batch
+    seed = components.config["seed"]
     if data.z is not None and components.data.flip:
         raise ConfigError(
             "data.flip=true mirrors images, but not the noise that these are paired with; use "
@@ -86,7 +87,7 @@ def make_trainer(config: Mapping[str, Any], components: Components, data: Split)
     stream = Stream(
         data if components.spec.classes else data._replace(y=None),
         components.codec,
-        seed=config["seed"],
+        seed=seed,
         batch=batch,
         rank=dist.rank(),
         micro=hardware.accumulation(batch),
@@ -100,7 +101,7 @@ def make_trainer(config: Mapping[str, Any], components: Components, data: Split)
         components.optimizers,
         stream,
         components.schedule,
-        seed=config["seed"],
+        seed=seed,
         autocast=hardware.autocast,
         fp16=hardware.precision == "fp16",
     )
@@ -135,7 +136,7 @@ class Training:
         self.averages = Averages(run.path)
         self.logger = Logger(setup.tracker if self.main else None, run)
         with memory_advice(self.config):
-            self.trainer = make_trainer(self.config, components, components.data.load("train"))
+            self.trainer = make_trainer(components, components.data.load("train"))
         self.clock, self.seconds = self.trainer.clock, 0.0
         self.best = self._best()
         self._restore(allow)

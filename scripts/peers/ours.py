@@ -48,8 +48,8 @@ def built(*words: str, channels: int = 1, side: int = 32) -> tuple[dict, Compone
 
 def trainer(*words: str, channels: int = 1, side: int = 32) -> tuple[Components, Trainer]:
     """(built, trainer) of such a config."""
-    config, made = built(*words, channels=channels, side=side)
-    return made, make_trainer(config, made, made.data.load("train"))
+    _, made = built(*words, channels=channels, side=side)
+    return made, make_trainer(made, made.data.load("train"))
 
 
 def millions(network: torch.nn.Module) -> str:

@@ -63,7 +63,7 @@ def two_steps(monkeypatch, experiment, *words):
 
     monkeypatch.setattr(registry, "build", without_files)
     built = build(config)
-    trainer = make_trainer(config, built, fake(built.data, 16))
+    trainer = make_trainer(built, fake(built.data, 16))
     players = built.model.players()
     before = {name: [p.detach().clone() for p in ps] for name, ps in players.items()}
     for _ in range(2):

@@ -38,7 +38,7 @@ def tiny_config(model: str, *overrides: str) -> dict[str, Any]:
 def make(config: dict[str, Any]) -> tuple[Components, Trainer]:
     """(built, trainer) as a training makes them."""
     built = build(config)
-    return built, make_trainer(config, built, built.data.load("train"))
+    return built, make_trainer(built, built.data.load("train"))
 
 
 def run(config: dict[str, Any], steps: int) -> tuple[Components, Trainer]:

@@ -201,7 +201,7 @@ def test_weights_keep_their_length_in_training_and_the_average_is_of_them():
         **{"optimizer.lr": 0.1, "model.ema": {"halflife": 16, "ramp": 0.0}},
     )
     built = build(config)
-    trainer = make_trainer(config, built, built.data.load("train"))
+    trainer = make_trainer(built, built.data.load("train"))
     net, average = built.model.net, built.model.ema
     before = [p.detach().clone() for p in net.parameters()]
     seen = []

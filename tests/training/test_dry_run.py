@@ -14,11 +14,11 @@ from tests.helpers.trainers import make, tiny_config
 @pytest.mark.parametrize("patient", [True, False])
 def test_a_long_step_is_extrapolated_from_a_few_images(model, patient, monkeypatch, capsys):
     seen = []
-    make = dry_run.make_trainer
+    make_one = dry_run.make_trainer
 
-    def spied(config, built, data):
+    def spied(built, data):
         seen.append(built.schedule.batch)
-        return make(config, built, data)
+        return make_one(built, data)
 
     monkeypatch.setattr(dry_run, "make_trainer", spied)
     monkeypatch.setattr(dry_run, "LONG", 1e9 if patient else 0.0)
@@ -35,6 +35,6 @@ def test_another_trainer_of_the_same_components_begins_with_the_rates_of_the_con
     built, first = make(tiny_config("gan", "optimizer.lr=0.5", "schedule.warmup=100"))
     first.one_step()
     assert all(player.lr() < 0.5 for player in first.players.values())
-    second = make_trainer(built.config, built, built.data.load("train"))
+    second = make_trainer(built, built.data.load("train"))
     assert second.optimizers is built.optimizers is first.optimizers, "made once"
     assert [player.rates for player in second.players.values()] == [[0.5], [0.5]]

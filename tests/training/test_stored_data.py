@@ -150,7 +150,7 @@ def test_tokens_reach_a_model_as_int64(tiny):
     built = build(config)
     assert built.spec.vocabulary == 7
     text = built.data.load("train")
-    trainer = make_trainer(config, built, text)
+    trainer = make_trainer(built, text)
     trainer.one_step()
     (tokens,) = built.model.seen
     assert tokens.dtype == torch.int64

@@ -3,10 +3,9 @@
 Every cell is one run of `genlab train` with the same U-Net, data, batches, optimizer and number of
 images, and then `genlab eval` of its samples at several numbers of network evaluations: 2,000
 unguided samples a cell by DPM-Solver++ (2M) over the same noise levels, whatever the path. What is
-done is kept, so the script can be stopped at any time and started again: a finished cell is read
-(with a line where its images, samples or features are others), an unfinished run resumes.
-Cells not run are printed as such. A cell takes about twenty minutes of one core; two scripts with
-other rows run side by side, and nothing else should.
+done is kept, so the script can be stopped at any time and started again: what is finished is left
+alone, an unfinished run resumes. Cells not run are printed as such. A cell takes about twenty
+minutes of one core; two scripts with other rows run side by side, and nothing else should.
 
     python scripts/table_paths.py [--minutes 60] [--only linear,trig] [--images 250000] [--table]
 """
@@ -72,85 +71,56 @@ def genlab(home, *words):
 def folder(cell, args):
     """Where the run of a cell is."""
     series, row, prediction = cell
-    return args.home / series.replace(" ", "_") / f"{row}-{prediction}"
+    return args.home / series.replace(" ", "_") / f"{row}-{prediction}-{args.images}"
 
 
-def settings(cell, args):
-    """What makes the numbers of a cell."""
-    series, row, prediction = cell
-    words = [*COMMON, *SERIES[series][row], f"model.predict={prediction}"]
-    words += [f"schedule.images={args.images}", f"outputs={folder(cell, args)}"]
-    words += [f"hardware.threads={args.threads}"]
-    return {"words": words, "samples": args.samples, "features": args.features.split(",")}
-
-
-def differences(found, wanted):
-    """How a finished cell differs from the settings wanted; what it lacks is not compared."""
-    had = {"features": list(dict.fromkeys(n.split("-", 1)[1] for n in found["numbers"]))}
-    had |= {k: found[k] for k in ("words", "samples") if k in found}
-    return [f"{k} {v}, not {wanted[k]}" for k, v in had.items() if v != wanted[k]]
+def evaluations(args):
+    """(name of an evaluation, steps, features)."""
+    return [(f"{n}-{args.samples}-{f}", n, f) for n in NFE for f in args.features.split(",")]
 
 
 def run_cell(cell, args):
-    """Trains and evaluates one cell; returns its numbers."""
-    home, wanted = folder(cell, args), settings(cell, args)
-    began = time.monotonic()
-    genlab(home, "train", *wanted["words"])
-    trained = time.monotonic() - began
+    """Trains and evaluates one cell; what is done already is left alone."""
+    series, row, prediction = cell
+    home, threads = folder(cell, args), f"hardware.threads={args.threads}"
+    words = [*COMMON, *SERIES[series][row], f"model.predict={prediction}", threads]
+    genlab(home, "train", *words, f"schedule.images={args.images}", f"outputs={home}")
     (run,) = home.glob("edm-fashion_mnist/*/")
-    found = {}
-    for n in NFE:
-        for features in wanted["features"]:
-            name = f"{n}-{features}"
+    for name, n, features in evaluations(args):
+        if not (run / "eval" / name / "result.json").exists():
             genlab(
                 home,
                 *("eval", f"run={run}", "metric=fid,kid", f"features={features}", f"name={name}"),
                 *("guidance.scale=1", "sampler=dpmpp_2m", "sampler.grid=karras"),
-                *(f"sampler.steps={n}", f"n={args.samples}", f"hardware.threads={args.threads}"),
+                *(f"sampler.steps={n}", f"n={args.samples}", threads),
                 f"outputs={args.home}",  # where the features of the reference are kept for all
             )
-            result = json.loads((run / "eval" / name / "result.json").read_text())
-            found[name] = {
-                "evaluations": result["subject"]["evaluations"],
-                **{k: m["values"] for k, m in result["metrics"].items()},
-            }
-    return {"seconds": trained, "run": str(run), "numbers": found, **wanted}
 
 
-def kept(home, cell):
-    """The file of a finished cell."""
-    series, row, prediction = cell
-    return home / series.replace(" ", "_") / f"{row}-{prediction}.json"
-
-
-def number(found, name):
+def number(cell, args, name):
     """fid (kid x 1000, with its interval) of one evaluation."""
-    got = found["numbers"].get(name)
-    if got is None:
+    found = list(folder(cell, args).glob(f"edm-fashion_mnist/*/eval/{name}/result.json"))
+    if not found:
         return "not run"
-    kid = got["kid"]
+    metrics = json.loads(found[0].read_text())["metrics"]
+    fid, kid = (metrics[k]["values"] for k in ("fid", "kid"))
     low, high = 1000 * kid["kid_low"], 1000 * kid["kid_high"]
-    return f"{got['fid']['fid']:.2f} ({1000 * kid['kid']:.2f}; {low:.2f} to {high:.2f})"
+    return f"{fid['fid']:.2f} ({1000 * kid['kid']:.2f}; {low:.2f} to {high:.2f})"
 
 
-def table(home, features):
+def table(args):
     """Markdown: a table a series and feature network, a row a cell."""
-    for name in features.split(","):
+    for features in args.features.split(","):
         for series, rows in SERIES.items():
-            print(f"\nfid (kid x 1000; its interval), {series}, features={name}\n")
+            print(f"\nfid (kid x 1000; its interval), {series}, features={features}\n")
             print("| path | prediction | " + " | ".join(f"NFE {n}" for n in NFE) + " |")
             print("|---|---|" + "---|" * len(NFE))
             for row in rows:
                 for prediction in PREDICTIONS:
-                    same = SAME.get((row, prediction)) if series == "as they are" else None
-                    file = kept(home, (series, row, prediction))
-                    if same:
-                        values = [f"is {same[1]}"] * len(NFE)
-                    elif file.exists():
-                        found = json.loads(file.read_text())
-                        values = [number(found, f"{n}-{name}") for n in NFE]
-                    else:
-                        values = ["not run"] * len(NFE)
+                    cell = series, row, prediction
+                    same = SAME.get(cell[1:]) if series == "as they are" else None
+                    names = [name for name, _, f in evaluations(args) if f == features]
+                    values = [f"is {same[1]}" if same else number(cell, args, n) for n in names]
                     print(f"| {row} | {prediction} | " + " | ".join(values) + " |")
 
 
@@ -168,17 +138,11 @@ def main():
     end = time.monotonic() + 60 * args.minutes
     chosen = [c for c in cells() if not args.only or c[1] in args.only.split(",")]
     for cell in [] if args.table else chosen:
-        file = kept(args.home, cell)
-        if file.exists():
-            for difference in differences(json.loads(file.read_text()), settings(cell, args)):
-                print(f"{', '.join(cell)}: kept as it is, with {difference}", flush=True)
-            continue
         if time.monotonic() > end:
             break
-        found = run_cell(cell, args)
-        file.write_text(json.dumps(found, indent=1))
-        print(f"{', '.join(cell)}: {found['seconds']:.0f} s of training", flush=True)
-    table(args.home, args.features)
+        run_cell(cell, args)
+        print(f"{', '.join(cell)}: done", flush=True)
+    table(args)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from genlab import __version__
 from genlab.core import registry
@@ -176,8 +175,11 @@ def _attention() -> Iterator[str]:
 
 
 def _data(root: str) -> Iterator[str]:
+    from genlab.config.compose import config_of
+
+    changed = {"root": root, "download": False}  # nothing is downloaded to look
     for name in registry.names("data"):
-        node = _node(name, root)
+        node = {str(k): changed.get(str(k), v) for k, v in config_of("data", name).items()}
         try:
             data = registry.build("data", node, root=root)
         except GenlabError as e:
@@ -185,14 +187,6 @@ def _data(root: str) -> Iterator[str]:
             continue
         shape = " x ".join(map(str, data.spec.shape))
         yield _mark(True, f"data={name}: {data.count:,} of {shape}", str(data.path or "computed"))
-
-
-def _node(name: str, root: str) -> dict[str, Any]:
-    """The config of a data set as a run would have it, but nothing is downloaded to look."""
-    from genlab.config.compose import config_of
-
-    changed = {"root": root, "download": False}
-    return {str(k): changed.get(str(k), v) for k, v in config_of("data", name).items()}
 
 
 def _extras() -> Iterator[str]:

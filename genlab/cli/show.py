@@ -36,27 +36,33 @@ def text(words: Sequence[str], config_dirs: Sequence[str] = (), width: int = 10_
     notes = catalog.keys("train", picks, *folders)
     chosen = catalog.chosen("train", picks, *folders)
 
+    def row(key: str, value: Any, annotation: str) -> Row:
+        comment = notes[key].comment if key in notes else ""
+        return key, _value(value), _type(annotation), _who(key, who), comment
+
     blocks: list[tuple[str, list[Row]]] = []
     for group in [g for g in GROUPS if g in composed]:
         name, by = chosen.get(group) or (str(composed[group].get("name")), "")
         nodes = [(key, node) for key, _, node in registry.nodes({group: composed[group]})]
         docs = [class_doc(group, node.get("name")) for _, node in nodes]
         title = f"{group}={name}" + (f"  ({by})" if by else "")
-        rows = [row for key, node in nodes for row in _rows(group, key, node, who, notes)]
-        rows = [row for row in rows if row[:2] != (f"{group}.name", name)]  # the title says it
+        rows = [
+            row(f"{key}.{k}", value, annotations.get(k, ""))
+            for key, node in nodes
+            for annotations in [_types(group, node.get("name"))]
+            for k, value in node.items()
+            if (k, value) != ("name", None)  # `none`
+        ]
+        rows = [r for r in rows if r[:2] != (f"{group}.name", name)]  # the title says it
         blocks.append(("\n  ".join([title, *filter(None, docs)]), rows))
     rest = {k: v for k, v in composed.items() if k not in GROUPS}
     types = {**KEYS["train"], **{f"promise.{k}": t for k, t in EXPECTED_RESULT.items()}}
-    own = [
-        (key, _value(value), _type(types.get(key, "")), who.get(key, ""), _note(key, notes))
-        for key, value in _leaves(rest)
-    ]
-    blocks.append(("the run", own))
+    blocks.append(("the run", [row(k, value, types.get(k, "")) for k, value in _leaves(rest)]))
 
     # one table, cut into its blocks again, so that the columns stand in line throughout
-    every = [row for _, rows in blocks for row in rows]
-    heads = table([(*row[:4], "|") for row in every], indent="  ").splitlines()
-    lines = iter([_beside(h[:-1], row[4], width) for h, row in zip(heads, every, strict=True)])
+    every = [r for _, rows in blocks for r in rows]
+    heads = table([(*r[:4], "|") for r in every], indent="  ").splitlines()
+    lines = iter([_beside(h[:-1], r[4], width) for h, r in zip(heads, every, strict=True)])
     return "\n\n".join("\n".join([title, *(next(lines) for _ in rows)]) for title, rows in blocks)
 
 
@@ -66,21 +72,10 @@ def _beside(head: str, comment: str, width: int) -> str:
     return (head + f"\n{' ' * len(head)}".join(textwrap.wrap(comment, left))).rstrip()
 
 
-def _rows(
-    group: str,
-    key: str,
-    node: Mapping[str, Any],
-    who: Mapping[str, str],
-    notes: Mapping[str, catalog.Key],
-) -> Iterator[Row]:
-    name = node.get("name")
-    types = registry.signature(group, name).keys if isinstance(name, str) else {}
-    types = {"name": "str", **types, **COMMON.get(group, {})}
-    for k, value in node.items():
-        if k == "name" and value is None:  # `none`
-            continue
-        full = f"{key}.{k}"
-        yield full, _value(value), _type(types.get(k, "")), _who(full, who), _note(full, notes)
+def _types(group: str, name: Any) -> dict[str, str]:
+    """Key -> annotation of a component; of what has no name, of its group alone."""
+    own = registry.signature(group, name).keys if isinstance(name, str) else {}
+    return {"name": "str", **own, **COMMON.get(group, {})}
 
 
 def _who(key: str, who: Mapping[str, str]) -> str:
@@ -89,10 +84,6 @@ def _who(key: str, who: Mapping[str, str]) -> str:
         return who[key]
     inside = [v for k, v in who.items() if k.startswith(f"{key}.")]
     return inside[-1] if inside else ""
-
-
-def _note(key: str, notes: Mapping[str, catalog.Key]) -> str:
-    return notes[key].comment if key in notes else ""
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -39,13 +39,13 @@ def test_features_are_the_mean_of_the_last_map(tmp_path, monkeypatch, name):
     net.load_state_dict(weights)
     classifier = {"classifier.1.weight": torch.ones(3, 3)}  # of the whole file of torchvision
     file = saved(weights | classifier, tmp_path / "w.pth")
-    member = features(GREY, torch.device("cpu"), file=file)
-    assert member.outputs == {"pool": width}
+    network = features(GREY, torch.device("cpu"), file=file)
+    assert network.outputs == {"pool": width}
     u = images(1, 1)
-    x = member.preprocess(u)
+    x = network.preprocess(u)
     for layer in net.features[: net.taps[-1] + 1]:
         x = layer(x)
-    pool = member(u)["pool"]
+    pool = network(u)["pool"]
     assert (pool.dtype, pool.shape) == (torch.float32, (1, width))
     torch.testing.assert_close(pool, x.mean((2, 3)), rtol=1e-4, atol=1e-5)
     assert pool.std() > 0.01
@@ -86,14 +86,14 @@ def test_backbones_are_those_of_torchvision(name):
 )
 def test_real_weights_tell_pictures_from_their_blurred_copies(features, file):
     """Two crops of a picture are nearer to each other than to what has lost its detail."""
-    member = features(COLOUR, file=str(WEIGHTS / file))
+    network = features(COLOUR, file=str(WEIGHTS / file))
     coarse = nn.functional.interpolate(images(4, 3, 8, 8).float(), 64, mode="bicubic").clamp(
         0, 255
     )
     fine = (coarse + 60 * torch.randn(coarse.shape)).clamp(0, 255)
     blurred = nn.functional.avg_pool2d(fine, 5, 1, 2)
     u = torch.cat([fine, fine.flip(3), blurred]).byte()
-    a, b, c = member(u)["pool"].chunk(3)
+    a, b, c = network(u)["pool"].chunk(3)
     assert ((a - b).norm(dim=1) < (a - c).norm(dim=1)).all()
 
 
@@ -233,30 +233,30 @@ def double(weights):
 @pytest.mark.parametrize("registers", [0, 4])
 def test_dinov2_is_its_equations(tmp_path, registers):
     weights = tiny_dino(16, registers)
-    member = DINOv2(COLOUR, file=saved(weights, tmp_path / "w.pth"))
-    assert member.outputs == {"pool": 128}
+    network = DINOv2(COLOUR, file=saved(weights, tmp_path / "w.pth"))
+    assert network.outputs == {"pool": 128}
     u = images(2)
-    x = member.preprocess(u).double()
+    x = network.preprocess(u).double()
     wanted = torch.stack([dino_by_hand(double(weights), i, registers) for i in x])
-    torch.testing.assert_close(member(u)["pool"].double(), wanted, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(network(u)["pool"].double(), wanted, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 def test_clip_is_its_equations(tmp_path, activation):
     weights = tiny_clip()
     file = saved({n: t.half() for n, t in weights.items()}, tmp_path / "w.pt")
-    member = CLIP(GREY, file=file, activation=activation)
-    assert member.outputs == {"pool": 48}
-    assert "48 x 48" in member.resizer
+    network = CLIP(GREY, file=file, activation=activation)
+    assert network.outputs == {"pool": 48}
+    assert "48 x 48" in network.resizer
     u = images(2, 1)
-    x = member.preprocess(u).double()
+    x = network.preprocess(u).double()
     gelu = {
         "gelu": lambda y: y * (1 + torch.erf(y / 2**0.5)) / 2,
         "quick_gelu": lambda y: y / (1 + torch.exp(-1.702 * y)),
     }[activation]
     rounded = {n: t.half().double() for n, t in weights.items()}
     wanted = torch.stack([clip_by_hand(rounded, i, gelu) for i in x])
-    torch.testing.assert_close(member(u)["pool"].double(), wanted, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(network(u)["pool"].double(), wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_the_two_activations_of_clip_are_two_protocols(tmp_path):
@@ -267,7 +267,7 @@ def test_the_two_activations_of_clip_are_two_protocols(tmp_path):
 
 def test_digests_are_those_of_earlier_results(tmp_path):
     """Names of parameters are part of them: another name would be another protocol."""
-    members = {
+    networks = {
         "c7d75fde8616": AlexNetFeatures(
             GREY, file=saved(random_backbone(AlexNet()), tmp_path / "a.pth")
         ),
@@ -277,7 +277,7 @@ def test_digests_are_those_of_earlier_results(tmp_path):
             COLOUR, file=saved(tiny_clip(), tmp_path / "c.pt"), activation="gelu"
         ),
     }
-    assert [member.digest for member in members.values()] == list(members)
+    assert [network.digest for network in networks.values()] == list(networks)
 
 
 def cubic(distance):
@@ -306,16 +306,16 @@ def test_the_position_embedding_is_resampled_as_in_the_official_program(grid):
 
 
 def test_rows_of_a_batch_do_not_influence_each_other(tmp_path):
-    members = [
+    networks = [
         DINOv2(COLOUR, file=saved(tiny_dino(5, 1), tmp_path / "d.pth")),
         CLIP(COLOUR, file=saved(tiny_clip(), tmp_path / "c.pth"), activation="gelu"),
         AlexNetFeatures(COLOUR, file=saved(random_backbone(AlexNet()), tmp_path / "a.pth")),
     ]
-    assert "224 x 224" in members[-1].resizer
+    assert "224 x 224" in networks[-1].resizer
     u = images(5)
-    for member in members:
-        whole = member(u)["pool"]
-        parts = torch.cat([member(part)["pool"] for part in u.flip(0).split(2)]).flip(0)
+    for network in networks:
+        whole = network(u)["pool"]
+        parts = torch.cat([network(part)["pool"] for part in u.flip(0).split(2)]).flip(0)
         torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-5)
         assert whole.std(0).mean() > 0
 
@@ -377,7 +377,7 @@ def test_a_file_of_another_network_is_said_with_both_names(tmp_path):
             features(COLOUR, file=file)
 
 
-MEMBERS = {
+FEATURES = {
     "vgg16": VGG16Features,
     "alexnet": AlexNetFeatures,
     "dinov2": DINOv2,
@@ -385,17 +385,17 @@ MEMBERS = {
 }
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", FEATURES)
 def test_without_a_file_it_is_said_where_one_is(name):
     with pytest.raises(DataError, match=r"features\.file is null.*(https://|huggingface\.co)"):
-        MEMBERS[name](COLOUR, file=None)
+        FEATURES[name](COLOUR, file=None)
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", FEATURES)
 @pytest.mark.parametrize("shape", [(2,), (2, 8, 8)])
 def test_data_that_are_no_images_are_refused(name, shape):
     with pytest.raises(ValueError, match=f"features={name} sees images.*use features=raw"):
-        MEMBERS[name](Spec(shape), file=None)
+        FEATURES[name](Spec(shape), file=None)
 
 
 # --- transformers --------------------------------------------------------------------------------
@@ -421,11 +421,11 @@ def test_dinov2_is_that_of_transformers(tmp_path, registers, side):
     config = getattr(transformers, f"{kind}Config")(**sizes, **more)
     theirs = randomized(getattr(transformers, f"{kind}Model")(config))
     theirs.save_pretrained(tmp_path)
-    member = DINOv2(COLOUR, file=str(tmp_path / "model.safetensors"))
+    network = DINOv2(COLOUR, file=str(tmp_path / "model.safetensors"))
     u = images(3)
     with torch.no_grad():
-        wanted = theirs(pixel_values=member.preprocess(u)).last_hidden_state[:, 0]
-    torch.testing.assert_close(member(u)["pool"], wanted, rtol=1e-4, atol=1e-4)
+        wanted = theirs(pixel_values=network.preprocess(u)).last_hidden_state[:, 0]
+    torch.testing.assert_close(network(u)["pool"], wanted, rtol=1e-4, atol=1e-4)
     assert wanted.std(0).mean() > 0.01
 
 
@@ -438,9 +438,9 @@ def test_clip_is_that_of_transformers(tmp_path, activation):
     config = transformers.CLIPVisionConfig(**sizes, hidden_act=activation)
     theirs = randomized(transformers.CLIPVisionModelWithProjection(config))
     theirs.save_pretrained(tmp_path)
-    member = CLIP(COLOUR, file=str(tmp_path / "model.safetensors"), activation=activation)
+    network = CLIP(COLOUR, file=str(tmp_path / "model.safetensors"), activation=activation)
     u = images(3)
     with torch.no_grad():
-        wanted = theirs(pixel_values=member.preprocess(u)).image_embeds
-    torch.testing.assert_close(member(u)["pool"], wanted, rtol=1e-4, atol=1e-4)
+        wanted = theirs(pixel_values=network.preprocess(u)).image_embeds
+    torch.testing.assert_close(network(u)["pool"], wanted, rtol=1e-4, atol=1e-4)
     assert wanted.std(0).mean() > 0.01

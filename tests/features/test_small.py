@@ -31,17 +31,17 @@ def fashion(split, n=None):
     return u[:n], y[:n]
 
 
-def pool(u, member=None):
-    member = member or Small(SPEC)
-    return torch.cat([member(part)["pool"] for part in u.split(500)])
+def pool(u, network=None):
+    network = network or Small(SPEC)
+    return torch.cat([network(part)["pool"] for part in u.split(500)])
 
 
 def test_the_shipped_file_is_the_one_that_was_trained():
-    member = Small(SPEC)
-    assert member.digest == "3f6c93bfb83b"
+    network = Small(SPEC)
+    assert network.digest == "3f6c93bfb83b"
     assert FILE.stat().st_size < 2**20
-    assert dict(member.outputs) == {"pool": 128, "logits": 10}
-    out = member(torch.zeros(2, 1, 28, 28, dtype=torch.uint8))
+    assert dict(network.outputs) == {"pool": 128, "logits": 10}
+    out = network(torch.zeros(2, 1, 28, 28, dtype=torch.uint8))
     assert {n: (t.dtype, tuple(t.shape)) for n, t in out.items()} == {
         "pool": (torch.float32, (2, 128)),
         "logits": (torch.float32, (2, 10)),
@@ -53,8 +53,8 @@ def test_its_accuracy_is_the_one_in_its_metadata():
     with safe_open(FILE, "pt") as f:
         said = float(f.metadata()["accuracy"])
     assert said >= 0.92
-    member = Small(SPEC)
-    right = torch.cat([member(part)["logits"].argmax(1) for part in images.split(500)]) == labels
+    network = Small(SPEC)
+    right = torch.cat([network(part)["logits"].argmax(1) for part in images.split(500)]) == labels
     # another order of sums may tip the one image in 10,000 that lies between two classes
     assert float(right.float().mean()) == pytest.approx(said, abs=2e-4)
 
@@ -104,9 +104,9 @@ def test_smaller_images_are_enlarged():
 def test_rows_of_a_batch_do_not_influence_each_other():
     g = torch.Generator().manual_seed(0)
     u = torch.randint(256, (7, 1, 28, 28), generator=g, dtype=torch.uint8)
-    member = Small(SPEC, torch.device("cpu"))
-    parts = torch.cat([member(part)["pool"] for part in u.flip(0).split(2)]).flip(0)
-    torch.testing.assert_close(member(u)["pool"], parts, rtol=1e-5, atol=1e-6)
+    network = Small(SPEC, torch.device("cpu"))
+    parts = torch.cat([network(part)["pool"] for part in u.flip(0).split(2)]).flip(0)
+    torch.testing.assert_close(network(u)["pool"], parts, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (1, 28, 33), (1, 64, 64), (2,)])

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from genlab.core.errors import DataError
-from genlab.metric import mmd as mmd_module
 from genlab.metric import vectors
 from genlab.metric.cmmd import CMMD
 from genlab.metric.kid import KID, cubic
@@ -153,12 +152,6 @@ def test_cmmd_is_the_sum_over_pairs(blocks_of_seven):
     assert values["cmmd_low"] < values["cmmd"] < values["cmmd_high"]
 
 
-def test_cmmd_of_two_directions():
-    x, y = torch.eye(8)[0].expand(5, 8), torch.eye(8)[1].expand(4, 8)
-    assert cmmd(x, y)["cmmd"] == pytest.approx(2000 * (1 - math.exp(-0.01)), rel=1e-6)
-    assert cmmd(x, x)["cmmd"] == 0
-
-
 def test_cmmd_wants_clip():
     assert CMMD.features == "clip"
 
@@ -171,14 +164,3 @@ def test_what_cannot_be_computed():
         cmmd(x, x * 0)
     with pytest.raises(ValueError, match="2 images"):
         KID(subsets=1, size=1)
-
-
-def test_blocks_do_not_change_the_value(monkeypatch):
-    x, y = normal(50, 6, 0), normal(41, 6, 1)
-    rows = (torch.arange(20)[None], torch.arange(20)[None])
-    whole = mmd(x, y, cubic(6), rows)
-    monkeypatch.setattr(vectors, "BLOCK", 13)
-    parts = mmd_module.mmd(x, y, cubic(6), rows)
-    assert parts.value == pytest.approx(whole.value, rel=1e-7)
-    assert parts.error == pytest.approx(whole.error, rel=1e-7)
-    assert torch.allclose(parts.subsets, whole.subsets, rtol=1e-7)

@@ -167,14 +167,6 @@ def test_equal_distributions():
     assert abs(mean[3] - (1 - missed)) < 4 * error[3]
 
 
-def test_copies_are_inside():
-    real = normal(50, 6, 0)
-    real[:5] = real[0]  # more than k copies: a ball of radius 0
-    found = prdc(real, real[:4] + 0, 3)
-    assert found.precision == 1
-    assert prdc(real, torch.cat([real[:4], normal(4, 6, 1, mean=50)]), 3).precision == 0.5
-
-
 def test_names_and_what_is_better():
     real, fake = normal(20, 4, 0), normal(20, 4, 1)
     for metric, count in ((PR(k=3), 2), (PRDC(k=5), 4)):

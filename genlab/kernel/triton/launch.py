@@ -14,10 +14,9 @@ from genlab.kernel.triton import tuning
 from genlab.kernel.triton.backward import delta as delta_kernel
 from genlab.kernel.triton.backward import keys_gradient, queries_gradient
 from genlab.kernel.triton.forward import forward
-from genlab.kernel.triton.operator import result_like
 from genlab.kernel.triton.tuning import Config, Key
 
-__all__ = ["Call", "attention", "gradients"]
+__all__ = ["Call", "attention", "gradients", "result_like"]
 
 RANKS = 2  # the mask that is given by lists
 
@@ -65,6 +64,12 @@ class Call:
             int(self.dropout * 2**24),
             1 / (1 - self.dropout),
         )
+
+
+def result_like(x: Tensor) -> Tensor:
+    """Memory for a result [B, H, S, D] that lies as [B, S, H, D], so that heads join for free."""
+    b, heads, length, width = x.shape
+    return x.new_empty(b, length, heads, width).transpose(1, 2)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from genlab.kernel.backend import Arguments, interpreted
 from genlab.kernel.tiles import BLOCK, tiles
+from genlab.kernel.triton import launch
+from genlab.kernel.triton.launch import Call, result_like
 
-__all__ = ["attend", "result_like"]
+__all__ = ["attend"]
 
 MASKS = {"full": 0, "causal": 1, "ranks": 2}
 LISTED = 64 if interpreted() else BLOCK  # smaller, so that small tests have several
@@ -70,11 +72,9 @@ def _attention(
     scale: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
-    from genlab.kernel.triton import launch
-
     more = (side_q, side_k, lists_k, lists_q, block, segmented, left, right, slopes, seed)
     with _on(q.device):
-        return launch.attention(q, k, v, launch.Call(mask, *more, scale, dropout))
+        return launch.attention(q, k, v, Call(mask, *more, scale, dropout))
 
 
 @_attention.register_fake
@@ -105,10 +105,8 @@ def _backward(
     scale: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from genlab.kernel.triton import launch
-
     more = (side_q, side_k, lists_k, lists_q, block, segmented, left, right, slopes, seed)
-    call = launch.Call(mask, *more, scale, dropout)
+    call = Call(mask, *more, scale, dropout)
     with _on(q.device):
         return launch.gradients(q, k, v, out, lse, do, dlse, call)
 
@@ -139,9 +137,3 @@ _attention.register_autograd(_gradients, setup_context=_setup_context)
 def _on(device: torch.device) -> AbstractContextManager[object]:
     """Triton launches on the current device, which need not be that of the tensors."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def result_like(x: Tensor) -> Tensor:
-    """Memory for a result [B, H, S, D] that lies as [B, S, H, D], so that heads join for free."""
-    b, heads, length, width = x.shape
-    return x.new_empty(b, length, heads, width).transpose(1, 2)

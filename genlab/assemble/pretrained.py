@@ -8,25 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from genlab.core.console import log
-from genlab.core.contract import Dataset, Denoiser, Denoises, Model, Process, RunRef, Spec
+from genlab.core.contract import Codec, Dataset, Denoiser, Denoises, Model, Process, RunRef, Spec
 from genlab.core.errors import CheckpointError, ConfigError, DiskError, Refused
 from genlab.core.gaussian_path import change_path
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.parents import Parent, find_parent, read_parents, write_parents
 
-if TYPE_CHECKING:
-    from genlab.assemble.components import Components
-
 __all__ = ["PretrainedRun", "pin"]
 
 INDIFFERENT = ("root", "flip", "download", "corrupt")
 """Keys of data that two runs may differ in and still have learned the same set."""
+
+
+class RunComponents(Protocol):
+    """What a named run needs of the components that its config names."""
+
+    data: Dataset
+    codec: Codec
+    spec: Spec
+    model: Model
 
 
 class PretrainedRun(RunRef):
@@ -48,7 +54,7 @@ class PretrainedRun(RunRef):
         ref: Mapping[str, Any],
         config: Mapping[str, Any],
         outputs: Path,
-        build: Callable[..., Components],
+        build: Callable[..., RunComponents],
         parent: Parent | None,
         meta: bool,
     ) -> None:
@@ -86,7 +92,7 @@ class PretrainedRun(RunRef):
         self._said_unlabelled = False
         self.count: Callable[[int], None] = lambda rows: None
 
-    def _components(self, meta: bool) -> Components:
+    def _components(self, meta: bool) -> RunComponents:
         rng, device = torch.random.fork_rng(devices=[]), torch.device("cpu")
         try:  # inside another build or a drawing, of which nothing is to be noticed
             with torch.inference_mode(False), rng, device:

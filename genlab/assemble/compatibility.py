@@ -32,17 +32,20 @@ def check_compatibility(
     config: Mapping[str, Any],
     model: Model,
     networks: Mapping[str, Network],
-    solver: PathSampler,
+    bound: PathSampler,
     spec: Spec,
 ) -> list[str]:
     """All that sampler and guidance cannot do with this model, as sentences."""
-    which, sampler = config["model"]["name"], config["sampler"]["name"]
-    denoises, follows, problems = isinstance(model, Denoises), solver.follows_path, []
+    names = {group: config[group].get("name") for group in ("model", "sampler", "guidance")}
+    which, sampler, guidance = names.values()
+    denoises, follows, problems = isinstance(model, Denoises), bound.follows_path, []
     if denoises and follows:
         try:
-            solver.check(spec)
+            bound.check(spec)
         except ConfigError as e:
             problems += e.problems
+        own_path = bound.through is None
+        problems += bound.sampler.check_model(model, bound.guidance, own_path, names)
     elif follows:
         problems.append(
             f"sampler={sampler} needs a model that denoises; {which!r} draws its "
@@ -53,11 +56,8 @@ def check_compatibility(
             f"sampler={sampler} cannot follow the path of model {which!r}; use sampler=heun or "
             f"another of {', '.join(n for n in registry.names('sampler') if n != sampler)}"
         )
-    if denoises and solver.sampler.learned_variance:
-        problems += _learned_variance(config, model, solver)
-    if solver.guidance is None:
+    if bound.guidance is None:
         return problems
-    guidance = config["guidance"]["name"]
     if not denoises:
         problems.append(
             f"guidance={guidance} needs a model that denoises; with {which!r} use guidance=none"
@@ -67,31 +67,7 @@ def check_compatibility(
             f"guidance={guidance} acts along a path, and sampler={sampler} follows none; use "
             "guidance=none, or another sampler"
         )
-    return problems + _guidance(solver.guidance, model, networks, spec)
-
-
-def _learned_variance(config: Mapping[str, Any], model: Model, solver: PathSampler) -> list[str]:
-    """What keeps a learned variance from a sampler that asks for it."""
-    which, guidance = config["model"]["name"], solver.guidance
-    if not model.learned_variance:
-        return [
-            "sampler.variance=learned is of model=ddpm with model.variance=learned, and "
-            f"{which!r} here learns none; use sampler.variance=small"
-        ]
-    problems = []
-    if solver.through is not None:
-        problems.append(
-            "sampler.variance=learned is of steps on the path of training; use "
-            "sampler.through=null, or sampler.variance=small"
-        )
-    if guidance is not None and (guidance.factor != 1 or guidance.scale != 1):
-        problems.append(
-            "sampler.variance=learned is of the estimate that the network gives, and guidance="
-            f"{config['guidance']['name']} makes another; use "
-            f"{'guidance=none' if guidance.factor != 1 else 'guidance.scale=1'}, or "
-            "sampler.variance=small"
-        )
-    return problems
+    return problems + _guidance(bound.guidance, model, networks, spec)
 
 
 def _guidance(

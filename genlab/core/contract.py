@@ -467,6 +467,15 @@ class Sampler:
     def check(self, process: Process, spec: Spec) -> None:
         """Raises ConfigError, before anything is drawn, where it cannot follow the path."""
 
+    def check_model(
+        self, model: Model, guidance: Guidance | None, own_path: bool, names: Mapping[str, str]
+    ) -> list[str]:
+        """What keeps it from drawing with this model, so guided, as sentences.
+
+        own_path: whether it follows the path of training. names: group -> name of the component.
+        """
+        return []
+
     def start(self, process: Process) -> tuple[float, float]:
         """a and b of the level it starts at; that of t = 1 unless it says otherwise."""
         a, b, _, _ = process.coefficients(torch.ones(1, dtype=torch.float64))
@@ -490,6 +499,11 @@ class Guidance:
     scale: float | None = None
     unconditional: bool = False
     factor: int = 1
+
+    @property
+    def changes_estimate(self) -> bool:
+        """Whether samplers are given anything but the estimate of the network."""
+        return self.factor != 1 or self.scale != 1
 
     def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
         """(x, t, y) -> x0, times on `process`, with labels y bound: (x, t) -> x0."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Literal
 
 from torch import Tensor
 
-from genlab.core.contract import Noise, Process
+from genlab.core.contract import Guidance, Model, Noise, Process
 from genlab.core.registry import register
 from genlab.core.schema import Count
 from genlab.sampler.noise_levels import Clipped
@@ -49,6 +49,32 @@ class Ancestral(Clipped):
         super().__init__(*given, steps=steps, **levels)
         self.variance: Literal["small", "large", "learned"] = variance
         self.learned_variance = variance == "learned"
+
+    def check_model(
+        self, model: Model, guidance: Guidance | None, own_path: bool, names: Mapping[str, str]
+    ) -> list[str]:
+        """A learned variance is of the estimate of the network, on the path of training."""
+        if self.variance != "learned":
+            return []
+        if not model.learned_variance:
+            return [
+                "sampler.variance=learned is of model=ddpm with model.variance=learned, and "
+                f"{names['model']!r} here learns none; use sampler.variance=small"
+            ]
+        problems = []
+        if not own_path:
+            problems.append(
+                "sampler.variance=learned is of steps on the path of training; use "
+                "sampler.through=null, or sampler.variance=small"
+            )
+        if guidance is not None and guidance.changes_estimate:
+            problems.append(
+                "sampler.variance=learned is of the estimate that the network gives, and guidance="
+                f"{names['guidance']} makes another; use "
+                f"{'guidance=none' if guidance.factor != 1 else 'guidance.scale=1'}, or "
+                "sampler.variance=small"
+            )
+        return problems
 
     def __call__(
         self,

@@ -102,16 +102,16 @@ def test_one_evaluation_gives_both_and_counts_once():
     asked, forward = [], ours.net.forward
     ours.net.forward = lambda x, t, y: asked.append(t) or forward(x, t, y)
     draws = torch.randn(5, 3, 2)
-    solver = PathSampler(sampler("ancestral", steps=5, variance="learned"), None, ours.process)
+    bound = PathSampler(sampler("ancestral", steps=5, variance="learned"), None, ours.process)
     with torch.no_grad():
-        drawn = ours.transport(draws[0], None, Given(*draws[1:]), solver)
-    assert len(asked) == solver.evaluations == 5
+        drawn = ours.transport(draws[0], None, Given(*draws[1:]), bound)
+    assert len(asked) == bound.evaluations == 5
 
     @torch.no_grad()
     def both(x, t):
         return ours.predict_variance(x, t, None)
 
-    wanted = last(solver.sampler(both, draws[0], ours.process, Given(*draws[1:])))
+    wanted = last(bound.sampler(both, draws[0], ours.process, Given(*draws[1:])))
     torch.testing.assert_close(drawn, wanted)
 
 

@@ -122,17 +122,15 @@ def test_evaluations_are_counted(name, keys, evaluations, scale):
         calls.append(len(x))
         return Gaussian(process)(x, t)
 
-    solver = PathSampler(
-        sampler(name, **keys), ClassifierFree(scale=scale, interval=None), process
-    )
+    bound = PathSampler(sampler(name, **keys), ClassifierFree(scale=scale, interval=None), process)
     for n in (3, 1):
         noise, y = SampleNoise(0, range(n), "cpu"), torch.zeros(n, dtype=torch.long)
-        solver(denoiser, noise.normal(2), y, noise)
+        bound(denoiser, noise.normal(2), y, noise)
     twice = 1 if scale == 1 else 2
-    assert solver.evaluations == twice * evaluations == sum(calls) / 4
-    assert isinstance(solver.evaluations, int)
-    solver.recount()
-    assert solver.evaluations == 0
+    assert bound.evaluations == twice * evaluations == sum(calls) / 4
+    assert isinstance(bound.evaluations, int)
+    bound.recount()
+    assert bound.evaluations == 0
 
 
 def test_clipping_keeps_estimates_in_the_range_of_images():

@@ -146,5 +146,5 @@ def test_ancestral_visits_all_levels_unless_told(process, keys, levels):
 
 def test_ddpm_draws_on_the_levels_a_prediction_of_the_noise_has():
     """Of cosine's thousand, 997: the other three lie above sigma = 200."""
-    solver = build(small("ddpm", "digits", **{"process": "cosine", "sampler.steps": None})).sampler
-    assert len(solver.sampler.noise_levels(solver.process)) == 998
+    bound = build(small("ddpm", "digits", **{"process": "cosine", "sampler.steps": None})).sampler
+    assert len(bound.sampler.noise_levels(bound.process)) == 998

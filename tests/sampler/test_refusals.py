@@ -23,10 +23,10 @@ from tests.helpers.runs import small, trained
 def test_clipped_estimates_lie_in_the_range_of_the_codec(name, codec, half):
     keys = {"sampler": name, "sampler.clip": True, "codec": codec}
     keys |= {"codec.half": half} if codec == "dequantize" else {}
-    solver = build(small("flow_matching", "digits", **keys)).sampler
+    bound = build(small("flow_matching", "digits", **keys)).sampler
     noise = SampleNoise(0, range(2), "cpu")
     far = torch.tensor([-9.0, 9.0]).view(2, 1, 1, 1).expand(2, *SPEC.shape)
-    out = solver(lambda x, t, y: far, noise.normal(*SPEC.shape), None, noise)
+    out = bound(lambda x, t, y: far, noise.normal(*SPEC.shape), None, noise)
     assert torch.equal(out, far / 9 * half)
 
 

@@ -107,12 +107,12 @@ def test_evaluations_are_counted_also_where_batches_differ(ode):
         rows.append(len(x))
         return Gaussian(process)(x, t)
 
-    solver = PathSampler(sampler("rk45"), ClassifierFree(scale=2.0, interval=None), process)
+    bound = PathSampler(sampler("rk45"), ClassifierFree(scale=2.0, interval=None), process)
     for n in (3, 1):
         noise = SampleNoise(0, range(n), "cpu")
-        solver(denoiser, noise.normal(2), torch.zeros(n, dtype=torch.long), noise)
-    assert solver.evaluations == pytest.approx(sum(rows) / 4, abs=0.005)
-    assert solver.evaluations / 2 % 1 in (0, 0.25, 0.5, 0.75)
+        bound(denoiser, noise.normal(2), torch.zeros(n, dtype=torch.long), noise)
+    assert bound.evaluations == pytest.approx(sum(rows) / 4, abs=0.005)
+    assert bound.evaluations / 2 % 1 in (0, 0.25, 0.5, 0.75)
 
 
 @pytest.mark.parametrize("state", ["float32", "float64"])

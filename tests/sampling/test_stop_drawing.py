@@ -38,8 +38,8 @@ def during(monkeypatch) -> Callable[[int], list[int]]:
     def plan(n: int) -> list[int]:
         seen: list[int] = []
 
-        def count(solver: PathSampler, rows: int) -> None:
-            plain(solver, rows)
+        def count(bound: PathSampler, rows: int) -> None:
+            plain(bound, rows)
             seen.append(rows)
             if len(seen) == n:
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -41,9 +41,9 @@ def _torch(*backends, dense=True):
     """torch's own function: its causal flag, a mask written out where one is needed."""
 
     def make(q, k, v, mask):
-        if mask.kind == "ranks" and not dense:
+        if mask.kind == "rank_mask" and not dense:
             raise Absent("takes no mask")
-        allowed = mask.dense(q.device)[:, None] if mask.kind == "ranks" else None
+        allowed = mask.dense(q.device)[:, None] if mask.kind == "rank_mask" else None
         causal = mask.kind == "causal"
 
         def step():
@@ -152,7 +152,7 @@ def _milliseconds(step, times):
 
 def live(mask):
     """The share of all pairs that see each other; a half for a causal mask, as is the custom."""
-    if mask.kind != "ranks":
+    if mask.kind != "rank_mask":
         return 0.5 if mask.kind == "causal" else 1.0
     sides, seen = mask.sides(torch.device("cpu")), 0
     for at in range(0, mask.queries, ROWS):

@@ -1,4 +1,4 @@
-"""What `--help` prints; groups, members and defaults are read from the config folders."""
+"""What `--help` prints; groups, components and defaults are read from the config folders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ USAGE = {
     ),
     "list": "genlab list [WHAT], where WHAT is one of\n  {things}",
 }
-NOTES = {
+EPILOGS = {
     "train": "`genlab show` lists every key of a config and who chose it.",
     "eval": "metric=fid,kid measures both; left out, all that the run can serve.",
 }
@@ -96,7 +96,7 @@ def verb_help(name: str, verb: Verb, flags: Mapping[str, str]) -> str:
         rows = [(f"{group}=", ", ".join(registry.names(group)) or "-") for group in groups]
         parts.append(_section("choose", rows))
     if keys := [(f"{k.name}=", k.default, k.comment) for k in (*_of_yaml(verb), *verb.keys)]:
-        note = f"\n  {NOTES[name]}" if name in NOTES else ""
+        note = f"\n  {EPILOGS[name]}" if name in EPILOGS else ""
         parts.append(_section("keys", keys) + note)
     parts.append(_section("flags", [(flag, flags[flag]) for flag in (*verb.flags, "-v")]))
     return "\n\n".join([*parts, _examples(name)])

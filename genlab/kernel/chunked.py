@@ -29,13 +29,13 @@ BACKWARD = FORWARD + "_backward"
 class Step(NamedTuple):
     """A block of queries, and the keys from the first to the last that any of them may see.
 
-    kind: how they see these: "full", all of them; "causal", both ranges from their start; "ranks",
-        by the mask of them.
+    kind: how they see these: "full", all of them; "causal", both ranges from their start;
+        "rank_mask", by the mask of them.
     """
 
     rows: slice
     keys: slice
-    kind: Literal["full", "causal", "ranks"]
+    kind: Literal["full", "causal", "rank_mask"]
 
 
 @torch.compiler.disable
@@ -148,7 +148,7 @@ def steps(mask: MaskSpec) -> list[Step]:
             at = live[i].nonzero()
             first, last = (int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0)
             keys = slice(first * TILE, min(last * TILE, mask.keys))
-            found.append(Step(rows, keys, "full" if full[i, first:last].all() else "ranks"))
+            found.append(Step(rows, keys, "full" if full[i, first:last].all() else "rank_mask"))
         return found
 
     return mask.once(("steps", block, TILE), make)
@@ -157,12 +157,12 @@ def steps(mask: MaskSpec) -> list[Step]:
 def part(mask: MaskSpec, step: Step) -> MaskSpec:
     """The mask between the queries and the keys of a step, as a mask of its own."""
     queries, keys = (len(range(s.start, s.stop)) for s in (step.rows, step.keys))
-    if step.kind != "ranks" and mask.slopes is None:
+    if step.kind != "rank_mask" and mask.slopes is None:
         return MaskSpec(queries, keys, kind=step.kind)
     sides = mask.sides(CPU)
     q, k = sides.q[:, :, step.rows], sides.k[:, :, step.keys]
     at: dict[str, Any] = {"position_q": q[:, 2], "position_k": k[:, 2], "slopes": mask.slopes}
-    if step.kind == "ranks":
+    if step.kind == "rank_mask":
         at |= {"rank_q": q[:, 0], "rank_k": k[:, 0], "window": mask.window}
         if mask.segment_q is not None:
             at |= {"segment_q": q[:, 1], "segment_k": k[:, 1]}
@@ -185,7 +185,7 @@ def _added(mask: MaskSpec, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | 
     bias = mask.bias()
     if bias is not None:
         bias = bias.to(torch.promote_types(dtype, bias.dtype))
-    if mask.kind != "ranks":
+    if mask.kind != "rank_mask":
         return bias, None
     allowed = mask.dense()[:, None]
     # 1 - 1 / allowed is 0 or -inf, in a seventh of the time that masked_fill or where takes

@@ -181,7 +181,7 @@ class MaskSpec(RankMask):
         """The same mask as ranks, where a kind by name would no longer tell all of it."""
         written = self.kind == "causal" or not changed
         q, k = self.ranks() if written else (self.rank_q, self.rank_k)
-        return replace(self, rank_q=q, rank_k=k, kind="ranks", cache={}, **changed)
+        return replace(self, rank_q=q, rank_k=k, kind="rank_mask", cache={}, **changed)
 
 
 def _or(given: Any, otherwise: Any) -> Any:

@@ -53,7 +53,7 @@ class RankMask:
     valid: bool [R, Sk], False for keys that are padding.
     slopes: float32 [Hq] >= 0, ALiBi's; constants.
     kind: "full" and "causal" masks are known by name, so that a backend may take its fast path;
-        anything else is "ranks".
+        anything else is "rank_mask".
 
     Raises ValueError for tensors that do not belong together.
 
@@ -71,7 +71,7 @@ class RankMask:
     window: tuple[int, int] = (-1, -1)
     valid: Tensor | None = None
     slopes: Tensor | None = None
-    kind: Literal["full", "causal", "ranks"] = "ranks"
+    kind: Literal["full", "causal", "rank_mask"] = "rank_mask"
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

@@ -97,7 +97,7 @@ class DDPM(PathModel):
         factors = torch.stack([*path[:2], *self.posteriors.index_select(1, i - 1), *read])
         a, b, c, d, small, large, alpha, beta = append_dims(factors.to(x0.dtype), x0)
         x = a * x0 + b * on_path.eps
-        estimate = alpha * x + beta * on_path.prediction.detach()
+        estimate = alpha * x + beta * on_path.predicted.detach()
         log = small.lerp(large, self._v(on_path.out))
         mean = c * estimate + d * x
         step = normal_kl(c * x0 + d * x, small, mean, log)

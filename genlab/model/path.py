@@ -36,20 +36,20 @@ class PathBatch(NamedTuple):
     eps: Tensor  # [B, *S] the noise each is led to
     target: Tensor  # [B, *S] p x0 + q eps
     out: Tensor  # [B, ...] float32, of the network
-    prediction: Tensor  # [B, *S] of the target, in the output
+    predicted: Tensor  # [B, *S] the target, in the output
     weight: Tensor | None  # [B] float32 of the squared errors, None where all are 1
 
     @property
     def error(self) -> Tensor:
         """[] mean weighted squared error, per number of x."""
         if self.weight is None:
-            return F.mse_loss(self.prediction, self.target)
+            return F.mse_loss(self.predicted, self.target)
         return self.errors.mean()
 
     @property
     def errors(self) -> Tensor:
         """[B] of each datum."""
-        each = F.mse_loss(self.prediction, self.target, reduction="none").flatten(1).mean(1)
+        each = F.mse_loss(self.predicted, self.target, reduction="none").flatten(1).mean(1)
         return each if self.weight is None else each * self.weight
 
 

@@ -12,7 +12,7 @@ from genlab.core.registry import register
 from genlab.core.schema import Count
 from genlab.nn.embed import LabelEmbedding
 from genlab.nn.flow import Standardize, squeeze, unsqueeze
-from genlab.nn.flow_step import Level
+from genlab.nn.flow_step import FlowSteps
 
 __all__ = ["Glow"]
 
@@ -48,7 +48,7 @@ class Glow(Bijection):
         self.sides, self.flows, self.priors = [], nn.ModuleList(), nn.ModuleList()
         for level in range(levels):
             channels, height, width_px = 4 * channels, height // 2, width_px // 2
-            self.flows.append(Level(depth, channels, width, coupling, reversible))
+            self.flows.append(FlowSteps(depth, channels, width, coupling, reversible))
             self.sides.append((height, width_px))
             if level < levels - 1:
                 channels //= 2

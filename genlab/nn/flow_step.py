@@ -1,4 +1,4 @@
-"""The steps of one level of a flow, and what they keep in memory for the gradient."""
+"""Steps of flow at one size, and what they keep in memory for the gradient."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from genlab.nn.flow import Coupling, Kind, Mixing, product
 
-__all__ = ["Level"]
+__all__ = ["FlowSteps"]
 
 
-class Level(nn.Module):
+class FlowSteps(nn.Module):
     """K steps of flow at one size: actnorm, invertible 1x1 convolution, coupling.
 
-    reversible: a level keeps its last state alone and computes the others back from it while the
+    reversible: they keep the last state alone and compute the others back from it while the
     gradient is made, which costs each coupling network one more evaluation.
 
     Reference: Kingma and Dhariwal 2018, arXiv 1807.03039, figure 2; the gradient without states:
@@ -82,12 +82,12 @@ class Level(nn.Module):
 
 
 class _Reversible(torch.autograd.Function):
-    """`Level.run` whose backward recomputes every state from the one after it."""
+    """`FlowSteps.run` whose backward recomputes every state from the one after it."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        level: Level,
+        steps: FlowSteps,
         dtype: torch.dtype,
         x: Tensor,
         matrices: Tensor,
@@ -95,8 +95,8 @@ class _Reversible(torch.autograd.Function):
         inverses: Tensor,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        y, moved = level.run(x, dtype, matrices, vectors)
-        ctx.level, ctx.dtype = level, dtype
+        y, moved = steps.run(x, dtype, matrices, vectors)
+        ctx.steps, ctx.dtype = steps, dtype
         ctx.save_for_backward(y, matrices, vectors, inverses)
         return y, moved
 
@@ -109,7 +109,7 @@ class _Reversible(torch.autograd.Function):
         to_weights: list[Tensor] = []
         with torch.autocast(y.device.type, enabled=False):
             for k in reversed(range(len(matrices))):
-                coupling = ctx.level.couplings[k]
+                coupling = ctx.steps.couplings[k]
                 h, gh, of_net = _back(coupling, ctx.dtype, y, gy, g_moved)
                 to_weights[:0] = of_net
                 y = product(h - vectors[k].to(h.dtype), inverses[k], torch.zeros_like(vectors[k]))

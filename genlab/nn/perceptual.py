@@ -23,22 +23,22 @@ class Perceptual(nn.Module):
 
     d(a, b) = sum_l mean_hw w_l . (f_l(a) / |f_l(a)| - f_l(b) / |f_l(b)|)^2
 
-    f_l are the maps behind the taps of a torso, lengths are over the channels of a pixel. The
+    f_l are the maps behind the taps of a backbone, lengths are over the channels of a pixel. The
     weights w_l of the heads are not negative, so d is 0 for equal images and symmetric.
 
     Reference: Zhang, Isola, Efros, Shechtman, Wang 2018, arXiv 1801.03924, eq. 1.
     """
 
-    def __init__(self, torso: ConvBackbone) -> None:
+    def __init__(self, backbone: ConvBackbone) -> None:
         super().__init__()
-        self.torso = torso
-        self.heads = _Heads(torso.widths)
+        self.torso = backbone  # this name is part of the digest
+        self.heads = _Heads(backbone.widths)
         self.register_buffer("shift", torch.tensor(SHIFT).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE).view(3, 1, 1), persistent=False)
 
-    def load(self, torso: Path, heads: Path) -> None:
+    def load(self, backbone: Path, heads: Path) -> None:
         """Takes the weights of both files; DataError for one that is missing or another's."""
-        self.torso.load(torso)
+        self.torso.load(backbone)
         wanted = f"the heads of LPIPS for {self.torso.name}"
         fit(self.heads, read_weights(heads), heads, wanted)
 

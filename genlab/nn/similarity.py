@@ -46,9 +46,9 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     ma, mb = mean(a), mean(b)
     va, vb, vab = mean(a * a) - ma * ma, mean(b * b) - mb * mb, mean(a * b) - ma * mb
     c1, c2 = (LARGEST * K1) ** 2, (LARGEST * K2) ** 2
-    likeness = (2 * ma * mb + c1) * (2 * vab + c2)
-    likeness /= (ma * ma + mb * mb + c1) * (va + vb + c2)
-    return likeness.mean((1, 2, 3))
+    similarity = (2 * ma * mb + c1) * (2 * vab + c2)
+    similarity /= (ma * ma + mb * mb + c1) * (va + vb + c2)
+    return similarity.mean((1, 2, 3))
 
 
 def _window(side: int, device: torch.device) -> Tensor:

@@ -228,27 +228,27 @@ def test_ranks_at_the_ends():
         (MaskSpec.causal(1, 6), "full"),
         (MaskSpec.prefix(0, 4), "causal"),
         (MaskSpec.prefix(1, 4), "causal"),
-        (MaskSpec.prefix(2, 4), "ranks"),
+        (MaskSpec.prefix(2, 4), "rank_mask"),
         (MaskSpec.prefix(4, 4), "full"),
         (MaskSpec.block_causal([1, 1, 1]), "causal"),
         (MaskSpec.block_causal([5]), "full"),
         (MaskSpec.sliding_window(4, left=-1, right=-1), "full"),
         (MaskSpec.sliding_window(4, 6, left=5, right=3), "full"),
         (MaskSpec.sliding_window(4, 6, left=5), "causal"),
-        (MaskSpec.sliding_window(4, 6, left=4), "ranks"),
-        (MaskSpec.sliding_window(4, 6, left=5, right=2), "ranks"),
+        (MaskSpec.sliding_window(4, 6, left=4), "rank_mask"),
+        (MaskSpec.sliding_window(4, 6, left=5, right=2), "rank_mask"),
         (MaskSpec.packed([4], [6], causal=True), "causal"),
         (MaskSpec.packed([4], causal=False), "full"),
-        (MaskSpec.causal(4).padded(torch.ones(4, dtype=torch.bool)), "ranks"),
-        (MaskSpec.causal(4).within(2), "ranks"),
-        (MaskSpec.causal(4).with_memory(2), "ranks"),
+        (MaskSpec.causal(4).padded(torch.ones(4, dtype=torch.bool)), "rank_mask"),
+        (MaskSpec.causal(4).within(2), "rank_mask"),
+        (MaskSpec.causal(4).with_memory(2), "rank_mask"),
         (MaskSpec.causal(4).sloped(torch.ones(2)), "causal"),
     ],
 )
 def test_fast_paths_are_recognised(mask, kind):
     """And are the mask that they name: ranks written out by hand see the same."""
     assert mask.kind == kind
-    if kind != "ranks":
+    if kind != "rank_mask":
         at_q, at_k = mask.positions()
         ranks = (at_q, at_k) if kind == "causal" else (at_q * 0, at_k * 0)
         same(mask, MaskSpec(mask.queries, mask.keys, *ranks).dense())

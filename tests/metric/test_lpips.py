@@ -77,9 +77,9 @@ def test_its_gradient_exists_where_a_pixel_leaves_all_channels_at_zero():
 
 
 def files(folder, net, seed=0):
-    torso = {"alex": AlexNet, "vgg": VGG16}[net]()
-    backbone = saved(random_backbone(torso, seed), folder / f"{net}.safetensors")
-    heads = saved(random_heads(torso.widths, seed), folder / f"{net}_heads.pth")
+    network = {"alex": AlexNet, "vgg": VGG16}[net]()
+    backbone = saved(random_backbone(network, seed), folder / f"{net}.safetensors")
+    heads = saved(random_heads(network.widths, seed), folder / f"{net}_heads.pth")
     return {"net": net, "backbone": backbone, "heads": heads}
 
 

@@ -137,7 +137,7 @@ def test_backends_agree(name, monkeypatch):
     assert used == [flex] * len(net.blocks)
     monkeypatch.setattr(dispatch, "LONG", 4)
     assert_close(under(net, "auto", x, mask), plain, rtol=1e-4, atol=1e-4)
-    ranks = mask.kind == "ranks" or mask.slopes is not None
+    ranks = mask.kind == "rank_mask" or mask.slopes is not None
     assert used[2:] == [chunked] * (len(net.blocks) if ranks else 0)
 
 

@@ -21,14 +21,14 @@ from genlab.kernel.triton.launch import Call, result_like
 
 __all__ = ["attend"]
 
-MASKS = {"full": 0, "causal": 1, "ranks": 2}
+MASKS = {"full": 0, "causal": 1, "rank_mask": 2}
 LISTED = 64 if interpreted() else BLOCK  # smaller, so that small tests have several
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, args: Arguments) -> tuple[Tensor, Tensor | None]:
     """As `math.attend`, in memory of the lengths alone."""
     mask, sides, lists = args.mask, None, None
-    if mask.kind == "ranks":
+    if mask.kind == "rank_mask":
         sides, lists = mask.sides(q.device), tiles(mask, q.device, LISTED)
     slopes = None if mask.slopes is None else mask.steepness(q.device)
     left, right = mask.bounds()

@@ -77,7 +77,6 @@ class Pipeline:
         self.hardware, self.data = components.hardware, components.data
         self.codec, self.spec = components.codec, components.spec
         self.model, self.sampler = components.model, components.sampler
-        self.output_shape = components.output_shape
         self.reference = components.pretrained.get("guidance.run")
         self.checkpoint = checkpoint
         if checkpoint is not None:
@@ -103,6 +102,11 @@ class Pipeline:
     def classes(self) -> int | None:
         """Number of labels the model was trained with; None if it is unconditional."""
         return self.spec.classes
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of what is drawn: that of the data unless guidance draws at another size."""
+        return self.components.output_shape
 
     def record(self) -> dict[str, Any]:
         """How it draws, for a sample.json."""

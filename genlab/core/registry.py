@@ -22,10 +22,9 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from genlab.core.errors import ConfigError, Refused
 from genlab.core.schema import coerce
@@ -175,8 +174,7 @@ def unknown(group: str, name: str, options: Iterable[str]) -> str:
 # --- signatures ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Signature:
+class Signature(NamedTuple):
     """What a constructor takes.
 
     given: positional parameters, given by `genlab.assemble`; required those without default.
@@ -242,7 +240,7 @@ def signature(group: str, name: str) -> Signature:
         if node.name == cls or any(_registers(d, name, path.stem) for d in node.decorator_list):
             doc = (ast.get_docstring(node) or "").strip().split("\n")[0]
             found = _constructor(path, node.name) or Signature((), (), {}, "")
-            return replace(found, doc=doc)
+            return found._replace(doc=doc)
     raise ConfigError(f"{group}.name={name}: {path} has no such class")
 
 

@@ -256,7 +256,7 @@ FLAGS = {
     "-v": "show the traceback of an error",
     "--cfg job": "print the composed config and stop",
     "--dry-run": "build everything, time three fake steps, write nothing",
-    "--config-dir DIR": "add a folder of your own config groups and members",
+    "--config-dir DIR": "add a folder of your own config groups and components",
     "--json": "for scripts",
     "--help": "this text",
     "--version": "the version",

@@ -511,7 +511,7 @@ class Guidance:
 
 
 class BoundSampler(Protocol):
-    """A sampler with its process and guidance bound, as `build` hands it to a model."""
+    """A sampler with its process and guidance bound, as `Pipeline` hands it to a model."""
 
     @property
     def follows_path(self) -> bool:

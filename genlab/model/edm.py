@@ -65,4 +65,5 @@ class Uncertainty(nn.Module):
 
     def forward(self, sigma: Tensor) -> Tensor:
         """sigma [B] float64 -> [B] float32."""
-        return self.linear(self.waves(sigma.log() / 4000)).squeeze(1).float()
+        c_noise = sigma.log() / 4
+        return self.linear(self.waves(c_noise / 1000)).squeeze(1).float()

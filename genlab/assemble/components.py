@@ -144,7 +144,7 @@ def build(
     problems += check_compatibility(config, model, networks, bound, spec)
     for key, other in pretrained.items():
         problems += other.differences(config, data, spec)
-        if key.startswith("guidance."):
+        if key.startswith(("guidance.", "sampler.")):
             other.count = bound.count
     if problems:
         raise ConfigError(*problems)

@@ -290,8 +290,7 @@ def _sampling(pipeline: Pipeline) -> Mapping[str, Any]:
     found = {"sampler": pipeline.config["sampler"]}
     if pipeline.config["guidance"].get("name") is not None:
         found["guidance"] = pipeline.config["guidance"]
-    if pipeline.reference is not None:
-        found["reference"] = pipeline.reference.record()
+    found |= pipeline.named_runs()
     found["temperature"] = pipeline.sampler.temperature
     if pipeline.sampler.follows_path:  # counted on one sample
         pipeline.sampler.recount()

@@ -59,6 +59,8 @@ class GAN(Model):
                 "a penalty on the slope at each sample needs a discriminator without batch "
                 "normalization; use network=dcgan_wgan, or network.discriminator.norm=none"
             )
+        if len({p["at"] for p in penalties}) < len(penalties):
+            raise ValueError("model.penalties: one at each of real, fake and between, none twice")
         self.generator, self.discriminator = generator, discriminator
         self.losses, self.penalties, self.clip_weights = LOSSES[loss], penalties, clip_weights
         self.n_critic, self.g_batches = n_critic, g_batches

@@ -77,7 +77,6 @@ class Pipeline:
         self.hardware, self.data = components.hardware, components.data
         self.codec, self.spec = components.codec, components.spec
         self.model, self.sampler = components.model, components.sampler
-        self.reference = components.pretrained.get("guidance.run")
         self.checkpoint = checkpoint
         if checkpoint is not None:
             self.hardware.start()
@@ -115,8 +114,15 @@ class Pipeline:
             "checkpoint": self.checkpoint.folder.name,
             "sampler": self.config["sampler"],
             "guidance": self.config["guidance"],
-            **({} if self.reference is None else {"reference": self.reference.record()}),
+            **self.named_runs(),
         }
+
+    def named_runs(self) -> dict[str, Any]:
+        """Which checkpoints its components draw with besides, for a record: all of them count."""
+        found = {key: other.record() for key, other in self.components.pretrained.items()}
+        first = found.pop("guidance.run", None)
+        runs = {} if first is None else {"reference": first}
+        return runs | ({"runs": found} if found else {})
 
     # --- weights -------------------------------------------------------------------------------
 
@@ -144,12 +150,15 @@ class Pipeline:
             weights = schema.coerce(weights, schema.WEIGHTS)
         except ValueError as e:
             raise ConfigError(f"weights must be {e}, not {weights!r}") from None
-        other, own = self.reference, self.checkpoint
-        if other and own and (other.checkpoint, other.weights) == (own, weights):
-            raise ConfigError(
-                f"{other} is this run at this checkpoint with these weights, and guides it "
-                "nowhere: name another run, or guidance.checkpoint=<images it had seen>"
-            )
+        own = self.checkpoint
+        for key, other in self.components.pretrained.items():
+            if key.startswith("guidance.") and (other.checkpoint, other.weights) == (own, weights):
+                beside = f"{key.removesuffix('run')}checkpoint=<images it had seen>"
+                what = beside if key.endswith(".run") else "another checkpoint of it"
+                raise ConfigError(
+                    f"{other} is this run at this checkpoint with these weights, and guides it "
+                    f"nowhere: name another run, or {what}"
+                )
         if isinstance(weights, str):
             return None
         if own is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from genlab.assemble.pretrained import pin
 from genlab.cli.main import main
 from genlab.config.compose import compose, digest, validate
 from genlab.core.errors import CheckpointError, ConfigError, Refused
+from genlab.evaluation.target import ModelOutputs
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run
 from genlab.run.parents import read_parents
@@ -39,6 +41,18 @@ class Student(Model):
         taught = self.teacher.model.denoise(x, t, batch.y)
         return (self.net(x, t, batch.y) - taught).square().mean()
 '''
+PARTNER = """
+from genlab.core.contract import Guidance, RunRef
+
+
+class Partner(Guidance):
+    def __init__(self, *, other: RunRef) -> None:
+        self.other = other
+
+    def __call__(self, denoise, y, process):
+        weak = self.other.denoiser(process)
+        return lambda x, t: 2 * denoise(x, t, y) - weak(x, t, y)
+"""
 KEY = "model.teacher"
 
 
@@ -217,3 +231,33 @@ def test_a_run_of_an_earlier_version_is_found_by_its_command(teacher, tmp_path, 
     old.status = "done"
     assert main(["train", *words]) == 0
     assert "this run is done" in capsys.readouterr().out
+
+
+def test_every_run_that_draws_is_in_the_record_and_tells_streams_apart(
+    tmp_path, tmp_path_factory, monkeypatch, teacher
+):
+    """A number must not stand for samples that another checkpoint of a named run has drawn."""
+    (tmp_path / "toy_partner.py").write_text(PARTNER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = trained(tmp_path_factory, "flow_matching", seed=3)
+    other = tmp_path / teacher.parent.name / teacher.name
+    shutil.copytree(teacher, other)
+    text = (run / "config.yaml").read_text()
+    node = f"guidance:\n  name: toy_partner:Partner\n  other: {other}\n"
+    (run / "config.yaml").write_text(re.sub(r"guidance:\n(  .*\n)+", node, text))
+
+    def loaded() -> ModelOutputs:
+        return ModelOutputs(genlab.load(run, trust=True), 8, 0)
+
+    before = loaded()
+    record = before.pipeline.record()["runs"]["guidance.other"]
+    assert record["checkpoint"] == 64 and record == before.description["runs"]["guidance.other"]
+    assert before.description["evaluations"] == 6  # three of Heun's two steps, for each of the two
+    shutil.rmtree(other / "checkpoints" / f"{64:012d}")
+    after = loaded()
+    assert after.pipeline.record()["runs"]["guidance.other"]["checkpoint"] == 48
+    assert after.digest() != before.digest()
+    with pytest.raises(ConfigError, match="guides it nowhere: name another run, or another"):
+        text = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(text.replace(str(other), str(run)))
+        genlab.load(run, trust=True).sample(1)

@@ -135,6 +135,8 @@ def test_penalties_add_up_and_their_passes_give_the_scores():
     assert update.log["penalty_between"].item() == pytest.approx(1)
     assert update.log["slope_fake"].item() == pytest.approx(1)
     assert (plain.double_backward, both.double_backward) == (False, True)
+    with pytest.raises(ValueError, match="none twice"):
+        game("hinge", penalty("real", 1), penalty("real", 2))
 
 
 def test_weights_are_clipped_after_every_step_of_d():

@@ -119,7 +119,7 @@ def test_show_has_every_key_with_value_and_chooser(capsys):
     assert rows["optimizer.lr"].split()[1] == "0.0003" and "command line" in rows["optimizer.lr"]
     assert "float >= 0" in rows["optimizer.lr"]
     assert "model=gan  (command line)" in out
-    assert "network=dcgan  (model/gan.yaml)" in out
+    assert "network=dcgan  (model/base/adversarial.yaml)" in out
     assert "hardware=auto  (train.yaml)" in out
 
 

@@ -79,7 +79,7 @@ def test_the_command_line_wins_over_experiment_and_model():
     assert config["optimizer"]["lr"] == 0.5
     assert config["schedule"]["name"] == "cosine"
     assert who["optimizer.lr"] == who["schedule"] == who["seed"] == "command line"
-    assert who["network"] == "model/gan.yaml"
+    assert who["network"] == "model/base/adversarial.yaml"
     assert who["data"] == "experiment/fashion_mnist/gan.yaml"
 
 

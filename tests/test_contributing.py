@@ -42,5 +42,10 @@ def test_the_examples_train(tmp_path):
         (folder,) = (tmp_path / "outputs" / title).iterdir()
         assert (folder / "STATUS").read_text() == "done\n"
         assert f"loss/{loss}" in (folder / "metrics.jsonl").read_text()
+    called = genlab("list", "runs")
+    assert all(name in called for name in ("rsgan-digits", "huber-toy", "v_prediction-toy"))
+    genlab("report", "run=rsgan")
+    (page,) = (tmp_path / "outputs" / "r3gan-digits").glob("*/report.html")
+    assert "rsgan on digits" in page.read_text()
     listed = genlab("list", "models")
     assert all(name in listed for name in ("huber", "rsgan", "v_prediction"))

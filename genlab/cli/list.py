@@ -100,7 +100,7 @@ def runs(outputs: Path) -> list[dict[str, Any]]:
         found.append(
             {
                 "id": run.id,
-                "name": run.path.parent.name,
+                "name": run.name,
                 "path": str(run.path),
                 "state": run.status,
                 "images": max(last.pop("images", 0), _saved(run.path)),

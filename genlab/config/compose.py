@@ -38,6 +38,7 @@ __all__ = [
     "provenance",
     "refuse_targets",
     "split_options",
+    "title",
     "validate",
 ]
 
@@ -143,6 +144,13 @@ def provenance(words: Sequence[str], config_dirs: Sequence[str] = ()) -> dict[st
             who |= dict.fromkeys([key, *under], "command line")
     chosen = catalog.chosen("train", picks, *folders)
     return who | {group: choice.who for group, choice in chosen.items() if group in GROUPS}
+
+
+def title(words: Sequence[str], config_dirs: Sequence[str] = ()) -> str:
+    """<model>-<data> by the names of the YAML that words choose, not of the classes behind it."""
+    folders = tuple(map(Path, config_dirs))
+    chosen = catalog.chosen("train", overrides.picks(words, *folders), *folders)
+    return "-".join(chosen[group].name for group in ("model", "data"))
 
 
 def config_of(group: str, name: str) -> DictConfig:

@@ -60,7 +60,10 @@ class RunData:
 
     @property
     def title(self) -> str:
-        """`<model> on <data>`, or the name of the folder."""
+        """`<model> on <data>` as chosen, or the name of the folder."""
+        chosen = Run(self.path).name
+        if chosen != self.path.resolve().parent.name:
+            return " on ".join(chosen.rsplit("-", 1))
         model, data = self._name("model"), self._name("data")
         return f"{model} on {data}" if model and data else self.path.resolve().parent.name
 

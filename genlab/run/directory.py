@@ -30,6 +30,8 @@ class Run:
     config.yaml       the resolved config
     overrides.txt     what was typed, a line each
     provenance.json   dotted key -> the file or command line that set it
+    title             <model>-<data> as chosen, where the folder is named otherwise: a variant in a
+                      YAML of its own, a class outside genlab
     STATUS            running | done | interrupted: why | failed: why
     .lock             locked by the process that works on the run
     """
@@ -44,8 +46,13 @@ class Run:
         digest: str,
         overrides: Sequence[str],
         provenance: Mapping[str, str],
+        title: str = "",
     ) -> Run:
-        """Makes the directory with the config and its origins; DiskError if it cannot."""
+        """Makes the directory with the config and its origins; DiskError if it cannot.
+
+        title: <model>-<data> for people, "" for the name of its folder. Neither config nor digest
+        has it.
+        """
         from omegaconf import OmegaConf
 
         parent = Path(config["outputs"]) / f"{config['model']['name']}-{config['data']['name']}"
@@ -63,6 +70,8 @@ class Run:
         run = cls(path)
         write_text(path / "overrides.txt", "".join(f"{w}\n" for w in overrides))
         write_text(path / "provenance.json", json.dumps(dict(provenance), indent=1))
+        if title and title != parent.name:
+            write_text(path / "title", title + "\n")
         # the config last: a directory without one was killed while being made, and is ignored
         write_text(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
         return run
@@ -72,10 +81,18 @@ class Run:
         """The six hex digits that name the run on a command line."""
         return self.path.name.rpartition("-")[2]
 
+    @cached_property
+    def name(self) -> str:
+        """<model>-<data> as chosen."""
+        with suppress(OSError, ValueError):
+            with open(self.path / "title", encoding="utf-8") as f:
+                return f.readline(200).strip() or self.path.parent.name
+        return self.path.parent.name
+
     @property
     def title(self) -> str:
         """<model>-<data>/<directory>."""
-        return f"{self.path.parent.name}/{self.path.name}"
+        return f"{self.name}/{self.path.name}"
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from genlab.config.compose import compose, digest, provenance, split_options
+from genlab.config.compose import compose, digest, provenance, split_options, title
 from genlab.run.directory import Run
 from genlab.run.parents import name_by_path
 from genlab.training.resume import reopen, retyped
@@ -59,7 +59,8 @@ def main(
     how = {"trust_runs": bool(options.get("trust")), "allow": options.get("allow", [])}
     if run is None:
         who = provenance(overrides, config_dirs)
-        create = partial(Run.create, config, digest(config), overrides, who)
+        name = title(overrides, config_dirs)
+        create = partial(Run.create, config, digest(config), overrides, who, name)
         return launch(config, create, **how)
     after = retyped(run, config)
     return launch(after, partial(reopen, run, after, overrides), run=run, **how)

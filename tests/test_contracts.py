@@ -11,7 +11,7 @@ from genlab.core.registry import BASES, GROUPS, PACKAGE
 FOLDERS = ("core", "assemble", "sampling", "evaluation", "training")
 """What is written for all components alike."""
 
-FILES = [path for folder in FOLDERS for path in sorted((PACKAGE / folder).glob("*.py"))]
+FILES = [path for folder in FOLDERS for path in sorted((PACKAGE / folder).rglob("*.py"))]
 COMPONENTS = [(group, name) for group in BASES for name in registry.components(group)]
 
 WORDS = {

@@ -2,7 +2,10 @@
 
 Run it when a config was added, or changed on purpose (the commit says which and why):
 
-    python scripts/make_digests.py
+    python scripts/make_digests.py [model=ddpm ...]
+
+New lines are added. One that is there changes, or goes with its yaml, only if its last word is
+given: a run is found by its digest. If others would change, nothing is written and it returns 1.
 
 A line holds the words typed (with a model that fits, where the usual one does not), the digest of
 the config, which names run directories and finds a sweep that is typed again, and a hash of all
@@ -20,13 +23,20 @@ from tests.helpers.configs import DIGESTS, WORDS, printed
 
 
 def line(word):
+    """The words that compose, and the two hashes."""
     for words in (word, *(f"model={m} {word}" for m in names("model"))):
         try:
-            return f"{json.dumps(words)}: {json.dumps(printed(words))}"
+            return words, printed(words)
         except ConfigError as e:
             problem = e
     raise problem
 
 
-DIGESTS.write_text("{\n" + ",\n".join(map(line, WORDS)) + "\n}\n")
-print(DIGESTS, len(WORDS))
+found = dict(map(line, WORDS))
+kept = json.loads(DIGESTS.read_text()) if DIGESTS.exists() else {}
+changed = {words.split()[-1] for words in kept if found.get(words) != kept[words]}
+if unnamed := sorted(changed - set(sys.argv[1:])):
+    sys.exit(f"these would change; give those that should: {' '.join(unnamed)}")
+lines = (f"{json.dumps(words)}: {json.dumps(hashes)}" for words, hashes in found.items())
+DIGESTS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+print(DIGESTS, len(found))

@@ -32,7 +32,6 @@ WORDS = {
     "training/dry_run.py": {"cpu"},
     "training/events.py": {"auto"},
     "training/preview.py": {"raw"},
-    "training/run_loop.py": {"clip"},
     "training/setup.py": {"auto"},
     "training/stream.py": {"cuda"},
 }
@@ -40,7 +39,7 @@ WORDS = {
 
 auto: a value that the program chooses. cpu, cuda: types of a device, as torch has them. raw:
 weights that are no average. points: a kind of data. edm: a weighting of the loss. psnr: a number
-of a reconstruction. clip: a key of every optimizer. folder: a key of what is recorded.
+of a reconstruction. folder: a key of what is recorded.
 """
 
 

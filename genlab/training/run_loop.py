@@ -197,7 +197,7 @@ class RunLoop:
         training = self.training
         names = training.checkpoints.names()
         kept = f"that at image {int(names[-1]):,} is kept" if names else "nothing is saved"
-        clip = training.config["optimizer"].get("clip")
+        clip = all(o.clip for o in training.trainer.optimizers.values())
         fix = "lower optimizer.lr" if clip else "lower optimizer.lr or set optimizer.clip=1"
         return f"of checkpoints {kept}: {fix}, then train with fresh=true"
 

@@ -212,20 +212,20 @@ def _print(evaluator: Evaluator, results: Mapping[str, Mapping[str, Any]]) -> No
     """The table of an evaluation, with what every number is of."""
     target, reference, network = evaluator.target, evaluator.reference, evaluator.network
     print(target.title)
-    facts = []
+    parts = []
     protocols = [record["protocol"] for record in results.values()]
     if any("images" in p for p in protocols):
-        facts.append(f"{count(target.n)} {target.kind}")
+        parts.append(f"{count(target.n)} {target.kind}")
     if any("held_out" in p for p in protocols):
-        facts.append(f"held out: {target.held_out_set}")
+        parts.append(f"held out: {target.held_out_set}")
     if any("reference" in p for p in protocols):
         of = f"{count(len(reference.images))} of {count(reference.total)}"
-        facts.append(f"reference {reference.name}, {of}")
+        parts.append(f"reference {reference.name}, {of}")
     if network is not None:
-        facts.append(
+        parts.append(
             f"features {evaluator.network_name} {network.digest}, resizer {network.resizer}"
         )
-    print("; ".join(facts))
+    print("; ".join(parts))
     rows = []
     for record in results.values():
         (name, value), *more = record["values"].items()

@@ -117,12 +117,12 @@ def evaluated(
     found: dict[Settings, dict[Column, dict[tuple[int, str], float | None]]] = {}
     for i, run in enumerate(group.runs):
         for result in run.evaluations[::-1]:  # the oldest first
-            keys = leaves(result.subject, 200)
+            keys = leaves(result.description, 200)
             settings = tuple(sorted((k, v) for k, v in keys if k.partition(".")[0] not in POOLED))
             for number in result.numbers:
                 if matches(number.name, number.metric, patterns):
                     values = found.setdefault(settings, {}).setdefault(_column(number), {})
-                    values[i, value_text(result.subject.get("seed"))] = number.value
+                    values[i, value_text(result.description.get("seed"))] = number.value
     return {
         settings: {column: Summary.of(values.values()) for column, values in columns.items()}
         for settings, columns in found.items()

@@ -67,9 +67,9 @@ def _evaluation(result: Result, expected: ExpectedResult | None, is_open: bool) 
     title = f"After {count(images)} images" if is_number(images) else "Of an unknown checkpoint"
     when = _when(result.when) + (", while training" if result.while_training else "")
     settings = [
-        (words, value_text(result.subject[key]))
+        (words, value_text(result.description[key]))
         for key, words in SETTINGS.items()
-        if result.subject.get(key) is not None
+        if result.description.get(key) is not None
     ]
     left = len(result.numbers) - NUMBERS
     return tag(
@@ -87,7 +87,9 @@ def _evaluation(result: Result, expected: ExpectedResult | None, is_open: bool) 
 def _summary(result: Result, when: str) -> str:
     """How an evaluation of a checkpoint differs from another: a few words for its folded line."""
     keys = {"weights": "", "sampler": "", "guidance": "guidance "}
-    given = {k: value_text(result.subject[k]) for k in keys if result.subject.get(k) is not None}
+    given = {
+        k: value_text(result.description[k]) for k in keys if result.description.get(k) is not None
+    }
     return " · ".join([*(keys[k] + words for k, words in given.items()), when])
 
 
@@ -190,7 +192,7 @@ def _details(result: Result) -> list[Markup]:
     """Everything recorded: protocols, how it was evaluated, environment."""
     protocols = {n.metric: _protocol(n) for n in result.numbers[:NUMBERS]}
     parts = [(name, list(node.items())) for name, node in protocols.items()]
-    parts += [("evaluated", leaves(result.subject, KEYS))]
+    parts += [("evaluated", leaves(result.description, KEYS))]
     parts += [("computed on", leaves(result.environment, KEYS))]
     return [tag("div", tag("h4", name), terms(rows)) for name, rows in parts if rows]
 

@@ -162,7 +162,7 @@ def _from_journal(run: RunData, metric: str) -> Iterator[_Measured]:
 
 
 def _details(n: Number, result: Result) -> Iterator[tuple[str, str]]:
-    for title, node in (("protocol", n.protocol), ("evaluated", result.subject)):
+    for title, node in (("protocol", n.protocol), ("evaluated", result.description)):
         words = [f"{k.replace('_', ' ')} {value_text(v)}" for k, v in islice(node.items(), 40)]
         if words:
             yield title, "; ".join(words)

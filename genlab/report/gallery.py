@@ -1,7 +1,7 @@
 """Images of a run's page: the newest samples, the grids over training, nearest neighbours.
 
-Nearest neighbours are samples beside the training images closest to them, which a model may have
-memorised.
+Nearest neighbours are samples beside the training images closest to them, which they may
+copy.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@
 <run>/eval/<...>/<metric>/00.png ...        pairs to look at side by side, one a caption
 
 A protocol holds all that must be equal for two numbers to be ranked: which images and how many,
-which reference, features, resizer, keys of the metric. A subject holds what may be compared.
+which reference, features, resizer, keys of the metric. `subject` holds
+what may be compared.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Result:
 
     path: Path  # its folder
     when: str
-    subject: dict[str, Any]
+    description: dict[str, Any]  # of what is evaluated, `subject` in the file
     numbers: list[Number]
     environment: dict[str, Any]
     captions: dict[str, list[str]] = field(default_factory=dict)  # metric -> of its pairs
@@ -71,7 +72,7 @@ class Result:
     @property
     def images(self) -> int | None:
         """Images the checkpoint had seen."""
-        value = self.subject.get("checkpoint")
+        value = self.description.get("checkpoint")
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     @property
@@ -110,7 +111,7 @@ def _read(path: Path) -> Result:
     return Result(
         path=path.parent,
         when=str(node["when"]),
-        subject=dict(node["subject"]),
+        description=dict(node["subject"]),
         numbers=[n for name, metric in metrics.items() for n in _numbers(name, metric)],
         environment=dict(node["environment"]),
         captions={
@@ -142,7 +143,7 @@ def _numbers(name: str, metric: Mapping[str, Any]) -> Iterator[Number]:
 
 def write_result(
     folder: Path,
-    subject: Mapping[str, Any],
+    description: Mapping[str, Any],
     metrics: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
 ) -> Path:
@@ -170,7 +171,7 @@ def write_result(
     record = {
         "format": FORMAT,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "subject": dict(subject),
+        "subject": dict(description),
         "metrics": node,
         "environment": dict(environment),
     }

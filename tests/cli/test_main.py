@@ -113,7 +113,7 @@ def test_help_and_version(capsys):
         ["optimizer.players={d: {lr: 1, clip: 2}}", "keep.best='a,b'"],
     ],
 )
-def test_what_only_hydra_can_judge_is_left_to_it(words):
+def test_what_only_hydra_can_check_is_left_to_it(words):
     assert overrides.check(words, primary="train", more=["allow"]) == []
 
 

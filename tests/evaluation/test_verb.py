@@ -26,11 +26,11 @@ def test_a_number_carries_its_protocol(gan):
     assert fid.protocol["reference_images"].startswith("60 of ")
     assert (fid.protocol["features"], fid.protocol["features_digest"]) == ("raw", "raw")
     assert "infinity" not in fid.protocol, "it changes no digit of fid"
-    subject = result.subject
-    assert subject["id"] == Run(gan).id
-    assert (subject["weights"], subject["seed"], subject["of"]) == ("ema", 3, "samples")
-    assert (subject["sampler"]["name"], subject["evaluations"]) == ("one_step", 1)
-    assert subject["checkpoint"] == 64
+    description = result.description
+    assert description["id"] == Run(gan).id
+    assert description.items() >= {"weights": "ema", "seed": 3, "of": "samples"}.items()
+    assert (description["sampler"]["name"], description["evaluations"]) == ("one_step", 1)
+    assert description["checkpoint"] == 64
     assert result.environment["precision"] == "fp32"
     assert "seconds" in result.environment
 
@@ -48,10 +48,10 @@ def test_an_evaluation_is_filed_under_checkpoint_and_contents(gan, capsys):
 def test_evaluations_are_counted_and_guidance_is_told(tmp_path_factory):
     run = trained(tmp_path_factory, "flow_matching")
     words = ("metric=fid", "features=raw", "n=9", "sampler=euler", "sampler.steps=3")
-    subject = evaluated(run, *words, "guidance.scale=2").subject
-    assert subject["evaluations"] == 6
-    assert subject["guidance"]["scale"] == 2
-    assert subject["sampler"].items() >= {"name": "euler", "steps": 3}.items()
+    description = evaluated(run, *words, "guidance.scale=2").description
+    assert description["evaluations"] == 6
+    assert description["guidance"]["scale"] == 2
+    assert description["sampler"].items() >= {"name": "euler", "steps": 3}.items()
 
 
 def test_bits_per_dimension_are_those_of_the_loss(glow):
@@ -97,10 +97,10 @@ def test_what_cannot_be_had_is_left_out_unless_it_was_named(vqvae, capsys):
 
 def test_reconstructions_are_evaluated_as_such(vqvae):
     result = evaluated(vqvae, "metric=fid", "features=raw", "n=40")
-    assert result.subject["of"] == "reconstructions"
+    assert result.description["of"] == "reconstructions"
     assert result.numbers[0].protocol["of"] == "reconstructions"
     assert result.numbers[0].protocol["reference"] == "digits 8x8x1 test"
-    assert "sampler" not in result.subject
+    assert "sampler" not in result.description
 
 
 def test_a_folder_is_evaluated_like_a_run(tmp_path, digits):

@@ -252,8 +252,8 @@ def test_as_many_stay_as_should():
     n = stay.numel()
     assert abs(stay.mean() - 0.7) < 4 * (0.21 / n) ** 0.5
     lines = stay.flatten(0, 1).flatten(1) - 0.7
-    likeness = lines @ lines.T / (0.21 * lines.shape[1])
-    assert (likeness - likeness.diag().diag()).abs().max() < 5 / lines.shape[1] ** 0.5
+    correlation = lines @ lines.T / (0.21 * lines.shape[1])
+    assert (correlation - correlation.diag().diag()).abs().max() < 5 / lines.shape[1] ** 0.5
 
 
 @pytest.mark.parametrize("backend", ["auto", "sdpa", "plain"])

@@ -50,7 +50,7 @@ def test_an_untrained_chain_by_hand(outputs):
 def test_bits_of_bytes_are_a_column_of_their_own(tmp_path_factory):
     run = trained(tmp_path_factory, "ddpm", **{"process.steps": 25, "process.beta_max": 15.0})
     result = evaluated(run, "metric=bpd", "n=12")
-    assert result.subject["likelihood"] == "variational bound, 25 steps, large variance"
+    assert result.description["likelihood"] == "variational bound, 25 steps, large variance"
     assert result.numbers[0].protocol["density"] == "bytes"
     pipeline = genlab.load(run)
     u, y, _ = pipeline.data.load("test")
@@ -66,5 +66,5 @@ def test_bits_of_bytes_are_a_column_of_their_own(tmp_path_factory):
 def test_dequantized_bytes_have_the_density_of_the_flow(tmp_path_factory):
     run = trained(tmp_path_factory, "ddpm", codec="dequantize")
     result = evaluated(run, "metric=bpd", "n=4")
-    assert result.subject["likelihood"].startswith("probability flow")
+    assert result.description["likelihood"].startswith("probability flow")
     assert result.numbers[0].protocol["density"] == "dequantize 8 bits"

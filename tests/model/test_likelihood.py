@@ -218,8 +218,8 @@ def test_bits_of_a_run_beside_those_of_a_flow(dense, glow):
     [bpd], [exactly] = ([n for n in r.numbers if n.name == "bpd"] for r in (path, flow))
     assert bpd.protocol == exactly.protocol
     assert bpd.protocol["density"] == "dequantize 8 bits"
-    assert path.subject["likelihood"] == "probability flow, one probe, tolerance 1e-05"
-    assert flow.subject["likelihood"] == "exact"
+    assert path.description["likelihood"] == "probability flow, one probe, tolerance 1e-05"
+    assert flow.description["likelihood"] == "exact"
     # this network has hardly learned, so that its density is about that of the noise
     assert 0 < value(path, "bpd") < 12
     in_parts = evaluated(dense, *words, "batch=7")

@@ -91,7 +91,7 @@ def test_flow_matching_without_labels():
 
 
 @pytest.mark.parametrize("process", [Linear(), Cosine()], ids=["linear", "cosine"])
-def test_the_field_of_the_true_velocity_is_the_datum(process):
+def test_the_true_velocity_denoises_to_the_datum(process):
     model = flow(process)
     x0, eps = torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])

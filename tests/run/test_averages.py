@@ -228,13 +228,13 @@ def test_train_sample_and_eval_by_the_command_line(tmp_path, capsys, monkeypatch
     assert main(["sample", "n=4", "weights=0.01", "name=u"]) == 4
     assert "leave over" in capsys.readouterr().err
     assert not (path / "samples/u").exists()
-    subjects = [
-        evaluated(path, "metric=swd", "n=16", "n_real=16", *more).subject
+    descriptions = [
+        evaluated(path, "metric=swd", "n=16", "n_real=16", *more).description
         for more in (["weights=0.07"], ["weights=0.12"], [])
     ]
-    assert [s["weights"] for s in subjects] == [0.07, 0.12, "ema"]
-    assert subjects[0]["residual"] == record["residual"]
-    assert "residual" not in subjects[2]
+    assert [s["weights"] for s in descriptions] == [0.07, 0.12, "ema"]
+    assert descriptions[0]["residual"] == record["residual"]
+    assert "residual" not in descriptions[2]
     assert len(list((path / "eval").glob(".streams-*"))) == 3, "samples of other weights"
     assert "<dd>0.07</dd>" in (path / "report.html").read_text()
 

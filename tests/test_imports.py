@@ -36,7 +36,7 @@ def imported(path: Path, top_only: bool = False) -> set[str]:
 
 
 def folder(module: str) -> str | None:
-    """genlab.run.files.disk -> run; None outside genlab and for what stands in genlab itself."""
+    """genlab.core.files.disk -> run; None outside genlab and for what stands in genlab itself."""
     words = module.split(".")
     return words[1] if words[0] == "genlab" and len(words) > 1 and words[1] in RANK else None
 

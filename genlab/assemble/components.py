@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +63,14 @@ def build(
     config: Mapping[str, Any],
     *,
     trust: bool = True,
-    trust_runs: bool = False,
+    trust_runs: Sequence[str] = (),
     meta: bool = False,
     run: Path | None = None,
 ) -> Components:
     """Constructs every component of a resolved config.
 
-    trust: whether its out-of-tree names may be imported; trust_runs: those in the configs of runs
-    that it names, which others may have written. meta: weights without storage, to find every
+    trust: whether its out-of-tree names may be imported; trust_runs: paths of runs that it names
+    and whose configs may do so too, see run/trust.py. meta: weights without storage, to find every
     problem of a training at no cost. run: the directory whose config it is; the runs that it names
     are then those it began with. Raises ConfigError with all problems at once; DataError,
     DeviceError and CheckpointError as they come.
@@ -80,7 +79,6 @@ def build(
     pretrained: dict[str, PretrainedRun] = {}
     parents = read_parents(run) if run else {}
     outputs = run.parent.parent if run else Path(config["outputs"])
-    of_run = partial(build, trust=trust_runs, trust_runs=trust_runs)
 
     def make(group: str, node: Mapping[str, Any], key: str | None = None, **given: Any) -> Any:
         if node.get("name") is None:
@@ -90,7 +88,7 @@ def build(
             for name, ref in registry.named_runs(group, node).items():
                 where = f"{key or group}.{name}"
                 runs[name] = pretrained[where] = PretrainedRun(
-                    where, ref, config, outputs, of_run, parents.get(where), meta
+                    where, ref, config, outputs, build, parents.get(where), meta, trust_runs
                 )
             return registry.build(group, node, key, trust, runs, **given)
         except ConfigError as e:

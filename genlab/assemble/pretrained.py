@@ -6,7 +6,7 @@ A constructor's key annotated `RunRef` names a run in a config; what the constru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from genlab.core.errors import CheckpointError, ConfigError, DiskError, Refused
 from genlab.core.gaussian_path import change_path
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.parents import Parent, find_parent, read_parents, write_parents
+from genlab.run.trust import trusted
 
 __all__ = ["PretrainedRun", "pin"]
 
@@ -57,10 +58,11 @@ class PretrainedRun(RunRef):
         build: Callable[..., RunComponents],
         parent: Parent | None,
         meta: bool,
+        trust_runs: Sequence[str] = (),
     ) -> None:
         """ref: {run, checkpoint, weights}; config: that names it, whose hardware it uses; outputs:
         where runs are; build: makes components of its config; parent: what the run that names it
-        has kept of it, None for a new one; meta: as `build` takes it.
+        has kept of it, None for a new one; meta, trust_runs: as `build` takes them.
 
         Raises ConfigError where there is no such run, CheckpointError where it has no such
         checkpoint, Refused where its config asks for code that is not trusted.
@@ -86,6 +88,7 @@ class PretrainedRun(RunRef):
         path = str(self.run.path.resolve())
         self.parent = Parent(self.run.title, path, which, found.images, self.weights, found.digest)
         self._build, self._meta, self.loaded = build, meta, False
+        self._trust_runs = trust_runs
         components = self._components(meta)
         self.spec, self.codec = components.spec, components.codec
         self._data, self.described = components.data.spec, components.model
@@ -96,11 +99,18 @@ class PretrainedRun(RunRef):
         rng, device = torch.random.fork_rng(devices=[]), torch.device("cpu")
         try:  # inside another build or a drawing, of which nothing is to be noticed
             with torch.inference_mode(False), rng, device:
-                return self._build(self.config, run=self.run.path, meta=meta)
+                return self._build(
+                    self.config,
+                    run=self.run.path,
+                    meta=meta,
+                    trust=trusted(self.run.path, self._trust_runs),
+                    trust_runs=self._trust_runs,
+                )
         except ConfigError as e:
             raise ConfigError(*(f"{self}: {problem}" for problem in e.problems)) from None
         except Refused as e:
-            raise Refused(f"{self}: {e}") from None
+            sentence = str(e).replace("trust=true", f"trust=[{self.run.path}]")
+            raise Refused(f"{self}: {sentence}") from None
 
     def __str__(self) -> str:
         return f"{self.key}={self.run.title}"

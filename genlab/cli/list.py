@@ -14,7 +14,8 @@ from typing import Any
 from genlab.config import catalog
 from genlab.core import registry
 from genlab.core.errors import ConfigError
-from genlab.core.format import duration, number, short, size, table
+from genlab.core.files import opened, read_text
+from genlab.core.format import clean, duration, number, short, size, table
 from genlab.core.registry import GROUPS, suggest
 
 __all__ = ["class_doc", "components", "group_of", "listing", "runs"]
@@ -93,10 +94,7 @@ def runs(outputs: Path) -> list[dict[str, Any]]:
 
     found = []
     for run in sorted(directory.runs(outputs), key=lambda r: r.path.name, reverse=True):
-        last = _journal(run.path / "metrics.jsonl")
-        total = next(
-            (k.default for k in catalog.scan(run.path / "config.yaml") if k.name == TOTAL), ""
-        )
+        last, total = _journal(run.path / "metrics.jsonl"), _total(run.path / "config.yaml")
         found.append(
             {
                 "id": run.id,
@@ -116,10 +114,19 @@ def runs(outputs: Path) -> list[dict[str, Any]]:
 TOTAL = "schedule.images"
 
 
+def _total(path: Path) -> str:
+    """Images of the whole run; "" where its config cannot be read."""
+    try:
+        keys = catalog.scan_text(read_text(path, limit=TAIL * 4))
+    except (OSError, ValueError):
+        return ""
+    return next((key.default for key in keys if key.name == TOTAL), "")
+
+
 def _journal(path: Path) -> dict[str, Any]:
     """The last value of images and of every loss/<player>; a torn last line is passed over."""
     try:
-        with open(path, "rb") as f:
+        with opened(path) as f:
             f.seek(max(0, f.seek(0, os.SEEK_END) - TAIL))
             lines = f.read().splitlines()
     except OSError:
@@ -128,7 +135,7 @@ def _journal(path: Path) -> dict[str, Any]:
     for line in reversed(lines):
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if not isinstance(entry, dict):
             continue
@@ -146,7 +153,7 @@ def _journal(path: Path) -> dict[str, Any]:
 
 def _saved(path: Path) -> int:
     try:
-        return int((path / "checkpoints" / "latest").read_text(encoding="utf-8"))
+        return int(read_text(path / "checkpoints" / "latest", path, limit=100))
     except (OSError, ValueError):
         return 0
 
@@ -190,7 +197,7 @@ def _runs_table(found: list[dict[str, Any]], outputs: str) -> str:
                 duration(r["seconds"]) if r["seconds"] is not None else "?",
             )
         )
-    return table(rows)
+    return table([[clean(cell) for cell in row] for row in rows])
 
 
 # --- text ----------------------------------------------------------------------------------------

@@ -129,11 +129,12 @@ def _resume(call: Call) -> int:
 
 def _report(call: Call) -> int:
     given = _options(call)
+    from genlab.core.format import clean
     from genlab.report.report import write_report
     from genlab.run.directory import find_run
 
     run = find_run(given.get("run", "latest"), given.get("outputs", "outputs"))
-    print(write_report(run.path))
+    print(clean(str(write_report(run.path))))
     return 0
 
 
@@ -193,8 +194,13 @@ def _width() -> int:
 RUN = Key("run", "latest", "path, id (`genlab list runs`) or latest")
 OUTPUTS = Key("outputs", "outputs", "root of the run directories")
 FRESH = Key("fresh", "false", "true: a new run, although one of this very config exists")
-TRUST = Key("trust", "false", "true: let a foreign run name code from outside genlab")
-ALLOW = Key("allow", "[]", "[config,world]: go on although these changed")
+TRUST = Key("trust", "false", "true or [paths of runs]: let foreign runs name code of their own")
+ALLOW = Key(
+    "allow",
+    "[]",
+    "[config,world,moments,links]: go on although these changed, are lost or lead away",
+)
+LINKS = Key("allow", "[]", "[links]: follow links of yours to folders in the run")
 LONGER = Key("schedule.images", "as it was", "a larger number goes on with a finished run")
 METRIC = Key(
     "metric", "losses, evaluations", "values or metrics to show: fid, 'kid,heldout/*', '*'"
@@ -216,14 +222,14 @@ VERBS = {
         keys=(FRESH, TRUST, ALLOW),
     ),
     "sample": Verb(
-        "draw images from a run", _sample, primary="sample", groups=OF_RUN, keys=(TRUST,)
+        "draw images from a run", _sample, primary="sample", groups=OF_RUN, keys=(TRUST, LINKS)
     ),
     "eval": Verb(
         "measure a run or a folder of images: fid, kid, ...",
         _eval,
         primary="eval",
         groups=("metric", "features", "data", *OF_RUN),
-        keys=(TRUST,),
+        keys=(TRUST, LINKS),
     ),
     "resume": Verb(
         "go on with a run, bit for bit",

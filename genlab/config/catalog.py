@@ -31,6 +31,7 @@ __all__ = [
     "lines",
     "names_in",
     "scan",
+    "scan_text",
     "summary",
 ]
 
@@ -198,11 +199,16 @@ def _update(found: dict[str, Key], new: list[Key]) -> None:
 
 def scan(path: Path, package: str = "", file: str = "") -> list[Key]:
     """Every `key: value  # comment` of a yaml alone, under its dotted name."""
+    return scan_text(_read(path), package, file)
+
+
+def scan_text(text: str, package: str = "", file: str = "") -> list[Key]:
+    """The same of its text."""
     parents: list[tuple[int, str]] = []
     above: list[str] = []
     hidden: int | None = None  # indent of a `defaults:` or of a block of text that is being passed
     found = []
-    for line in _read(path).splitlines():
+    for line in text.splitlines():
         if _PACKAGE.match(line):
             continue
         if line.lstrip().startswith("#"):

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from genlab.config import catalog, overrides
 from genlab.config.keys import EXPECTED_RESULT, KEYS, OPTIONS
 from genlab.config.named_runs import replace_runs, run_name
+from genlab.config.own_yaml import check_folder
 from genlab.core import registry, schema
 from genlab.core.errors import ConfigError, Refused
 from genlab.core.registry import GROUPS, suggest
@@ -37,6 +38,7 @@ __all__ = [
     "parse",
     "provenance",
     "refuse_targets",
+    "refuse_typed",
     "split_options",
     "title",
     "validate",
@@ -105,13 +107,16 @@ def compose(
     Raises ConfigError with every problem found, Refused for a `_target_`.
     """
     typed = [w for word in words for w in _replaced(_open_players(word))]
-    _refuse_typed(typed)
+    refuse_typed(typed)
     search = [f"hydra.searchpath=[{','.join(_folder(d) for d in config_dirs)}]"]
+    for folder in config_dirs:
+        check_folder(Path(folder))
     asked = [*typed, *(search if config_dirs else [])]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(registry.configs_dir()), version_base="1.3"):
         try:
             node = hydra_compose(primary, asked)
+            _refuse_resolvers(OmegaConf.to_container(node, resolve=False))
             config = OmegaConf.to_container(node, resolve=True)
         except HydraException as e:
             raise ConfigError(_explain(e, primary, asked, config_dirs)) from e
@@ -275,7 +280,8 @@ def _replaced(word: str) -> list[str]:
     return ["model.ema=null", word] if word.startswith("model.ema={") else [word]
 
 
-def _refuse_typed(words: Iterable[str]) -> None:
+def refuse_typed(words: Iterable[str]) -> None:
+    """Refused for a `_target_`, ConfigError for what words may not set."""
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
         if ("_target_" in key or re.search(r"_target_['\"]?\s*:", value)) and not key.startswith(
@@ -293,6 +299,29 @@ def _refuse_typed(words: Iterable[str]) -> None:
             raise ConfigError(
                 f"{word}: a new key would be ignored; drop the + to set an existing key, "
                 "or put your own notes under +extra."
+            )
+
+
+def _refuse_resolvers(node: Any, where: str = "") -> None:
+    """ConfigError for what a value would compute, like the environment it would then publish.
+
+    A value may be that of another key, `${network.encoder.width}`; the environment says only where
+    data and runs are.
+    """
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if where or key != "hydra":
+                _refuse_resolvers(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            _refuse_resolvers(value, f"{where}.{i}")
+    elif isinstance(node, str) and (found := re.search(r"\$\{\s*([\w.]+)\s*:", node)):
+        if where not in ("data.root", "outputs") or found[1] != "oc.env":
+            raise ConfigError(
+                f"{where}={node}: ${{{found[1]}:...}} is for data.root and outputs alone, since a "
+                "config is kept with its run and shown in reports; write the value"
+                if found[1] == "oc.env"
+                else f"{where}={node}: no resolver {found[1]!r}; write the value"
             )
 
 

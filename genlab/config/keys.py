@@ -65,8 +65,8 @@ KEYS = {
 
 OPTIONS = {
     "fresh": "bool",
-    "trust": "bool",
-    "allow": "list[Literal['config', 'world']]",
+    "trust": "bool | list[str]",
+    "allow": "list[Literal['config', 'world', 'moments', 'links']]",
 }
 """What a command takes beside config keys: how to run, not what."""
 

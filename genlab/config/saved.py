@@ -17,10 +17,12 @@ from genlab.config.compose import (
     flatten,
     parse,
     refuse_targets,
+    validate,
 )
 from genlab.core import registry
 from genlab.core.console import log
 from genlab.core.errors import ConfigError
+from genlab.core.files import read_bytes
 from genlab.core.registry import GROUPS, suggest
 
 __all__ = ["LIMIT", "apply", "read"]
@@ -32,10 +34,8 @@ LIMIT = 200_000
 def read(path: Path) -> dict[str, Any]:
     """A config file of a run directory, as plain data: no interpolation, no tags, no aliases."""
     try:
-        if path.stat().st_size > LIMIT:
-            raise ConfigError(f"{path} is {path.stat().st_size} bytes: not a config genlab wrote")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
+        text = read_bytes(path, limit=LIMIT).decode()
+    except (OSError, ValueError) as e:
         raise ConfigError(f"{path} cannot be read as a config: {first_line(e)}") from e
     try:
         # events come before anything is built, so an alias bomb stays a short text
@@ -51,10 +51,19 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise ConfigError(f"{path} is empty or names no model: not a config genlab wrote")
     config.pop("hydra", None)
+    # notes stay as they are; of other values some would be resolved later
+    if "${" in repr({key: node for key, node in config.items() if key != "extra"}):
+        raise ConfigError(f"{path} has interpolations (${{...}}): not a config genlab wrote")
     for key, default in NEW_KEYS.items():
         if "." not in key:
             config.setdefault(key, default)
-    return _completed({str(k): v for k, v in config.items()})
+    config = _completed({str(k): v for k, v in config.items()})
+    # whoever reads a run that another one names looks into these before anything is checked
+    nodes = (*GROUPS, "every", "keep")
+    whole = "seed" in config and all(isinstance(config.get(key), dict) for key in nodes)
+    if problems := [] if whole else validate(config):
+        raise ConfigError(*(f"{path}: {problem}" for problem in problems))
+    return config
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from genlab.core.format import clean
+
 __all__ = ["log", "log_once", "progress", "shown_by"]
 
 PAUSE = 5.0  # seconds between two lines where there is no terminal
@@ -27,6 +29,7 @@ _show: Callable[[str], None] | None = None
 
 def log(line: str) -> None:
     """One line on stderr, or where `shown_by` says; a stream that is gone is no reason to stop."""
+    line = clean(line)
     if _show is not None:
         _show(line)
         return

@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["count", "duration", "number", "short", "size", "table"]
+__all__ = ["clean", "count", "duration", "number", "short", "size", "table"]
+
+
+def clean(text: str) -> str:
+    """Text of a foreign file or folder for a terminal: what would steer it becomes U+FFFD."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def number(value: float) -> str:

@@ -17,6 +17,7 @@ import difflib
 import importlib
 import importlib.machinery
 import importlib.util
+import os
 import re
 import sys
 import types
@@ -40,6 +41,7 @@ __all__ = [
     "components",
     "configs_dir",
     "find",
+    "import_from_here",
     "mismatches",
     "named_runs",
     "names",
@@ -393,6 +395,13 @@ def mismatches(
     if missing := [k for k in needed if node.get(k, MISSING) == MISSING]:
         problems.append(f"{key}: {whose} needs the key {', '.join(missing)}")
     return problems
+
+
+def import_from_here() -> None:
+    """Lets out-of-tree names be found in the current folder too, after all that is installed."""
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
 
 
 def find(group: str, name: str, *, trust: bool = True) -> Any:

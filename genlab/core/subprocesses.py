@@ -40,7 +40,7 @@ def run(
     processes = [
         subprocess.Popen(
             command,
-            env=dict(environment),
+            env={**environment, "PYTHONSAFEPATH": "1"},  # a yaml.py in this folder is no module
             start_new_session=True,
             preexec_fn=lambda: terminate_with_parent(me),
         )

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from genlab.core import dist
 from genlab.core.console import log, progress
+from genlab.core.files import disk
 from genlab.core.format import count, duration
 from genlab.core.metric import Features
 from genlab.core.signals import check_stop
-from genlab.run.files import disk
 
 __all__ = ["ShardedCache", "digest", "extract_features", "feature_cache", "ranges"]
 

@@ -12,7 +12,7 @@ from genlab.core import dist, registry
 from genlab.core.console import log
 from genlab.core.contract import Dataset, Spec
 from genlab.core.errors import ConfigError, DataError
-from genlab.core.format import count, number, table
+from genlab.core.format import clean, count, number, table
 from genlab.evaluation.evaluate import Evaluator, select_metrics
 from genlab.evaluation.reference import Reference, of_data, read_images, size_of, subset
 from genlab.evaluation.target import EvalTarget, GivenImages, ModelOutputs, number_of_samples
@@ -50,8 +50,8 @@ def main(words: Sequence[str]) -> int:
 
         return subprocesses.run_ranks(["eval", *words], devices)
     try:
-        trust = bool(options.get("trust"))
-        target = of_images(asked) if given else of_run(asked, others, trust)
+        how = {"trust": options.get("trust", False), "links": "links" in options.get("allow", [])}
+        target = of_images(asked) if given else of_run(asked, others, how)
         reference, features = _reference(asked, target), asked["features"]
         evaluate = select_metrics(
             asked["metric"], features, target, reference, named=named, trust=True
@@ -98,10 +98,16 @@ def _check(asked: Mapping[str, Any], idle: Sequence[str]) -> None:
 # --- what is evaluated -------------------------------------------------------------------------
 
 
-def of_run(asked: Mapping[str, Any], others: Sequence[str], trust: bool) -> ModelOutputs:
-    """A run at one of its checkpoints. others: overrides of its sampler, guidance, hardware."""
+def of_run(
+    asked: Mapping[str, Any], others: Sequence[str], how: Mapping[str, Any]
+) -> ModelOutputs:
+    """A run at one of its checkpoints.
+
+    others: overrides of its sampler, guidance, hardware; how: `trust` and `links` as `load` takes
+    them.
+    """
     run = find_run(str(asked["run"]), asked["outputs"])
-    pipeline = load(run.path, trust=trust, overrides=others, checkpoint=asked["checkpoint"])
+    pipeline = load(run.path, overrides=others, checkpoint=asked["checkpoint"], **how)
     device, checkpoint = pipeline.hardware.device, pipeline.checkpoint
     assert checkpoint is not None
     dist.start(device)
@@ -201,11 +207,11 @@ def _run(evaluate: Evaluator, asked: Mapping[str, Any], strict: bool) -> None:
     machine = {**target.environment, "seconds": spent}
     path = write_result(folder, target.description, results, machine)
     _print(evaluate, results)
-    print(path)
+    print(clean(str(path)))
     if of_a_run:
         from genlab.report.report import write_report
 
-        print(f"report: {write_report(target.folder.parent)}")
+        print(f"report: {clean(str(write_report(target.folder.parent)))}")
 
 
 def _print(evaluator: Evaluator, results: Mapping[str, Mapping[str, Any]]) -> None:

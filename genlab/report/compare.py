@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab.core.errors import ConfigError
+from genlab.core.files import read_text
 from genlab.report.columns import Column
 from genlab.report.groups import short_key
 from genlab.report.run_data import read_run
@@ -106,7 +107,7 @@ def _runs_of_sweep(folder: Path) -> Iterator[Path]:
     from genlab.config import overrides
 
     try:
-        sweep = yaml.safe_load((folder / "multirun.yaml").read_text(encoding="utf-8"))
+        sweep = yaml.safe_load(read_text(folder / "multirun.yaml", limit=1_000_000))
         jobs = overrides.expand(sweep["hydra"]["overrides"]["task"])
     except Exception as e:  # the error trees of YAML and Hydra have no common root
         raise ConfigError(f"{folder}/multirun.yaml does not name the jobs of a sweep") from e
@@ -114,8 +115,8 @@ def _runs_of_sweep(folder: Path) -> Iterator[Path]:
     lengths = {len(job) for job in jobs}
     for run in runs(folder.resolve().parents[1]):
         try:
-            words = (run.path / "overrides.txt").read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
+            words = read_text(run.path / "overrides.txt").splitlines()
+        except (OSError, ValueError):
             continue
         if any(tuple(sorted(words[:n])) in wanted for n in lengths):  # a resume adds more
             yield run.path

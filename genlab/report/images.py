@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from genlab.core.files import read_bytes, read_json
 
 __all__ = ["UNREADABLE", "EmbeddedImage", "ImageSet", "embed", "image_sets", "last_training_grid"]
 
@@ -89,9 +90,7 @@ def embed(path: Path, limit: int) -> EmbeddedImage:
 
     Raises one of UNREADABLE if it is no whole picture.
     """
-    if path.stat().st_size > HUGE:
-        raise ValueError(f"{path.stat().st_size // 1_000_000} MB are too many for a page")
-    data = path.read_bytes()
+    data = read_bytes(path, limit=HUGE)
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         width, height = image.size
         if width * height > PIXELS:
@@ -131,8 +130,8 @@ def _samples(folder: Path, problems: list[str]) -> ImageSet:
 
 def _read_record(folder: Path) -> dict[str, Any]:
     try:
-        record = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        record = read_json(folder / "sample.json")
+    except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -9,8 +9,8 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
+from genlab.core.files import write_text
 from genlab.report.markup import Child, Markup, raw, tag
-from genlab.run.files import write_text
 
 __all__ = [
     "document",

@@ -34,6 +34,7 @@ from genlab.report.page import (
     write_page,
 )
 from genlab.report.run_data import RunData, leaves, read_run, value_text
+from genlab.run.directory import Run
 
 __all__ = ["write_report"]
 
@@ -47,6 +48,7 @@ def write_report(run_dir: Path) -> Path:
     """
     if not run_dir.is_dir():
         raise ConfigError(f"no run directory {run_dir}; `genlab list runs` shows those there are")
+    Run(run_dir).check_links()
     return write_page(run_dir / "report.html", _page(read_run(run_dir)))
 
 

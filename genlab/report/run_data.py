@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from genlab.core.files import read_text
 from genlab.run.directory import NAME, Run
 from genlab.run.results import Result, results
 
@@ -97,7 +98,7 @@ class RunData:
     @property
     def checkpoint(self) -> int | None:
         """Images at the latest checkpoint."""
-        text = _read_text(self.path / "checkpoints" / "latest", []).strip()
+        text = _read_text(self.path / "checkpoints" / "latest", [], self.path).strip()
         return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
 
     @property
@@ -192,11 +193,13 @@ def _leaves(node: Any, lists: bool, key: str, depth: int) -> Iterator[tuple[str,
         yield key, value_text(node)
 
 
-def _read_text(path: Path, problems: list[str]) -> str:
+def _read_text(path: Path, problems: list[str], root: Path | None = None) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    except OSError as e:
-        problems.append(f"{path.name}: {e.strerror}")
+        return read_text(path, root)
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as e:
+        problems.append(f"{path.name}: {e.strerror if isinstance(e, OSError) else e}")
         return ""
 
 

@@ -12,7 +12,6 @@ Reference: Karras et al. 2023, arXiv 2312.02696, section 3.2.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +25,8 @@ from torch import Tensor, nn
 from genlab.core.console import log
 from genlab.core.ema import EMA, blend
 from genlab.core.errors import CheckpointError, ConfigError
+from genlab.core.files import make_folder, replacing
 from genlab.run.failpoint import point
-from genlab.run.files import disk, fsync_folder
 
 __all__ = ["Averages", "PostHocEMA"]
 
@@ -73,26 +72,16 @@ class Averages:
         tensors = _averages(model)
         if not tensors:
             return
-        target = self.file(images)
-        temporary = self.folder / f".tmp-{target.name}"
-        with disk("write averages to", target):
-            self.folder.mkdir(exist_ok=True)
-            try:
-                with open(temporary, "wb") as f:
-                    f.write(save(tensors, {"sha256": _digest(tensors)}))
-                    point("average.before_fsync")
-                    f.flush()
-                    os.fsync(f.fileno())
-                os.replace(temporary, target)
-            finally:
-                temporary.unlink(missing_ok=True)  # give a full disk its space back
-            fsync_folder(self.folder)
-            point("average.after_rename")
+        make_folder(self.folder, self.folder.parent)
+        with replacing(self.file(images), self.folder.parent) as f:
+            f.write(save(tensors, {"sha256": _digest(tensors)}))
+            point("average.before_fsync")
+        point("average.after_rename")
 
     def cut(self, images: int) -> None:
         """Removes what was kept after `images`, where a run goes on, and what a kill left."""
         late = [self.file(t) for t in self.moments() if t > images]
-        for path in [*late, *self.folder.glob(".tmp-*")]:
+        for path in [*late, *self.folder.glob(".*tmp*")]:
             path.unlink(missing_ok=True)
 
     def rebuild(self, model: nn.Module, images: int, std: float) -> PostHocEMA:

@@ -14,6 +14,7 @@ A folder without a valid manifest does not count. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -25,27 +26,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from genlab import __version__
 from genlab.core.console import log
 from genlab.core.errors import CheckpointError, DiskError
+from genlab.core.files import (
+    disk,
+    fsync_folder,
+    make_folder,
+    opened,
+    read_bytes,
+    read_json,
+    read_text,
+    write_text,
+)
 from genlab.run.failpoint import point
-from genlab.run.files import disk, fsync_folder, write_text
+from genlab.run.tensors import load_model
 
-__all__ = [
-    "Checkpoint",
-    "Checkpoints",
-    "load_model",
-    "load_optimizers",
-    "model_tensors",
-    "optimizer_tensors",
-]
+__all__ = ["Checkpoint", "Checkpoints"]
 
-FORMAT = 1
+FORMAT = 2  # 2: state.json names the parameters without moments
 NAME = re.compile(r"\d{12}")
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
@@ -60,7 +63,7 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         """folder: <run>/checkpoints/<images>."""
         self.folder, self.run, self.images = folder, folder.parent.parent, int(folder.name)
-        manifest = (folder / "manifest.json").read_bytes()
+        manifest = read_bytes(folder / "manifest.json", self.run)
         self.digest = hashlib.sha256(manifest).hexdigest()[:12]
 
     def __eq__(self, other: object) -> bool:
@@ -93,8 +96,8 @@ class Checkpoints:
     def pointer(self, name: str) -> str | None:
         """What `latest` or `best` points at."""
         try:
-            text = (self.folder / name).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
+            text = read_text(self.folder / name, self.folder.parent, limit=100).strip()
+        except (OSError, ValueError):
             return None
         return text if NAME.fullmatch(text) and (self.folder / text).is_dir() else None
 
@@ -121,7 +124,7 @@ class Checkpoints:
             self._sweep()
             self._mend()
             self._room_for(model, optimizer)
-            temporary.mkdir(parents=True)
+            make_folder(temporary, self.folder.parent)
             try:
                 _write(temporary, model, optimizer, state, config, best)
                 point("save.before_rename")
@@ -196,8 +199,8 @@ class Checkpoints:
         """
         pin = self.folder / "pins" / f"{checkpoint.folder.name}-{by}"
         with disk("keep a checkpoint in", pin):
-            pin.parent.mkdir(exist_ok=True)
-            pin.touch()
+            make_folder(pin.parent, self.folder.parent)
+            write_text(pin, "", self.folder.parent)
         for _ in range(20):  # `_delete` may just be putting it back
             if checkpoint.folder.is_dir():
                 return
@@ -227,7 +230,7 @@ class Checkpoints:
 
     def _sweep(self) -> None:
         """Removes what killed processes left."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder, self.folder.parent)
         for doomed in self.folder.glob(".old-*"):
             name = doomed.name.removeprefix(".old-")
             if self._pinned(name) and not (self.folder / name).exists():
@@ -240,9 +243,9 @@ class Checkpoints:
         """Points `best` at the last one that was: a kill may have come before the pointer."""
         for name in reversed(self.names()):
             try:
-                manifest = json.loads((self.folder / name / "manifest.json").read_bytes())
+                manifest = read_json(self.folder / name / "manifest.json", self.folder.parent)
                 is_best = bool(manifest["best"])
-            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            except (OSError, ValueError, KeyError, TypeError):
                 continue
             if is_best:
                 if self.pointer("best") != name:
@@ -305,9 +308,13 @@ class _Newer(CheckpointError):
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """The state of a checkpoint whose every byte is as written; CheckpointError otherwise."""
+    """The state of a checkpoint whose every byte is as written, and the `format` of both.
+
+    CheckpointError where it is damaged, DiskError where it cannot be read.
+    """
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        run = folder.parent.parent
+        manifest = read_json(folder / "manifest.json", run)
         if int(manifest["format"]) > FORMAT:
             raise _Newer(
                 f"{folder} was made by genlab {manifest['genlab']}, this is {__version__}; "
@@ -315,99 +322,23 @@ def verify(folder: Path) -> dict[str, Any]:
             )
         for name in FILES:
             entry = manifest["files"][name]
-            if (size := (folder / name).stat().st_size) != entry["bytes"]:
-                raise CheckpointError(f"{name} has {size} bytes of {entry['bytes']}")
-            with open(folder / name, "rb") as f:
+            with opened(folder / name, run) as f:
+                if (size := os.fstat(f.fileno()).st_size) != entry["bytes"]:
+                    raise CheckpointError(f"{name} has {size} bytes of {entry['bytes']}")
                 if hashlib.file_digest(f, "sha256").hexdigest() != entry["sha256"]:
                     raise CheckpointError(f"{name} has other bytes than were written")
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state = read_json(folder / "state.json", run)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
         raise CheckpointError(f"{Path(e.filename or folder).name} is missing") from e
-    except OSError as e:  # says something about the disk, not about what was written
+    except OSError as e:
+        if e.errno in (errno.EINVAL, errno.ELOOP):
+            name = Path(e.filename or folder).name
+            raise CheckpointError(f"{name} is a link or no regular file") from e
+        # says something about the disk, not about what was written
         raise DiskError(f"cannot read {folder}: {e.strerror}; try again when it can be") from e
-    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as e:
+    except (ValueError, KeyError, TypeError, ArithmeticError) as e:
         text = str(e).splitlines()[0] if str(e) else ""
         raise CheckpointError(f"{type(e).__name__}: {text}") from e
     if not isinstance(state, dict):
         raise CheckpointError("state.json is not a mapping")
-    return state
-
-
-# --- tensors -------------------------------------------------------------------------------------
-
-
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """state_dict on the CPU, contiguous, tied tensors once."""
-    out: dict[str, Tensor] = {}
-    seen: set[tuple[int, tuple[int, ...], int]] = set()
-    for name, tensor in model.state_dict().items():
-        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.storage_offset())
-        if tensor.numel() and key in seen:
-            continue
-        seen.add(key)
-        out[name] = tensor.detach().cpu().contiguous()
-    return out
-
-
-def optimizer_tensors(model: nn.Module, optimizers: Mapping[str, Optimizer]) -> dict[str, Tensor]:
-    """player/parameter/moment -> tensor on the CPU."""
-    names = {id(p): n for n, p in model.named_parameters()}
-    out = {}
-    for player, optimizer in optimizers.items():
-        for p, moments in optimizer.state.items():
-            for moment, value in moments.items():
-                if isinstance(value, Tensor):
-                    key = f"{player}/{names[id(p)]}/{moment}"
-                    out[key] = value.detach().cpu().contiguous()
-    return out
-
-
-def load_model(model: nn.Module, file: Path) -> None:
-    """Copies saved tensors into a built model; CheckpointError on another architecture."""
-    own = model.state_dict()
-    loaded: set[int] = set()
-    problems = []
-    try:
-        with safe_open(file, "pt") as saved, torch.no_grad():
-            for name in saved.keys():
-                if name not in own:
-                    problems.append(f"{name} is in the file only")
-                elif (shape := tuple(saved.get_slice(name).get_shape())) != own[name].shape:
-                    problems.append(f"{name} is {shape} there, {tuple(own[name].shape)} here")
-                else:
-                    own[name].copy_(saved.get_tensor(name))
-                    loaded.add(own[name].data_ptr())
-    except SafetensorError as e:
-        raise CheckpointError(f"{file} is not a safetensors file: {e}") from e
-    problems += [
-        f"{name} is in the model only"
-        for name, tensor in own.items()
-        if tensor.numel() and tensor.data_ptr() not in loaded
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(
-            f"{file} holds another architecture: {'; '.join(problems[:3])}{more}; "
-            "use the model and network keys it was trained with"
-        )
-
-
-def load_optimizers(model: nn.Module, optimizers: Mapping[str, Optimizer], file: Path) -> None:
-    """Restores the moments of every player.
-
-    A moment takes the strides of its parameter: fused optimizers pair raw memory.
-    """
-    parameters = dict(model.named_parameters())
-    try:
-        with safe_open(file, "pt") as saved:
-            for key in saved.keys():
-                player, _, rest = key.partition("/")
-                name, _, moment = rest.rpartition("/")
-                if player not in optimizers or name not in parameters:
-                    raise CheckpointError(f"{file} has {key}, which this model does not train")
-                p, value = parameters[name], saved.get_tensor(key)
-                like = p if value.shape == p.shape else value.to(p.device)
-                slot = torch.empty_like(like, dtype=value.dtype, requires_grad=False)
-                optimizers[player].state[p][moment] = slot.copy_(value)
-    except SafetensorError as e:
-        raise CheckpointError(f"{file} is not a safetensors file: {e}") from e
+    return {**state, "format": int(manifest["format"])}

@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from genlab.core.errors import ConfigError, Locked, Refused
-from genlab.run.files import disk, write_text
+from genlab.core.files import (
+    check_links,
+    disk,
+    opened,
+    read_bytes,
+    read_json,
+    read_text,
+    write_text,
+)
+from genlab.core.format import clean
+from genlab.run.trust import made_here, sign
 
 __all__ = ["NAME", "Run", "find_run", "runs", "unknown_run"]
 
@@ -32,6 +42,7 @@ class Run:
     provenance.json   dotted key -> the file or command line that set it
     title             <model>-<data> as chosen, where the folder is named otherwise: a variant in a
                       YAML of its own, a class outside genlab
+    config.hmac       where the config names classes of one's own: that it was made here
     STATUS            running | done | interrupted: why | failed: why
     .lock             locked by the process that works on the run
     """
@@ -74,6 +85,7 @@ class Run:
             write_text(path / "title", title + "\n")
         # the config last: a directory without one was killed while being made, and is ignored
         write_text(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+        sign(path, config)
         return run
 
     @property
@@ -85,14 +97,14 @@ class Run:
     def name(self) -> str:
         """<model>-<data> as chosen."""
         with suppress(OSError, ValueError):
-            with open(self.path / "title", encoding="utf-8") as f:
-                return f.readline(200).strip() or self.path.parent.name
-        return self.path.parent.name
+            found = read_text(self.path / "title", limit=200).strip()
+            return clean(found) or clean(self.path.parent.name)
+        return clean(self.path.parent.name)
 
     @property
     def title(self) -> str:
         """<model>-<data>/<directory>."""
-        return f"{self.name}/{self.path.name}"
+        return clean(f"{self.name}/{self.path.name}")
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -106,21 +118,32 @@ class Run:
         from omegaconf import OmegaConf
 
         with suppress(OSError, ValueError):
-            who = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))
+            who = dict(read_json(self.path / "provenance.json"))
             who |= {w.lstrip("+~").partition("=")[0]: "command line" for w in overrides}
             write_text(self.path / "provenance.json", json.dumps(who, indent=1))
-            typed = (self.path / "overrides.txt").read_text(encoding="utf-8").splitlines()
+            typed = read_text(self.path / "overrides.txt").splitlines()
             typed += [w for w in overrides if w not in typed]
             write_text(self.path / "overrides.txt", "".join(f"{w}\n" for w in typed))
+        own = made_here(self.path)
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+        if own:
+            sign(self.path, config)
         self.__dict__.pop("config", None)
+
+    def check_links(self, allow: bool = False) -> None:
+        """Refused where links lead out of the directory. allow: follow those to one's own folders.
+
+        W&B links its logs to its cache: nothing here reads or writes in its folders, and each of
+        its processes makes a new one.
+        """
+        check_links(self.path, allow, self.path / "wandb")
 
     @property
     def status(self) -> str:
         """running | done | interrupted: why | failed: why; a dead `running` is interrupted."""
         try:
-            text = (self.path / "STATUS").read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
+            text = clean(read_bytes(self.path / "STATUS", limit=10_000).decode().strip())
+        except (OSError, ValueError):
             text = "interrupted: before it started"
         if text == "running" and not self.is_locked():
             return "interrupted: killed"
@@ -133,7 +156,7 @@ class Run:
     def is_locked(self) -> bool:
         """Whether a process works on this run; the kernel drops a dead process's lock."""
         try:
-            with open(self.path / ".lock", "rb") as f:
+            with opened(self.path / ".lock") as f:
                 fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as e:
             return e.errno in (errno.EWOULDBLOCK, errno.EAGAIN)
@@ -146,7 +169,8 @@ class Run:
         Not at once, because reading the status of a run locks it for a moment.
         """
         with disk("lock", self.path):
-            f = open(self.path / ".lock", "a+b")
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            f = open(os.open(self.path / ".lock", flags, 0o644), "r+b")
         with f:
             _flock(f, self.path, patience)
             yield

@@ -18,8 +18,9 @@ from genlab.core import dist
 from genlab.core.contract import Dataset
 from genlab.core.ema import EMA
 from genlab.core.errors import CheckpointError
+from genlab.core.files import read_json, write_text
+from genlab.core.openmp import waiting
 from genlab.hardware.hardware import Hardware
-from genlab.run.files import write_text
 
 __all__ = ["changes", "environment", "ranks", "record"]
 
@@ -50,6 +51,7 @@ def environment(hardware: Hardware, data: Dataset | None) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(hardware.device) if cuda else _cpu(),
         "precision": hardware.precision,
         "threads": hardware.threads,
+        "openmp": waiting(),
         "channels_last": hardware.channels_last,
         "compile": hardware.compile,
         "deterministic": hardware.deterministic,
@@ -63,8 +65,8 @@ def environment(hardware: Hardware, data: Dataset | None) -> dict[str, Any]:
 def changes(folder: Path, now: Mapping[str, Any]) -> str:
     """What differs from the recorded environment where it matters, as text; "" if nothing."""
     try:
-        then = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        then = dict(read_json(folder / "environment.json"))
+    except (OSError, ValueError, TypeError):
         return "its environment was not recorded"
     if "attention" not in then:  # runs that are older than it had torch's alone
         new = now["attention"] in ("triton", "flex")

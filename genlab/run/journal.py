@@ -9,26 +9,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genlab.run.files import disk, write_text
+from genlab.core.files import disk, opened, read_text, write_text
 
 __all__ = ["Journal", "read_journal"]
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """The lines of a journal; a last line that a crash cut short is left out."""
+    """The lines of a journal, of which only numbers count; one that is cut short is left out."""
     lines = []
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path)
     except FileNotFoundError:
         return []
     for row in text.splitlines():
         try:
             line = json.loads(row)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and isinstance(line.get("images", 0), (int, float)):
-            lines.append(line)
+        if isinstance(line, dict) and _counts(line.get("images", 0)):
+            lines.append({k: v for k, v in line.items() if v is None or _counts(v)})
     return lines
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 class Journal:
@@ -47,11 +51,9 @@ class Journal:
         kept = [x for x in lines if x.get("images", 0) <= images]
         late = [x for x in lines if x.get("images", 0) > images]
         if late:
-            with (
-                disk("write", self.path),
-                open(self.path.with_name("metrics.discarded.jsonl"), "a", encoding="utf-8") as f,
-            ):
-                f.writelines(json.dumps(x) + "\n" for x in late)
+            with disk("write", self.path):
+                rows = "".join(json.dumps(x) + "\n" for x in late)
+                _append(self.path.with_name("metrics.discarded.jsonl"), rows.encode())
         if self.path.exists():
             write_text(self.path, "".join(json.dumps(x) + "\n" for x in kept))
         return max((float(x.get("seconds", 0)) for x in kept), default=0.0)
@@ -59,15 +61,20 @@ class Journal:
     def sync(self) -> None:
         """Makes what was written survive a power cut; a checkpoint must not outlive it."""
         if self.path.exists():
-            with disk("sync", self.path), open(self.path, "rb") as f:
+            with disk("sync", self.path), opened(self.path) as f:
                 os.fsync(f.fileno())
 
     def write(self, line: Mapping[str, float | int]) -> None:
         """Appends one line; non-finite values are written as null, which JSON can hold."""
         clean = {k: v if math.isfinite(v) else None for k, v in line.items()}
         with disk("write", self.path):
-            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            try:
-                os.write(fd, (json.dumps(clean) + "\n").encode())
-            finally:
-                os.close(fd)
+            _append(self.path, (json.dumps(clean) + "\n").encode())
+
+
+def _append(path: Path, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o644)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)

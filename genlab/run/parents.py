@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from genlab.config.named_runs import replace_runs
 from genlab.core.console import log
 from genlab.core.errors import CheckpointError, ConfigError
+from genlab.core.files import read_json, write_text
 from genlab.run.directory import Run, find_run
-from genlab.run.files import write_text
 
 __all__ = ["Parent", "find_parent", "name_by_path", "read_parents", "write_parents"]
 
@@ -37,12 +37,10 @@ class Parent(NamedTuple):
 def read_parents(run: Path) -> dict[str, Parent]:
     """Dotted key -> parent of a run directory; CheckpointError for a file not written here."""
     try:
-        text = (run / FILE).read_text(encoding="utf-8")
+        return {key: Parent(**fields) for key, fields in read_json(run / FILE).items()}
     except FileNotFoundError:
         return {}
-    try:
-        return {key: Parent(**fields) for key, fields in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError) as e:
+    except (OSError, ValueError, TypeError, AttributeError) as e:
         raise CheckpointError(f"{run / FILE} is not one that genlab wrote: {e}") from e
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from genlab.core.files import replacing
 
 __all__ = ["animation", "grid", "pairs", "save", "save_each", "scatter", "sheet", "strip"]
 
@@ -139,16 +140,11 @@ def _write(frames: Sequence[Image.Image], path: Path, duration: list[int] | None
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = "GIF" if path.suffix.lower() == ".gif" else "PNG"
     extra = {} if duration is None else {"duration": duration, "loop": 0, "save_all": True}
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            if len(frames) > 1:
-                frames[0].save(file, kind, append_images=list(frames[1:]), **extra)
-            else:
-                frames[0].save(file, kind)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path, sync=False) as file:
+        if len(frames) > 1:
+            frames[0].save(file, kind, append_images=list(frames[1:]), **extra)
+        else:
+            frames[0].save(file, kind)
     return path
 
 

@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 
 from genlab.core.errors import Refused
+from genlab.core.files import disk, read_json, write_text
 from genlab.run import pictures
-from genlab.run.files import disk, write_text
 
 __all__ = ["FORMAT", "Number", "Result", "results", "write_result"]
 
@@ -102,9 +102,7 @@ def results(run_dir: Path, problems: list[str] | None = None) -> list[Result]:
 
 
 def _read(path: Path) -> Result:
-    if path.stat().st_size > LARGEST:
-        raise ValueError("too large for a result")
-    node = json.loads(path.read_text(encoding="utf-8"))
+    node = read_json(path, path.parents[2], LARGEST)
     if node["format"] != FORMAT:
         raise ValueError(f"format {node['format']} is not known here")
     metrics = {str(name): dict(m) for name, m in node["metrics"].items()}

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from genlab.core.errors import ConfigError, DataError
+from genlab.core.files import write_text
+from genlab.core.format import clean
 from genlab.data.source import iter_images
 from genlab.nn.quantize import codebook_usage
 from genlab.nn.similarity import psnr
 from genlab.run import pictures
-from genlab.run.files import write_text
 from genlab.sampling.edit import ImageEditor
 from genlab.sampling.pipeline import Pipeline
 
@@ -56,7 +57,8 @@ def write_reconstructions(pipeline: Pipeline, asked: Mapping[str, Any], folder: 
     facts = [f"PSNR {record['psnr']} dB"] if record["psnr"] is not None else []
     facts += [f"{record['bits']:,.0f} bits an image"] if "bits" in record else []
     facts += [f"{record['usage']:.1%} of the codes used"] if "usage" in record else []
-    print(f"{len(every):,} reconstructions by {pipeline.title}: {folder}\n{', '.join(facts)}")
+    print(f"{len(every):,} reconstructions by {pipeline.title}: {clean(str(folder))}")
+    print(", ".join(facts))
 
 
 def _quality(
@@ -111,7 +113,7 @@ def write_edits(pipeline: Pipeline, asked: Mapping[str, Any], folder: Path) -> N
     n = len(given.names)
     if given.more():
         print(f"{given.place} holds more than the first {n:,} images; n= takes more")
-    print(f"{variants} edits of each of {n:,} images by {pipeline.title}: {folder}")
+    print(f"{variants} edits of each of {n:,} images by {pipeline.title}: {clean(str(folder))}")
 
 
 class GivenImages:

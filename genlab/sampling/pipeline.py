@@ -25,6 +25,7 @@ from genlab.core.random import SampleNoise
 from genlab.run.averages import Averages, PostHocEMA
 from genlab.run.checkpoint import Checkpoint, Checkpoints
 from genlab.run.directory import Run, find_run
+from genlab.run.trust import trusted, trusted_runs
 from genlab.sampling.edit import ImageEditor, Task
 
 __all__ = ["STEPS", "Pipeline", "load"]
@@ -36,17 +37,20 @@ PAIRS, STEPS = 6, 9  # rows and columns of an interpolation strip
 def load(
     run: str | Path = "latest",
     outputs: str | Path = "outputs",
-    trust: bool = False,
+    trust: bool | Sequence[str] = False,
     overrides: Sequence[str] = (),
     checkpoint: str | int = "latest",
+    links: bool = False,
 ) -> Pipeline:
     """The pipeline of a trained run: `genlab.load("outputs/...").sample(16)`.
 
     run: path, id or latest; overrides: of sampler, guidance and hardware, as on a command line;
     checkpoint: latest (the newest valid one), best, or the images it had seen; trust: allow its
-    config to import code from outside genlab. Raises a GenlabError.
+    config to import code from outside genlab (True), or those of runs that it names (their paths);
+    links: follow links of one's own to folders. Raises a GenlabError.
     """
     found = find_run(str(run), outputs)
+    found.check_links(links)
     place = {"outputs": str(found.path.parent.parent)}  # where it lies now
     config = _with(found.config, overrides) | place
     if problems := validate(config):
@@ -56,7 +60,8 @@ def load(
         raise CheckpointError(
             f"{found.path} has no checkpoint yet; train it with genlab resume run={found.id}"
         )
-    return Pipeline(build(config, trust=trust, trust_runs=trust, run=found.path), saved)
+    how = {"trust": trusted(found.path, trust, first=True), "trust_runs": trusted_runs(trust)}
+    return Pipeline(build(config, **how, run=found.path), saved)
 
 
 class Pipeline:

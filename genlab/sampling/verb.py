@@ -14,8 +14,9 @@ from genlab.config.compose import compose, split_options
 from genlab.config.keys import KEYS
 from genlab.core.contract import Generates, Reconstructs
 from genlab.core.errors import ConfigError
+from genlab.core.files import disk, write_text
+from genlab.core.format import clean
 from genlab.run import pictures
-from genlab.run.files import disk, write_text
 from genlab.sampling.from_images import write_edits, write_reconstructions
 from genlab.sampling.pipeline import STEPS, Pipeline, load
 
@@ -34,7 +35,8 @@ def main(words: Sequence[str]) -> int:
     for word in rest:
         (own if word.partition("=")[0] in KEYS["sample"] else others).append(word)
     asked = compose(own, primary="sample")
-    pipeline = load(asked["run"], asked["outputs"], bool(options.get("trust")), others)
+    trust, links = options.get("trust", False), "links" in options.get("allow", [])
+    pipeline = load(asked["run"], asked["outputs"], trust, others, links=links)
     _check_given(asked)
     pipeline.require(Reconstructs if asked["from"] and not asked["task"] else Generates)
     if asked["animate"] and not pipeline.sampler.follows_path:
@@ -97,7 +99,7 @@ def _write(pipeline: Pipeline, asked: Mapping[str, Any], folder: Path) -> None:
         "evaluations": evaluations,
     }
     write_text(folder / "sample.json", json.dumps(record, indent=1))
-    print(f"{n} samples of {pipeline.title}: {folder}")
+    print(f"{n} samples of {pipeline.title}: {clean(str(folder))}")
 
 
 def _slug(name: str | None) -> str:

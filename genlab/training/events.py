@@ -20,7 +20,7 @@ from genlab.core.contract import Clock, Model
 from genlab.core.errors import Diverged
 from genlab.core.memory import memory
 from genlab.core.signals import DrawingStopped
-from genlab.run.checkpoint import model_tensors, optimizer_tensors
+from genlab.run.tensors import model_tensors, optimizer_tensors, without_moments
 from genlab.training.preview import validation_loss, write_preview
 from genlab.training.setup import Training
 
@@ -197,6 +197,7 @@ class Save(Event):
             "unread": training.trainer.unread,
             **training.best.state(),
             "world": dist.world(),
+            "without_moments": without_moments(training.model, training.trainer.optimizers),
         }
         training.journal.sync()
         training.checkpoints.save(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +60,11 @@ class InitialNetwork(Initial):
         ref: Mapping[str, Any],
         components: Components,
         outputs: Path,
-        trust: bool,
+        trust_runs: Sequence[str],
         meta: bool,
     ) -> None:
-        """ref: a config's `init` with all its keys; components: where they shall go; trust:
-        whether out-of-tree names of the run's config may be imported; meta: as `build` takes it.
+        """ref: a config's `init` with all its keys; components: where they shall go; outputs:
+        where runs are; trust_runs, meta: as `build` takes them.
 
         Raises ConfigError where there is no such network, or another one.
         """
@@ -81,9 +80,10 @@ class InitialNetwork(Initial):
             ref,
             components.config,
             outputs,
-            partial(build, trust=trust, trust_runs=trust),
+            build,
             None,
             meta,
+            trust_runs,
         )
         there = _network("init.role", self.role, self.other.described, self.other.title)
         here = _network("init.into", self.into, model, "this model")
@@ -111,18 +111,18 @@ class InitialNetwork(Initial):
 
 
 def find_initial(
-    components: Components, outputs: Path, *, trust: bool, meta: bool
+    components: Components, outputs: Path, *, trust_runs: Sequence[str], meta: bool
 ) -> Initial | None:
     """What `init` of their config names, None for nothing. Raises a GenlabError if it cannot be.
 
-    outputs: where runs are. trust, meta: as `InitialNetwork` takes them.
+    outputs: where runs are. trust_runs, meta: as `InitialNetwork` takes them.
     """
     ref = named_runs(components.config).get("init")
     if ref is None:
         return None
     if ref["role"] is None:
         return InitialWeights(ref, outputs)
-    return InitialNetwork(ref, components, outputs, trust, meta)
+    return InitialNetwork(ref, components, outputs, trust_runs, meta)
 
 
 def _network(key: str, role: str, model: Model, whose: str) -> Network:

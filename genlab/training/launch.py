@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ def launch(
     *,
     run: Run | None = None,
     trust: bool = True,
-    trust_runs: bool = False,
+    trust_runs: Sequence[str] = (),
     allow: Sequence[str] = (),
 ) -> int:
     """Makes and checks all that a config names, then opens its run and trains it.
@@ -35,12 +37,14 @@ def launch(
     """
     devices = config["hardware"]["devices"]
     here = devices == 1 or dist.world() > 1
-    trusted: dict[str, Any] = {"trust": trust, "trust_runs": trust_runs}
-    setup = set_up(config, **trusted, meta=not here, run=run.path if run else None)
+    path = run.path if run else None
+    setup = set_up(config, trust=trust, trust_runs=trust_runs, meta=not here, run=path)
     if not here:
         folder = open_run().path
         pin(setup.components.pretrained, folder)  # before a rank asks which checkpoints these are
-        words = ["__work", str(folder), *allow, *(word for word in trusted if trusted[word])]
+        words = ["__work", str(folder), *allow, *(["trust"] if trust else [])]
+        words += [f"trust={path}" for path in trust_runs]
+        words += ["here"] if os.getcwd() in sys.path else []  # where this process looks for code
         return subprocesses.run_ranks(words, devices)
     folder = str(open_run().path) if dist.rank() == 0 else ""
     folder = dist.broadcast_text(folder, setup.components.hardware.device)

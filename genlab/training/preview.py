@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from genlab.core.contract import Batch, Generates, Reconstructs
+from genlab.core.files import disk, write_text
 from genlab.core.random import DrawNoise, hash64
-from genlab.run.files import disk, write_text
 from genlab.run.pictures import pairs, save, sheet
 from genlab.sampling.pipeline import Pipeline
 

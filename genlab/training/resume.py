@@ -16,6 +16,7 @@ from genlab.core.errors import ConfigError
 from genlab.core.registry import GROUPS
 from genlab.run.directory import Run, find_run
 from genlab.run.parents import name_by_path
+from genlab.run.trust import trusted, trusted_runs
 
 __all__ = ["main", "reopen", "retyped"]
 
@@ -73,8 +74,9 @@ def main(words: Sequence[str]) -> int:
         _log_rates(before, after)
         return reopen(run, after, changes)
 
-    trust = bool(options.get("trust"))
-    return launch(after, open_run, run=run, trust=trust, trust_runs=trust, allow=allow)
+    trust = options.get("trust", False)
+    how = {"trust": trusted(run.path, trust, first=True), "trust_runs": trusted_runs(trust)}
+    return launch(after, open_run, run=run, **how, allow=allow)
 
 
 def retyped(run: Run, typed: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from genlab.core.console import log, shown_by
 from genlab.core.contract import Network
 from genlab.core.errors import Diverged, GenlabError, PeerLost, Stopped
 from genlab.core.memory import memory_advice
+from genlab.core.registry import import_from_here
 from genlab.core.signals import DrawingStopped, stop_error
 from genlab.core.subprocesses import terminate_with_parent
 from genlab.run.directory import Run
@@ -34,7 +35,7 @@ def train_run(
     setup: Setup | None = None,
     *,
     trust: bool = True,
-    trust_runs: bool = False,
+    trust_runs: Sequence[str] = (),
     allow: Sequence[str] = (),
 ) -> int:
     """Trains the run in `folder` from where it stands to its end; returns the exit code.
@@ -43,6 +44,7 @@ def train_run(
     names may be imported for it. allow: as in `genlab resume`. Raises a GenlabError.
     """
     run = Run(Path(folder))
+    run.check_links("links" in allow)
     make = partial(set_up, run.config, trust=trust, trust_runs=trust_runs, run=run.path)
     if dist.rank():
         return _train(run, setup or make(), allow)
@@ -203,8 +205,11 @@ class RunLoop:
 
 
 def main(words: list[str]) -> int:
-    """`python -m genlab __work <run directory> [trust] [trust_runs] [config] [world]`."""
+    """`python -m genlab __work <run directory> [trust] [trust=<run>] [here] [<allowed>...]`."""
     terminate_with_parent(os.getppid())  # a rank must not go on alone
-    allow = tuple(w for w in ("config", "world") if w in words[1:])
-    trusted = {word: word in words[1:] for word in ("trust", "trust_runs")}
-    return train_run(Path(words[0]), **trusted, allow=allow)
+    if "here" in words[1:]:
+        import_from_here()
+    allow = tuple(w for w in ("config", "world", "moments", "links") if w in words[1:])
+    trust_runs = [w.removeprefix("trust=") for w in words[1:] if w.startswith("trust=")]
+    trust = "trust" in words[1:]
+    return train_run(Path(words[0]), trust=trust, trust_runs=trust_runs, allow=allow)

@@ -18,10 +18,12 @@ from genlab.core.memory import memory_advice
 from genlab.core.signals import Signals
 from genlab.evaluation.in_training import TrainingMetrics
 from genlab.run.averages import Averages
-from genlab.run.checkpoint import Checkpoints, load_model, load_optimizers
+from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run
 from genlab.run.environment import changes, environment, ranks, record
 from genlab.run.journal import Journal
+from genlab.run.state import check_state
+from genlab.run.tensors import load_model, load_optimizers
 from genlab.run.track import Tracker
 from genlab.sampling.pipeline import Pipeline
 from genlab.training.best import BestCheckpoint
@@ -49,7 +51,7 @@ def set_up(
     config: Mapping[str, Any],
     *,
     trust: bool = True,
-    trust_runs: bool = False,
+    trust_runs: Sequence[str] = (),
     meta: bool = False,
     run: Path | None = None,
 ) -> Setup:
@@ -68,7 +70,7 @@ def set_up(
     initial = None
     if run is None or not Checkpoints(run / "checkpoints").names():
         outputs = run.parent.parent if run else Path(config["outputs"])
-        initial = find_initial(components, outputs, trust=trust_runs, meta=meta)
+        initial = find_initial(components, outputs, trust_runs=trust_runs, meta=meta)
     return Setup(components, pipeline, evaluator, tracker, initial)
 
 
@@ -161,10 +163,18 @@ class Training:
             self.averages.cut(int(found[0].name) if found else -1)
         if found:
             folder, state = found
+            players, optimizers = self.trainer.players, self.trainer.optimizers
+            younger = check_state(state, players, folder)
             if other := ranks(state["world"], "world" in allow):
                 log(other)
             load_model(self.model, folder / "model.safetensors")
-            load_optimizers(self.model, self.trainer.optimizers, folder / "optimizer.safetensors")
+            lost = load_optimizers(
+                self.model,
+                optimizers,
+                folder / "optimizer.safetensors",
+                state.get("without_moments"),
+                restart="moments" in allow,
+            )
             self.trainer.restore(state["clock"], state["scales"])
             self.trainer.unread = state["unread"]
             if not self.best.restore(state):
@@ -172,6 +182,10 @@ class Training:
             if self.main:
                 self.seconds = self.journal.cut(self.clock.images - self.clock.drawn)
             log(f"resuming at image {self.clock.images:,} from {folder.name}")
+            if younger:
+                log(f"an older genlab wrote it, without {', '.join(younger)}: begun empty")
+            if lost:
+                log(f"moments that start at zero: {lost}")
             if different := changes(self.run.path, now):
                 log(f"not bit for bit the run it was: {different}")
         else:

@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from genlab.config.compose import compose, split_options
+from genlab.config.compose import compose, refuse_typed, split_options
 from genlab.config.overrides import expand
 from genlab.core import registry, subprocesses
 from genlab.core.console import log
@@ -30,6 +30,7 @@ LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm")
 def main(words: Sequence[str], config_dirs: Sequence[str] = (), *, verbose: bool = False) -> int:
     """Checks every job, runs them all, prints a table; the code of the first that failed."""
     options, overrides = split_options(words)
+    refuse_typed(overrides)
     _check_launcher(overrides)
     jobs = expand(overrides)
     problems = []

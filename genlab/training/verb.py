@@ -10,8 +10,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from genlab.config.compose import compose, digest, provenance, split_options, title
+from genlab.core.format import clean
+from genlab.core.registry import import_from_here
 from genlab.run.directory import Run
 from genlab.run.parents import name_by_path
+from genlab.run.trust import own_code, trusted_runs
 from genlab.training.resume import reopen, retyped
 
 __all__ = ["main"]
@@ -32,6 +35,7 @@ def main(
     one is left alone; fresh=true makes another. Precedence: own newest checkpoint, then
     init=<run>, then scratch.
     """
+    import_from_here()
     options, overrides = split_options(words)
     if multirun:
         from genlab.training import sweep
@@ -50,19 +54,23 @@ def main(
         return measure(config)
     run = None if options.get("fresh") else _newest_run_of(config)
     if run is not None and run.status == "done":
-        print(f"this run is done: {run.path}\nfresh=true trains another")
+        print(f"this run is done: {clean(str(run.path))}\nfresh=true trains another")
         return 0
     from genlab.training.launch import launch
 
     # the person composed this config just now, so its out-of-tree names are their own; those of
     # runs that it names may be somebody else's
-    how = {"trust_runs": bool(options.get("trust")), "allow": options.get("allow", [])}
+    how = {
+        "trust_runs": trusted_runs(options.get("trust", False)),
+        "allow": options.get("allow", []),
+    }
     if run is None:
         who = provenance(overrides, config_dirs)
         name = title(overrides, config_dirs)
         create = partial(Run.create, config, digest(config), overrides, who, name)
         return launch(config, create, **how)
     after = retyped(run, config)
+    how["trust"] = own_code(after) <= own_code(config)  # the run is somebody's who wrote the same
     return launch(after, partial(reopen, run, after, overrides), run=run, **how)
 
 

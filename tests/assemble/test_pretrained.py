@@ -206,7 +206,9 @@ def test_a_run_that_is_named_executes_nothing_from_outside_genlab(toy, teacher, 
     own = small("flow_matching", "digits", guidance="autoguidance", outputs=str(tmp_path / "o"))
     own["guidance"]["run"] = str(foreign)
     for keys in ({}, {"meta": True}):
-        with pytest.raises(Refused, match=r"guidance.run=.*toy_foreign:Optimizer.*trust=true"):
+        with pytest.raises(
+            Refused, match=rf"guidance.run=.*toy_foreign:Optimizer.*trust=\[{foreign}\]"
+        ):
             build(own, trust=True, **keys)
     words = ["train", "model=flow_matching", "data=digits", "guidance=autoguidance"]
     words += [f"guidance.run={foreign}", f"outputs={tmp_path / 'o'}", "network=unet_small"]
@@ -214,7 +216,7 @@ def test_a_run_that_is_named_executes_nothing_from_outside_genlab(toy, teacher, 
     assert "read that code" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
     with pytest.raises(SystemExit, match="executed"):
-        build(own, trust_runs=True)
+        build(own, trust_runs=[str(foreign)])
     with pytest.raises(Refused):
         genlab.load(teacher, overrides=["guidance=autoguidance", f"guidance.run={foreign}"])
 

@@ -350,6 +350,25 @@ def test_a_config_that_lost_keys(capsys, foreign, verb):
     assert "lacks keys: lr=0.001" in err, "a default that is filled in is said"
 
 
+@pytest.mark.parametrize("node", [None, 3, []])
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["sample", "run={run}"],
+        ["resume", "run={run}", "schedule.images=128"],
+        ["train", *SHORT, "guidance=autoguidance", "guidance.run={run}"],
+        ["train", *SHORT, "init={{run: {run}, role: net}}"],
+    ],
+    ids=["sample", "resume", "guidance", "init"],
+)
+def test_a_config_without_a_node_that_all_look_into(capsys, foreign, line, node):
+    whole = yaml.safe_load((foreign / "config.yaml").read_text())
+    for key in ("sampler", "schedule", "data"):
+        (foreign / "config.yaml").write_text(yaml.safe_dump({**whole, key: node}))
+        says = [f"{foreign}/config.yaml: {key} is missing"]
+        refused(capsys, 2, *says, line=[word.format(run=foreign) for word in line])
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_target_in_a_runs_config(capsys, foreign, verb, tmp_path):
     config = yaml.safe_load((foreign / "config.yaml").read_text())

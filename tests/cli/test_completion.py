@@ -55,7 +55,9 @@ def test_candidates(tmp_path):
     assert complete("eval weights=") == ["weights=ema", "weights=raw"]
     assert complete("sample weights=r") == ["weights=raw"]
     assert complete("train every.log=") == ["every.log=auto"]
-    assert complete("resume allow=") == ["allow=[config]", "allow=[world]"]
+    assert complete("resume allow=") == [
+        f"allow=[{what}]" for what in ("config", "world", "moments", "links")
+    ]
     assert complete("train fresh=t") == ["fresh=true"] and complete("eval fresh=t") == []
     paths = complete("train sampler.through=")
     assert {"sampler.through=edm", "sampler.through=null"} <= set(paths)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from genlab.cli import main as cli
 from genlab.cli.list import components
 from genlab.config import catalog
 from genlab.core import registry
+from genlab.core.console import log
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,3 +114,49 @@ def test_list_runs_survives_what_it_finds(tmp_path, capsys):
     assert rows["abc125"]["seconds"] is None
     assert run(capsys, "list", "runs", f"outputs={tmp_path}")[0] == 0
     assert "no runs" in run(capsys, "list", "runs", f"outputs={tmp_path / 'nowhere'}")[1]
+
+
+@pytest.fixture
+def no_waiting():
+    """Ends what waits for the other end of a pipe, after 20 s."""
+    before = signal.signal(signal.SIGALRM, lambda number, frame: pytest.fail("it waits"))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "STATUS", "metrics.jsonl", ".lock", "checkpoints/latest"]
+)
+def test_list_runs_does_not_wait_for_a_pipe(tmp_path, capsys, no_waiting, name):
+    path = make_run(tmp_path)
+    make_run(tmp_path, "20250102-030406-abc124")
+    (path / "checkpoints").mkdir()
+    (path / name).unlink(missing_ok=True)
+    os.mkfifo(path / name)
+    code, out, err = run(capsys, "list", "runs", f"outputs={tmp_path}", "--json")
+    assert (code, err) == (0, "")
+    assert {r["id"] for r in json.loads(out)} == {"abc123", "abc124"}
+
+
+def test_list_runs_passes_over_a_line_that_is_nested_too_deep(tmp_path, capsys):
+    make_run(tmp_path, metrics=line(images=64, **{"loss/d": 1.5}) + "[" * 20_000 + "\n")
+    code, out, err = run(capsys, "list", "runs", f"outputs={tmp_path}", "--json")
+    assert (code, err) == (0, "")
+    (row,) = json.loads(out)
+    assert (row["images"], row["loss"]) == (64, {"d": 1.5})
+
+
+@pytest.mark.parametrize("words", ["list runs", "list runs --json", "report"])
+def test_what_would_steer_a_terminal_does_not_reach_it(tmp_path, capsys, words):
+    path = make_run(tmp_path, status="failed: \x1b[2J\x9b2J gone\n", metrics=line(images=1))
+    path.parent.rename(tmp_path / "gan\x1b]0;title\x07-digits")
+    code, out, err = run(capsys, *words.split(), f"outputs={tmp_path}")
+    assert (code, err) == (0, "") and "gan" in out
+    assert not set(out) & set("\x1b\x07\x9b")
+
+
+def test_a_line_that_names_a_foreign_file_does_not_steer_a_terminal(capsys):
+    log("taking gan\x1b]0;title\x07-digits")
+    assert capsys.readouterr().err == "taking gan\ufffd]0;title\ufffd-digits\n"

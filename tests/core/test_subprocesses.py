@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -68,6 +69,15 @@ def test_the_first_failure_stops_the_others_and_is_the_code(tmp_path):
 
 def test_success_is_zero():
     assert subprocesses.run([python("pass")] * 2, [os.environ] * 2) == (0, 0)
+
+
+def test_a_child_takes_no_module_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "yaml.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}
+    command = python("import yaml")
+    assert subprocess.call(command, env=environment) == 9  # where nothing is done about it
+    assert subprocesses.run([command], [environment]) == (0, 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells children on Linux alone")

@@ -155,12 +155,12 @@ def test_another_checkpoint_of_the_reference_makes_other_streams(run, weaker, tm
     words = [f"run={run}", f"outputs={tmp_path}", "n=4"]
     asked = compose(words, primary="eval")
     others = ["guidance=autoguidance", f"guidance.run={copy}"]
-    first = of_run(asked, others, False)
-    assert of_run(asked, others, False).digest() == first.digest()
+    first = of_run(asked, others, {})
+    assert of_run(asked, others, {}).digest() == first.digest()
     assert first.description["evaluations"] == 2 * (2 * 2 - 1)
     assert first.description["reference"]["checkpoint"] == 32
     shutil.rmtree(copy / "checkpoints" / "000000000032")
-    second = of_run(asked, others, False)
+    second = of_run(asked, others, {})
     assert second.description["guidance"] == first.description["guidance"]
     assert second.digest() != first.digest()
 

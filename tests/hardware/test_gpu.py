@@ -47,7 +47,7 @@ def test_fifty_steps_without_a_sync(model, precision):
 def test_resume_on_the_gpu_is_bit_for_bit(model, precision, tmp_path):
     from safetensors.torch import save_file
 
-    from genlab.run.checkpoint import load_model, load_optimizers, model_tensors, optimizer_tensors
+    from genlab.run.tensors import load_model, load_optimizers, model_tensors, optimizer_tensors
 
     config = gpu_config(model, precision)
     straight, trainer = make(config)

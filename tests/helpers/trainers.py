@@ -12,7 +12,7 @@ from torch import nn
 
 from genlab.assemble.components import Components, build
 from genlab.core import dist
-from genlab.run.checkpoint import model_tensors
+from genlab.run.tensors import model_tensors
 from genlab.training.setup import make_trainer
 from genlab.training.trainer import Trainer
 from tests.helpers.configs import composed

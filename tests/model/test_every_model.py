@@ -15,7 +15,7 @@ from torch import nn
 from genlab.assemble.components import build
 from genlab.core.contract import Generates, Reconstructs
 from genlab.core.registry import names
-from genlab.run.checkpoint import load_model, load_optimizers, model_tensors, optimizer_tensors
+from genlab.run.tensors import load_model, load_optimizers, model_tensors, optimizer_tensors
 from genlab.sampling.pipeline import Pipeline
 from tests.helpers.runs import small
 from tests.helpers.trainers import curve, largest_difference, make, run, tiny_config, two_ranks

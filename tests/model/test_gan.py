@@ -20,7 +20,7 @@ from genlab.core.random import DrawNoise
 from genlab.model.gan import GAN, WGANGP, NonSaturating
 from genlab.network.mlp import MLPDiscriminator
 from genlab.nn.adversarial import LOSSES
-from genlab.run.checkpoint import load_model
+from genlab.run.tensors import load_model
 from tests.helpers.trainers import largest_difference, run, two_ranks
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from genlab.assemble.components import build
 from genlab.core.contract import Batch
 from genlab.model.minibatch_ot import optimal_pairing
-from genlab.run.checkpoint import load_model
+from genlab.run.tensors import load_model
 from tests.helpers.path_models import Given, model, process
 from tests.helpers.trainers import (
     BATCH,

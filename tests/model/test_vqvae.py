@@ -16,7 +16,7 @@ from genlab.config.compose import compose
 from genlab.core.contract import Batch
 from genlab.core.errors import ConfigError
 from genlab.core.random import DrawNoise
-from genlab.run.checkpoint import load_model
+from genlab.run.tensors import load_model
 from genlab.sampling.pipeline import Pipeline
 from genlab.training.preview import validation_loss
 from genlab.training.run_loop import train_run

@@ -154,7 +154,7 @@ def test_errors_are_sentences(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         write_report(run / "nowhere")
     old = write_report(run).read_text()
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)

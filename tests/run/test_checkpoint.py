@@ -26,12 +26,9 @@ from genlab.run.checkpoint import (
     FILES,
     Checkpoint,
     Checkpoints,
-    load_model,
-    load_optimizers,
-    model_tensors,
-    optimizer_tensors,
     verify,
 )
+from genlab.run.tensors import load_model, load_optimizers, model_tensors, optimizer_tensors
 from genlab.training.run_loop import train_run
 from tests.helpers.runs import fingerprint, started
 
@@ -305,6 +302,7 @@ def test_the_same_checkpoint_may_be_damaged_twice(shelf):
 
 
 def test_a_folder_name_with_the_word_upgrade_changes_nothing(tmp_path):
+    (tmp_path / "upgrade").mkdir()
     shelf = Shelf(tmp_path / "upgrade")
     shelf.save(8)
     (shelf.save(16) / FILES[1]).unlink()
@@ -540,8 +538,8 @@ def test_another_architecture_is_named(shelf):
     folder = shelf.save(8)
     with pytest.raises(CheckpointError, match=r"net\.weight is \(2, 3\) there, \(2, 4\) here"):
         load_model(nn.ModuleDict({"net": nn.Linear(4, 2)}), folder / FILES[0])
-    with pytest.raises(CheckpointError, match=r"more\.weight is in the model only"):
+    with pytest.raises(CheckpointError, match=r"more\.weight is not in the file"):
         both = nn.ModuleDict({"net": nn.Linear(3, 2), "more": nn.Linear(1, 1)})
         load_model(both, folder / FILES[0])
-    with pytest.raises(CheckpointError, match="which this model does not train"):
+    with pytest.raises(CheckpointError, match=r"net/net\.weight/exp_avg is in the file only"):
         load_optimizers(nn.Linear(1, 1), {}, folder / FILES[1])

@@ -14,9 +14,9 @@ import yaml
 from genlab.config import saved
 from genlab.config.compose import digest
 from genlab.core.errors import ConfigError, DiskError, Locked, Refused
+from genlab.core.files import write_text
 from genlab.run import directory
 from genlab.run.directory import Run, find_run, runs
-from genlab.run.files import write_text
 from genlab.run.journal import Journal, read_journal
 from tests.helpers.runs import started
 
@@ -134,7 +134,7 @@ def test_a_small_file_is_replaced_in_one_step(tmp_path, monkeypatch):
     path = tmp_path / "STATUS"
     write_text(path, "old")
 
-    def full(a, b):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)

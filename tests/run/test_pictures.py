@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genlab.core.errors import DiskError
 from genlab.run import pictures
 
 
@@ -85,7 +86,7 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch) -> None
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", half)
-    with pytest.raises(OSError, match="space"):
+    with pytest.raises(DiskError, match="the disk is full"):
         pictures.save(pictures.grid(noise(1, 1, 8, 8)), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["grid.png"]

@@ -45,14 +45,20 @@ def test_all_is_made_once_by_a_process_that_trains(tiny, made):
     assert made == 2 * ["built", "evaluator"]
 
 
-def test_ranks_make_their_own_and_the_process_that_starts_them_checks(tiny, made, monkeypatch):
+@pytest.mark.parametrize("here", [[], ["here"]])
+def test_ranks_make_their_own_and_the_process_that_starts_them_checks(
+    tiny, made, monkeypatch, here, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    if here:  # where code of one's own is looked for, which ranks are to know
+        monkeypatch.syspath_prepend(str(tmp_path))
     started_ranks = []
     monkeypatch.setattr(subprocesses, "run_ranks", lambda *given: started_ranks.append(given) or 0)
     config = tiny("gan", **{"hardware.devices": 2})
     run = started(config)
     assert launch.launch(config, lambda: run, trust=True, allow=["world"]) == 0
     assert made == ["checked", "evaluator"]
-    assert started_ranks == [(["__work", str(run.path), "world", "trust"], 2)]
+    assert started_ranks == [(["__work", str(run.path), "world", "trust", *here], 2)]
 
 
 def test_nothing_is_made_of_a_run_that_another_process_trains(tiny, made, capsys):

@@ -15,8 +15,9 @@ import torch
 
 from genlab.cli import main as cli
 from genlab.core.errors import CheckpointError, ConfigError, Locked, Stopped
-from genlab.run.checkpoint import Checkpoints, load_model, model_tensors
+from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run
+from genlab.run.tensors import load_model, model_tensors
 from genlab.training import resume as cli_resume
 from genlab.training.progress import ProgressDisplay
 from genlab.training.run_loop import train_run

@@ -207,6 +207,7 @@ COMMANDS: list[tuple[list[str], int, list[str]]] = [
     (["train", "-m", "seed=1,2", "--cfg", "job"], 2, ["--cfg job", "leave out -m"]),
     (["train", "-m", "hydra/launcher=nosuch", "seed=0,1"], 2, ["launcher"]),
     (["train", "-m", "+hydra.launcher._target_=os.system", "seed=0,1"], 11, ["launcher"]),
+    (["train", "-m", "hydra.sweep.dir=x", "seed=0,1"], 2, ["hydra.sweep.dir", "outputs="]),
     (["train", "-m", "optimizer.lr=1,-1"], 2, ["optimizer.lr must be"]),
     (["sample"], 2, ["no run 'latest'"]),
     (["sample", "run=nosuch"], 2, ["no run 'nosuch'", "genlab list runs"]),

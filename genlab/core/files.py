@@ -34,7 +34,7 @@ __all__ = [
 LARGEST = 256_000_000  # bytes of a file that is read whole; a long journal has a tenth of that
 
 _linked: set[Path] = set()
-"""Folders that are links and may be followed, as `check_links` was told."""
+"""Folders that are links and may be followed: those that `check_links` has allowed."""
 
 
 @contextmanager

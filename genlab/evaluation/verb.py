@@ -150,7 +150,7 @@ def of_images(asked: Mapping[str, Any]) -> GivenImages:
 
 
 def _reference(asked: Mapping[str, Any], target: EvalTarget) -> Reference:
-    """The images of real=, else of the data set; on a CPU as many as samples, if not told."""
+    """The images of real=, else of the data set; with n_real=auto on a CPU as many as samples."""
     many = asked["n_real"]
     if asked["real"] is not None:
         if target.spec.kind != "images":

@@ -63,7 +63,7 @@ def optimizer_tensors(model: nn.Module, optimizers: Mapping[str, Optimizer]) -> 
     """player/parameter/moment -> tensor on the CPU."""
     return {
         f"{key}/{moment}": value.detach().cpu().contiguous()
-        for key, optimizer, p in _trained(model, optimizers)
+        for key, optimizer, _, p in _trained(model, optimizers)
         for moment, value in optimizer.state.get(p, {}).items()
         if isinstance(value, Tensor)
     }
@@ -71,17 +71,19 @@ def optimizer_tensors(model: nn.Module, optimizers: Mapping[str, Optimizer]) -> 
 
 def without_moments(model: nn.Module, optimizers: Mapping[str, Optimizer]) -> list[str]:
     """player/parameter of those that no step has reached: a checkpoint holds no moment of them."""
-    return [key for key, optimizer, p in _trained(model, optimizers) if not optimizer.state.get(p)]
+    trained = _trained(model, optimizers)
+    return [key for key, optimizer, _, p in trained if not optimizer.state.get(p)]
 
 
 def _trained(
     model: nn.Module, optimizers: Mapping[str, Optimizer]
-) -> Iterator[tuple[str, Optimizer, nn.Parameter]]:
+) -> Iterator[tuple[str, Optimizer, Mapping[str, Any], nn.Parameter]]:
+    """player/parameter, its optimizer, its group there, the parameter."""
     names = {id(p): n for n, p in model.named_parameters()}
     for player, optimizer in optimizers.items():
         for group in optimizer.param_groups:
             for p in group["params"]:
-                yield f"{player}/{names[id(p)]}", optimizer, p
+                yield f"{player}/{names[id(p)]}", optimizer, group, p
 
 
 def load_model(model: nn.Module, file: Path) -> None:
@@ -123,8 +125,8 @@ def load_optimizers(
     """
     slots = {
         f"{key}/{moment}": (key, optimizer, p, moment, layout)
-        for key, optimizer, p in _trained(model, optimizers)
-        for moment, layout in _moments(optimizer, p).items()
+        for key, optimizer, group, p in _trained(model, optimizers)
+        for moment, layout in _moments(optimizer, group, p).items()
     }
     with _opened(file) as saved:
         there = _layouts(saved)
@@ -152,9 +154,8 @@ def load_optimizers(
     return _first(problems + unsaid)
 
 
-def _moments(optimizer: Optimizer, p: nn.Parameter) -> dict[str, Layout]:
+def _moments(optimizer: Optimizer, group: Mapping[str, Any], p: Tensor) -> dict[str, Layout]:
     """moment -> shape and dtype, of what a first step makes for a parameter: one on a copy."""
-    group = next(g for g in optimizer.param_groups if any(q is p for q in g["params"]))
     like = torch.zeros_like(p).requires_grad_()
     like.grad = torch.zeros_like(p)
     probe = copy.copy(optimizer)

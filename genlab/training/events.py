@@ -65,8 +65,8 @@ class Event:
         self.training, self.every = training, every
 
     def next(self, images: int) -> int:
-        """The number of images at which it is due next."""
-        return (images // self.every + 1) * self.every
+        """The number of images at which it is due next: at the end of the run at the latest."""
+        return min((images // self.every + 1) * self.every, self.training.total)
 
     def scheduled(self, clock: Clock) -> bool:
         """Whether the last step passed a multiple of `every`, or the end of the run."""

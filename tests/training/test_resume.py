@@ -402,3 +402,12 @@ def test_a_run_killed_by_the_kernel_ends_as_if_it_was_not(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 of 3 planned" in done.stdout and "identical                 yes" in done.stdout
+
+
+def test_the_last_step_is_logged_and_saved_wherever_it_ends(tiny, tmp_path):
+    """13 batches of 8 end at 104, where no multiple of the intervals is."""
+    keys = {"schedule.images": 100, "schedule.batch": 8, "every.log": 48, "every.checkpoint": 48}
+    run = started(tiny("flow_matching", outputs=str(tmp_path), **keys))
+    train_run(run.path)
+    assert newest(run) == kept(run, 104)
+    assert journal(run)[-1]["images"] == 104

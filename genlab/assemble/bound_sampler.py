@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from torch import Tensor
 
 from genlab.core.contract import Denoiser, Guidance, Noise, Process, Sampler, Spec
 from genlab.core.gaussian_path import change_path, truncate
 from genlab.core.signals import check_stop
+from genlab.nn.full_precision import full_precision
 
 __all__ = ["PathSampler"]
 
@@ -95,7 +97,8 @@ class PathSampler:
         else:
             bound = lambda x, t: followed(x, t, y)  # noqa: E731
         x = z
-        for x in self.sampler(bound, z, path, noise):
-            if self.watch is not None:
-                self.watch(x)
+        with full_precision(z.device) if self.sampler.full_precision else nullcontext():
+            for x in self.sampler(bound, z, path, noise):
+                if self.watch is not None:
+                    self.watch(x)
         return x

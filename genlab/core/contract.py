@@ -455,11 +455,14 @@ class Sampler:
 
     follows_path: False where the model draws by itself, in one call of its network.
     learned_variance: whether its denoiser is `predict_variance` of a model, (x, t) -> (x0, v).
+    full_precision: whether networks compute without autocast and TF32 for it, because it takes
+    their rounding for an error of its steps.
     temperature: what the starting noise is multiplied by. steps: noise levels; None where the path
     or the sampler chooses them.
     """
 
     follows_path: bool = True
+    full_precision: bool = False
     learned_variance: bool = False
     temperature: float = 1.0
     steps: int | None = None

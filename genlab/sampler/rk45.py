@@ -35,11 +35,14 @@ class RungeKutta45(Sampler):
     Steps are chosen for a whole batch, by the mean square of its errors, so within the tolerances
     a sample depends on what it is drawn with, and so does the number of evaluations: six a step,
     and two to begin. `genlab sample` records their mean, `genlab eval` that of one sample alone.
-    An adaptive step waits for the device.
+    An adaptive step waits for the device. Networks compute in full precision: the rounding of bf16
+    is above the tolerances, and would be taken for an error that shorter steps make smaller.
 
     Reference: Dormand and Prince 1980, J. Comp. Appl. Math. 6(1); as a sampler: Song et al. 2020,
     arXiv 2011.13456, section 4.3 and appendix D.4.
     """
+
+    full_precision = True
 
     def __init__(
         self,

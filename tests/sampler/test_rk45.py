@@ -115,6 +115,23 @@ def test_evaluations_are_counted_also_where_batches_differ(ode):
     assert bound.evaluations / 2 % 1 in (0, 0.25, 0.5, 0.75)
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("rk45", torch.float32), ("heun", torch.bfloat16)])
+def test_networks_compute_in_full_precision_where_errors_are_estimated(ode, name, dtype):
+    """Rounding to 8 bits would be an error of every step that no shorter step has less of."""
+    net, seen = torch.nn.Linear(2, 2), set()
+
+    def denoiser(x, t, y):
+        out = net(x)
+        seen.add(out.dtype)
+        return out.to(x.dtype)
+
+    noise = SampleNoise(0, range(3), "cpu")
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        PathSampler(sampler(name), None, path("linear"))(denoiser, noise.normal(2), None, noise)
+        assert net(noise.normal(2)).dtype == torch.bfloat16, "what comes after is as it was"
+    assert seen == {dtype}
+
+
 @pytest.mark.parametrize("state", ["float32", "float64"])
 def test_it_draws_in_inference_mode(ode, state):
     process = path("linear")

@@ -58,6 +58,16 @@ def test_a_model_that_draws_in_one_call_costs_one_evaluation(toy_run):
     assert record["evaluations"] == 1
 
 
+def test_rk45_draws_and_counts_the_same_whatever_the_precision(path_run):
+    pytest.importorskip("torchdiffeq")
+    drawn = []
+    for precision in ("fp32", "bf16"):
+        words = ["sampler=rk45", "guidance.scale=2", f"hardware.precision={precision}"]
+        pipeline = genlab.load(path_run, overrides=words)
+        drawn.append((pipeline.sample(6, seed=5).tolist(), pipeline.sampler.evaluations))
+    assert drawn[0] == drawn[1]
+
+
 @pytest.mark.parametrize("word", ["span=[3,1]", "grid=[1,2]", "span=[0.1,1e9]"])
 def test_levels_that_the_path_does_not_have_are_refused_before_anything_is_drawn(
     path_run, word, capsys

@@ -545,6 +545,9 @@ class Optimizer(torch.optim.Optimizer):
 
     clip: largest norm of the gradient of its player, None for any. fused: whether its step divides
     the gradients by `grad_scale` and is left out where `found_inf` says so, both on the device.
+    Without it the trainer divides, and takes a step that was not finite back, for which it copies
+    the weights and all tensors of `state` before every step on a GPU: what a step changes has to
+    be there, and numbers that are not on the device are waited for.
     """
 
     clip: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -41,6 +42,7 @@ class Player:
     scale: loss scale of fp16, None otherwise. Everything a step decides stays on the device: the
     clipping factor and the loss scale are handed to the fused optimizer as `grad_scale`, a
     non-finite loss or gradient as `found_inf`, which makes it skip the step without a sync.
+    at_hand: whether a number of the device is read without waiting for it.
     """
 
     GROWTH = 2000  # steps without overflow after which the loss scale doubles
@@ -55,6 +57,11 @@ class Player:
         self.rates = [float(group.setdefault("initial_lr", group["lr"])) for group in groups]
         self.clip, self.fused = optimizer.clip, optimizer.fused
         device = self.params[0].device
+        self.at_hand = self.params[0].is_cpu
+        self._begun: set[nn.Parameter] = set()
+        for group in groups:  # those of torch then count their steps on the device
+            if "capturable" in group and not self.fused:
+                group["capturable"] = self.params[0].is_cuda
         self.scale = torch.full((), 2.0**16, device=device) if scaled else None
         self._calm = torch.zeros((), dtype=torch.int32, device=device)
 
@@ -82,17 +89,50 @@ class Player:
         if self.fused:
             self.optimizer.grad_scale = divide  # type: ignore[attr-defined]
             self.optimizer.found_inf = bad  # type: ignore[attr-defined]
-        else:
-            if divide is not None:
-                torch._foreach_div_(grads, divide)
-            for g in grads:
-                g.masked_fill_(bad.bool(), 0.0)
-        self.optimizer.step()
+        elif divide is not None:
+            torch._foreach_div_(grads, divide)
+        self._step_unless(bad)
         if self.scale is not None:
             torch._amp_update_scale_(self.scale, self._calm, bad, 2.0, 0.5, self.GROWTH)
         for p in self.params:
             p.grad = None
         return norm, bad
+
+    def _step_unless(self, bad: Tensor) -> None:
+        """A step of the optimizer; of one with `bad` 1 nothing is left, in weights and moments.
+
+        The flag is looked at where that needs no wait, and before the first step of a parameter,
+        which makes its moments. Else a fused kernel leaves such a step out by itself.
+        """
+        stepped = [p for p in self.params if p.grad is not None]
+        if self.at_hand or not self._begun.issuperset(stepped):
+            if not bad:
+                self.optimizer.step()
+                self._begun.update(stepped)
+        elif self.fused:
+            self.optimizer.step()
+        else:
+            self._step_and_take_back(stepped, bad)
+
+    @torch.no_grad()
+    def _step_and_take_back(self, params: Sequence[nn.Parameter], bad: Tensor) -> None:
+        """A step that is taken back on the device, from a copy of weights and moments.
+
+        Waits for the device where the optimizer keeps numbers of its own on the host.
+        """
+        state = self.optimizer.state
+        kept = [(p.clone(), copy.deepcopy(state.get(p, {}))) for p in params]
+        self.optimizer.step()
+        for p, (weight, moments) in zip(params, kept, strict=True):
+            torch.where(bad.bool(), weight, p, out=p)
+            for name, now in list(state.get(p, {}).items()):
+                before = moments.get(name)
+                if isinstance(now, Tensor) and now.device == bad.device and before is not None:
+                    torch.where(bad.bool(), before, now, out=now)
+                elif bad and name in moments:
+                    state[p][name] = before
+                elif bad:
+                    del state[p][name]
 
     def state(self) -> dict[str, float]:
         """The loss scale and its growth counter; empty without fp16."""

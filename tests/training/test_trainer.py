@@ -1,16 +1,21 @@
 """The loop against hand-written ones: lockstep, clipping, guards, averages."""
 
 import contextlib
+import copy
+from functools import partial
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
+from genlab.config.compose import config_of
+from genlab.core import registry
 from genlab.core.contract import Batch, Model, Optimizer, Update
 from genlab.core.ema import EMA, frozen
 from genlab.core.errors import Diverged
 from genlab.schedule.cosine import Cosine
-from genlab.training.trainer import Trainer
+from genlab.training.trainer import Player, Trainer
 
 
 class Source:
@@ -126,6 +131,81 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_named(bad, optimizer):
     assert torch.equal(model.d.weight, before)
     with pytest.raises(Diverged, match=r"'d' is not finite at step 3 \(learning rate 0.1\)"):
         t.read()
+
+
+class Counts(Optimizer):
+    """An optimizer of one's own: a moment that is replaced, not changed, and a number."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                state["mean"] = 0.9 * state.get("mean", torch.ones_like(p)) + p.grad
+                state["count"] = state.get("count", 0) + 1
+                p.mul_(0.99).sub_(group["lr"] * state["mean"] / state["count"])
+
+
+class Means(Counts):
+    """The same without a number: all of its state is on the device."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                state["mean"] = 0.9 * state.get("mean", torch.ones_like(p)) + p.grad
+                p.mul_(0.99).sub_(group["lr"] * state["mean"])
+
+
+def optimizers():
+    """Every registered optimizer, with what shows: momentum, weight decay and clipping."""
+    for name in registry.names("optimizer"):
+        node = OmegaConf.to_container(config_of("optimizer", name)) | {"weight_decay": 0.1}
+        node |= {"momentum": 0.9} if "momentum" in node else {}
+        for clip in (None, 0.5):
+            yield pytest.param(
+                partial(registry.build, "optimizer", {**node, "clip": clip}), id=f"{name}-{clip}"
+            )
+    yield Counts
+    yield Means
+
+
+@pytest.mark.parametrize("make", list(optimizers()))
+@pytest.mark.parametrize("at_hand", [True, False])
+@pytest.mark.parametrize("good", [0, 2])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_of_a_step_that_is_not_finite_nothing_is_left(make, at_hand, good, bad):
+    def numbers():
+        state = {k: optimizer.state[p] for k, p in enumerate(params) if optimizer.state.get(p)}
+        return copy.deepcopy([p.detach() for p in params]), copy.deepcopy(state)
+
+    def step(value):
+        for p in params:
+            p.grad = torch.full_like(p, value)
+        player.step(torch.tensor(1.0), None)
+
+    params = [nn.Parameter(torch.tensor([1.0, -2.0])), nn.Parameter(torch.ones(2, 2))]
+    optimizer = make(params=params)
+    player = Player("net", optimizer, False)
+    player.at_hand = at_hand  # False: as on a GPU, where the flag is not looked at
+    for i in range(good):
+        step(1.0 + i)
+    weights, state = numbers()
+    step(bad)
+    after, state_after = numbers()
+    assert all(torch.equal(a, b) for a, b in zip(weights, after, strict=True))
+    assert state.keys() == state_after.keys()
+    for moments, moments_after in zip(state.values(), state_after.values(), strict=True):
+        assert moments.keys() == moments_after.keys()
+        for name, value in moments.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(moments_after[name])), name
+    step(1.0)
+    assert not torch.equal(params[0].detach(), weights[0]), "the next one is taken"
+    assert all(p.isfinite().all() for p in params)
 
 
 def test_a_bad_step_long_before_the_log_is_still_named():

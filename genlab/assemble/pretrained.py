@@ -23,9 +23,6 @@ from genlab.run.trust import trusted
 
 __all__ = ["PretrainedRun", "pin"]
 
-INDIFFERENT = ("root", "flip", "download", "corrupt")
-"""Keys of data that two runs may differ in and still have learned the same set."""
-
 
 class RunComponents(Protocol):
     """What a named run needs of the components that its config names."""
@@ -173,7 +170,7 @@ class PretrainedRun(RunRef):
             own, other = config[part], self.config[part]
             differ = [
                 key
-                for key in sorted((own.keys() | other.keys()) - set(INDIFFERENT))
+                for key in sorted((own.keys() | other.keys()) - set(data.indifferent))
                 if own.get(key) != other.get(key)
             ]
             if differ == ["size"]:

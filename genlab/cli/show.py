@@ -45,6 +45,8 @@ def text(words: Sequence[str], config_dirs: Sequence[str] = (), width: int = 10_
         name, by = chosen.get(group) or (str(composed[group].get("name")), "")
         nodes = [(key, node) for key, _, node in registry.nodes({group: composed[group]})]
         docs = [class_doc(group, node.get("name")) for _, node in nodes]
+        name_key = notes.get(f"{group}.name")
+        docs.append(name_key.comment if name_key else "")  # what this config says of itself
         title = f"{group}={name}" + (f"  ({by})" if by else "")
         rows = [
             row(f"{key}.{k}", value, annotations.get(k, ""))
@@ -106,6 +108,7 @@ _TYPES = {
     "Count": "int >= 1",
     "Natural": "int >= 0",
     "Average": "float >= 0 | {halflife: ..., ramp: ...} | {decay: ...} | {std: [...]}",
+    "FilePath": "path",
     "None": "null",
 }
 

@@ -275,7 +275,8 @@ class Dataset:
 
     spec: as stored, classes None when there are no labels. count: training data. names: of the
     classes. path: where they were found. flip: whether training mirrors half of the images.
-    notes: of their reading, for the record of a run.
+    notes: of their reading, for the record of a run. indifferent: the keys in which two configs
+    may differ and still be of the same data.
     """
 
     spec: Spec
@@ -284,6 +285,7 @@ class Dataset:
     path: Path | None = None
     flip: bool = False
     notes: Mapping[str, Any] = {}
+    indifferent: tuple[str, ...] = ("root",)
 
     def load(self, split: str) -> Split:
         """split: "train" or "test"; KeyError for others."""
@@ -458,7 +460,7 @@ class Sampler:
     full_precision: whether networks compute without autocast and TF32 for it, because it takes
     their rounding for an error of its steps.
     temperature: what the starting noise is multiplied by. steps: noise levels; None where the path
-    or the sampler chooses them.
+    or the sampler chooses them. start_given: whether its keys say at which noise it starts.
     """
 
     follows_path: bool = True
@@ -466,6 +468,10 @@ class Sampler:
     learned_variance: bool = False
     temperature: float = 1.0
     steps: int | None = None
+
+    @property
+    def start_given(self) -> bool:
+        return False
 
     def check(self, process: Process, spec: Spec) -> None:
         """Raises ConfigError, before anything is drawn, where it cannot follow the path."""

@@ -47,6 +47,7 @@ __all__ = [
     "names",
     "nodes",
     "owners",
+    "paths",
     "register",
     "signature",
     "suggest",
@@ -443,6 +444,15 @@ def named_runs(group: str, node: Mapping[str, Any]) -> dict[str, dict[str, Any]]
             with suppress(ValueError):  # `check` says what is wrong with it
                 found[key] = {**coerce(node[key], "RunRef"), **beside}
     return found
+
+
+def paths(config: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """(node, key) of every key of a config that is annotated `FilePath` and has a value."""
+    for _, group, node in nodes(config):
+        with suppress(ConfigError):  # `check` says what is wrong with it
+            for key, annotation in signature(group, node.get("name") or "").keys.items():
+                if "FilePath" in annotation and isinstance(node.get(key), str):
+                    yield node, key
 
 
 def build(

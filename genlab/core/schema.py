@@ -18,6 +18,7 @@ __all__ = [
     "Average",
     "Count",
     "Density",
+    "FilePath",
     "Fraction",
     "Grid",
     "Natural",
@@ -36,6 +37,7 @@ NonNegative = Annotated[float, ">= 0"]
 Fraction = Annotated[float, "in [0, 1]"]
 Count = Annotated[int, ">= 1"]
 Natural = Annotated[int, ">= 0"]
+FilePath = str  # of a file or folder; as typed, it counts from where the command is given
 Spread = Annotated[float, "in (0, 0.288]"]  # relative standard deviation, see core/ema.py
 Average = float | dict[str, Any]  # what `ema` may be, see core/ema.py
 Penalty = dict[str, Any]  # on the slope of a discriminator, see nn/adversarial.py
@@ -249,7 +251,7 @@ def _coerce_name(value: Any, name: str) -> Any:
             return int(value)
         case "float" if is_number and math.isfinite(value):
             return float(value)
-        case "str" if isinstance(value, str):
+        case "str" | "FilePath" if isinstance(value, str):
             return value
         case "dict" if isinstance(value, Mapping):
             return dict(value)
@@ -258,6 +260,7 @@ def _coerce_name(value: Any, name: str) -> Any:
         "int": "a whole number",
         "float": "a finite number",
         "str": "text",
+        "FilePath": "a path",
         "dict": "a mapping",
     }
     if name not in kinds:

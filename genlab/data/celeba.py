@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from genlab.core.errors import ConfigError, DataError
 from genlab.core.registry import register, suggest
 from genlab.data.decoded import DecodedImages, last_tenth
 from genlab.data.image import Box, ImageTransform, centre_crop
-from genlab.data.resize import check_size
 from genlab.data.source import ImageSource, open_images
 
 __all__ = ["CelebA"]
@@ -38,12 +37,10 @@ class CelebA(DecodedImages):
     Whatever images are there are taken, smaller copies too.
 
     root: data.root.
-    size: side in pixels, 4 to 1024; resampled (bicubic, antialiased), nothing is padded.
+    size: side in pixels; resampled (bicubic, antialiased), nothing is padded.
     crop: the centred square that is kept, in pixels of a width of 178: full is all of it.
     attribute: None for no labels; an attribute for labels 0 and 1; a list of up to 6 for the
         combinations of them, the first one the most significant bit.
-    flip: whether training mirrors half of the images.
-    corrupt: whether a corrupt image is an error, or up to 1 % of them are skipped.
     The test split is partition 2, else 1 (validation), else the last tenth by name.
     Raises DataError for absent or damaged files, ConfigError for an unknown attribute.
 
@@ -57,11 +54,9 @@ class CelebA(DecodedImages):
         size: int,
         crop: Literal["full", 148, 140],
         attribute: str | list[str] | None,
-        flip: bool,
-        corrupt: Literal["error", "skip"],
+        **decoded: Any,
     ) -> None:
-        check_size(size)
-        self.flip = flip
+        super().__init__(size=size, **decoded)
         base = Path(os.path.abspath(os.path.expanduser(root)))
         images = self._find(base)
         self.path = images.path
@@ -69,7 +64,7 @@ class CelebA(DecodedImages):
         self._attributes = [attribute] if isinstance(attribute, str) else list(attribute or ())
         self.names = self._class_names()
         train, test, remark = self._split(images.names)
-        super().__init__(
+        self.decode(
             images,
             train,
             test,
@@ -78,7 +73,6 @@ class CelebA(DecodedImages):
             kind="celeba",
             variant=f"{size}-{crop}",
             folder=self.path.parent,
-            skip=corrupt == "skip",
             remarks=[remark] if remark else [],
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,14 +12,15 @@ import numpy as np
 import torch
 
 from genlab.core.console import log, progress
-from genlab.core.contract import Dataset, Spec, Split
+from genlab.core.contract import Spec, Split
 from genlab.core.errors import DataError
 from genlab.core.registry import register
 from genlab.data import cifar_files as files
 from genlab.data.cache import Cache
 from genlab.data.decoded import channels_first
 from genlab.data.fetch import fetch_archive, mirrors
-from genlab.data.resize import check_size, resize
+from genlab.data.images import DownloadedImages
+from genlab.data.resize import resize
 
 __all__ = ["CIFAR10"]
 
@@ -39,7 +39,7 @@ KINDS: dict[str, tuple[Callable[..., files.Images], str]] = {
 
 
 @register
-class CIFAR10(Dataset):
+class CIFAR10(DownloadedImages):
     """Ten kinds of things, 32 x 32; 50,000 to train on and 10,000 to test.
 
     Read from the official binary files (cifar-10-binary.tar.gz or the cifar-10-batches-bin it
@@ -48,10 +48,7 @@ class CIFAR10(Dataset):
     labels.npz). They are looked for in `root` and its parent, there in cifar10, cifar-10, CIFAR10
     and bare. An archive must have its official SHA-256, and all give the same bytes.
 
-    root: data.root.
-    size: side in pixels; None as stored, others are resampled (bicubic).
-    flip: whether training mirrors half of the images.
-    download: whether the binary archive is downloaded to root/cifar10 (170 MB) when all is absent.
+    download: the binary archive, to root/cifar10 (170 MB), when all is absent.
     Raises DataError for absent, damaged or other files, Refused for a pickle that asks for code.
 
     Reference: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
@@ -87,15 +84,12 @@ class CIFAR10(Dataset):
         ),
     }
 
-    def __init__(self, root: str, *, size: int | None, flip: bool, download: bool) -> None:
-        check_size(size)
-        self.flip = flip
+    def __init__(self, root: str, **images: Any) -> None:
+        super().__init__(root, **images)
         self.names = list(self.classes)
-        self.side = size or 32
+        self.side = self.size or 32
         self.spec = Spec((3, self.side, self.side), 10)
-        self.path, self._read = self._find(
-            Path(os.path.abspath(os.path.expanduser(root))), download
-        )
+        self.path, self._read = self._find()
         home = self.path if (self.path / "train_1.webp").exists() else self.path.parent
         self._cache = Cache(
             home, "cifar10", str(self.side), f"{self.path.name} {_state(self.path)}"
@@ -151,8 +145,9 @@ class CIFAR10(Dataset):
                 )
         return files.from_tar(self.path)
 
-    def _find(self, root: Path, download: bool) -> tuple[Path, Callable[..., files.Images]]:
+    def _find(self) -> tuple[Path, Callable[..., files.Images]]:
         """(folder or archive, its reader): the first there is."""
+        root = self.root
         for base in (root, root.parent):
             for folder in FOLDERS:
                 for name, (reader, sign) in KINDS.items():
@@ -163,7 +158,7 @@ class CIFAR10(Dataset):
             if sign and (root / sign).is_file():
                 return root, reader
         home = root / FOLDERS[0]
-        if download:
+        if self.download:
             fetch_archive(
                 "cifar10", mirrors("cifar10", self.official), home, BINARY, *self.archives[BINARY]
             )

@@ -8,17 +8,18 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genlab.core.console import log, progress
-from genlab.core.contract import Dataset, Spec, Split
+from genlab.core.contract import Spec, Split
 from genlab.core.errors import DataError
 from genlab.data.cache import Cache, Cached
 from genlab.data.image import Corrupt, ImageTransform, no_pillow_warnings
+from genlab.data.images import Images
 from genlab.data.source import ImageSource, fingerprint
 
 __all__ = ["DecodedImages", "channels_first", "last_tenth"]
@@ -29,13 +30,20 @@ CAP = 0.01  # share of corrupt images that may be skipped
 Row = tuple[np.ndarray | None, set[str], str]  # pixels, what was done, why there are none
 
 
-class DecodedImages(Dataset):
+class DecodedImages(Images):
     """A data set of image files, of which those to train on come first.
 
-    It makes `spec`, `count` and `notes`; a set with labels has `labels`.
+    corrupt: whether a corrupt image is an error, or up to 1 % of them are skipped. A set with
+    labels has `labels`.
     """
 
-    def __init__(
+    indifferent = (*Images.indifferent, "corrupt")
+
+    def __init__(self, *, corrupt: Literal["error", "skip"], **images: Any) -> None:
+        super().__init__(**images)
+        self.skip = corrupt == "skip"
+
+    def decode(
         self,
         images: ImageSource,
         train: Sequence[str],
@@ -46,22 +54,21 @@ class DecodedImages(Dataset):
         kind: str,
         variant: str,
         folder: Path,
-        skip: bool,
         remarks: Sequence[str] = (),
     ) -> None:
-        """train, test: names of the splits. transform: from a file to an array.
+        """Makes `spec`, `count` and `notes`, now; the images are decoded when they are loaded.
 
-        kind, variant: name of the cache; folder: which it lies in. skip: whether up to 1 % of
-        corrupt images are left out instead of refused. remarks: sentences to say and record when
-        the images are decoded.
+        train, test: names of the splits. transform: from a file to an array. kind, variant: name
+        of the cache; folder: which it lies in. remarks: sentences to say and record when the
+        images are decoded.
         """
-        self.source, self.transform, self.skip, self.remarks = images, transform, skip, remarks
+        self.source, self.transform, self.remarks = images, transform, remarks
         self.path, self.spec = images.path, spec
         self.splits = {"train": list(train), "test": list(test)}
         self.count, self.notes = len(train), {}
         channels, height, width = spec.shape
         self.shape = (height, width, channels)
-        key = f"{fingerprint(images, [*train, *test])} {spec.shape} {len(train)} {skip}"
+        key = f"{fingerprint(images, [*train, *test])} {spec.shape} {len(train)} {self.skip}"
         self._cache = Cache(folder, kind, variant, key)
         self._take(self._cache.find())
 

@@ -6,14 +6,16 @@ import gzip
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from genlab.core.contract import Dataset, Spec, Split
+from genlab.core.contract import Spec, Split
 from genlab.core.errors import DataError
 from genlab.core.registry import register
-from genlab.data.resize import check_size, resize
+from genlab.data.images import Images
+from genlab.data.resize import resize
 
 __all__ = ["Digits"]
 
@@ -21,16 +23,14 @@ IMAGES = 1797
 
 
 @register
-class Digits(Dataset):
+class Digits(Images):
     """Handwritten digits of 8 x 8 pixels, 1500 to train on and 297 to test.
 
     The values 0 to 16 (ink in 4 x 4 cells of a bitmap) become round(255/16 value). The test split
     is every sixth image of each digit, from the fifth on, so both splits have all writers and the
     same share of each digit.
 
-    size: side in pixels; None keeps 8, others are resampled (bicubic).
-    flip: whether training mirrors half of the images.
-    Raises DataError when scikit-learn is absent, ValueError for a size outside 4 to 1024.
+    size: None keeps 8. Raises DataError when scikit-learn is absent.
 
     Reference: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI 1998;
     the 1797 images of its test set.
@@ -38,11 +38,9 @@ class Digits(Dataset):
 
     count = 1500
 
-    def __init__(self, *, size: int | None, flip: bool) -> None:
-        check_size(size)
-        self.flip = flip
-        self.size = size
-        self.spec = Spec((1, size or 8, size or 8), 10)
+    def __init__(self, **images: Any) -> None:
+        super().__init__(**images)
+        self.spec = Spec((1, self.size or 8, self.size or 8), 10)
         self.names = [str(k) for k in range(10)]
         self.path = _stored()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,9 +14,9 @@ from torch import Tensor
 from genlab.core.contract import Spec, Split
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.registry import register
+from genlab.core.schema import FilePath
 from genlab.data.decoded import DecodedImages, channels_first, last_tenth
 from genlab.data.image import Corrupt, ImageTransform, centre_square
-from genlab.data.resize import check_size
 from genlab.data.source import ArrayImages, ImageSource, open_images
 
 __all__ = ["Folder"]
@@ -31,12 +31,10 @@ class Folder(DecodedImages):
     out, of each class where there are classes. How odd images are converted: `genlab.data.image`.
 
     root: data.root. path: the folder or file, relative to here or to root.
-    size: side in pixels; None takes images as they are, which must then be of one size; else the
-        centred square is resampled (bicubic, antialiased).
+    size: None takes images as they are, which must then be of one size; else the centred square
+        is resampled (bicubic, antialiased).
     channels: 3, 1 (grey), or auto: 3 for image files, as stored for an array.
     labels: folders takes the sub-folders as classes when all images lie in such; none does not.
-    flip: whether training mirrors half of the images.
-    corrupt: whether a corrupt image is an error, or up to 1 % of them are skipped.
     Raises ConfigError without a path and DataError for one that holds no images.
     """
 
@@ -44,19 +42,17 @@ class Folder(DecodedImages):
         self,
         root: str,
         *,
-        path: str | None,
-        size: int | None,
+        path: FilePath | None,
         channels: Literal["auto", 1, 3],
         labels: Literal["folders", "none"],
-        flip: bool,
-        corrupt: Literal["error", "skip"],
+        **decoded: Any,
     ) -> None:
-        check_size(size)
+        super().__init__(**decoded)
         if not path:
             raise ConfigError(
                 "data.path is not set: a folder of images, a .zip file of them, or a .npy array"
             )
-        self.flip = flip
+        size = self.size
         self.path = _place(path, Path(os.path.expanduser(root)))
         images = open_images(self.path)
         depth = images.channels if channels == "auto" else int(channels)
@@ -73,7 +69,7 @@ class Folder(DecodedImages):
                 self.notes = {"told": [f"folder: the last {held} are held out"]}
                 return
         shape = (depth, *((size, size) if size else _first(images, depth)))
-        super().__init__(
+        self.decode(
             images,
             train,
             test,
@@ -82,7 +78,6 @@ class Folder(DecodedImages):
             kind=self.path.name,
             variant=f"{size or 'stored'}-{depth}",
             folder=self.path if self.path.is_dir() else self.path.parent,
-            skip=corrupt == "skip",
             remarks=[
                 f"folder: no held-out split of its own: the last 10 % by name"
                 f"{' of each class' if self.names else ''} are held out, {held} images"

@@ -6,15 +6,17 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from genlab.core.contract import Dataset, Spec, Split
+from genlab.core.contract import Spec, Split
 from genlab.core.errors import DataError
 from genlab.core.registry import register
 from genlab.data.fetch import fetch, mirrors
 from genlab.data.idx import idx_bytes, idx_shape, read_idx
-from genlab.data.resize import check_size, resize
+from genlab.data.images import DownloadedImages
+from genlab.data.resize import resize
 
 __all__ = ["MNIST", "FashionMNIST"]
 
@@ -22,7 +24,7 @@ PREFIX = {"train": "train", "test": "t10k"}
 
 
 @register
-class MNIST(Dataset):
+class MNIST(DownloadedImages):
     """Handwritten digits, 28 x 28, 60,000 to train on and 10,000 to test.
 
     Read from the four official files train-images-idx3-ubyte, train-labels-idx1-ubyte,
@@ -30,11 +32,7 @@ class MNIST(Dataset):
     `root` and its parent, there in MNIST/raw (the layout of torchvision), MNIST, mnist/raw and
     mnist, in root/raw, and bare; a folder that holds another set of this format is passed over.
 
-    root: data.root.
-    size: side in pixels; None as stored, others are resampled (bicubic).
-    flip: whether training mirrors half of the images.
-    download: whether absent files are downloaded to root/MNIST/raw (12 MB).
-    Raises DataError for absent or damaged files and ValueError for a size outside 4 to 1024.
+    download: to root/MNIST/raw (12 MB). Raises DataError for absent or damaged files.
 
     Reference: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document
     Recognition", Proceedings of the IEEE 1998.
@@ -68,12 +66,10 @@ class MNIST(Dataset):
         ),
     }
 
-    def __init__(self, root: str, *, size: int | None, flip: bool, download: bool) -> None:
-        check_size(size)
-        self.flip = flip
-        self.size = size
+    def __init__(self, root: str, **images: Any) -> None:
+        super().__init__(root, **images)
         self.names = list(self.labels)
-        self.path = self._find(Path(os.path.abspath(os.path.expanduser(root))), download)
+        self.path = self._find()
         shapes = {split: self._shape(split) for split in PREFIX}
         self.count, h, w = shapes["train"]
         if shapes["test"][1:] != (h, w):
@@ -81,9 +77,9 @@ class MNIST(Dataset):
                 f"{self.path} mixes images of {h} x {w} (train) and "
                 f"{' x '.join(map(str, shapes['test'][1:]))} (t10k); put files of one set there"
             )
-        if size is not None and h != w:
+        if self.size is not None and h != w:
             raise ValueError(f"size must be null for images that are not square ({h} x {w})")
-        self.spec = Spec((1, size or h, size or w), len(self.labels))
+        self.spec = Spec((1, self.size or h, self.size or w), len(self.labels))
 
     def load(self, split: str) -> Split:
         """split "train" or "test" -> uint8 [N, 1, H, W] and labels.
@@ -132,8 +128,9 @@ class MNIST(Dataset):
                 yield base / folder
         yield from (root / "raw", root, root.parent, *self.installed)
 
-    def _find(self, root: Path, download: bool) -> Path:
+    def _find(self) -> Path:
         """The first folder with all four files of this set; downloads them when allowed."""
+        root = self.root
         partial = other = None
         for place in self._places(root):
             lacking = [
@@ -147,7 +144,7 @@ class MNIST(Dataset):
             elif len(lacking) < len(self.pinned):
                 partial = partial or f"{place} lacks {', '.join(lacking)}"
         home = root / self.folders[0] / "raw"
-        if download:
+        if self.download:
             fetch(self.name, mirrors(self.name, self.official), home, self.pinned)
             return home
         ways = ["add data.download=true", f"put them into {home}"]

@@ -287,7 +287,7 @@ class ModelOutputs(EvalTarget):
 
 def _sampling(pipeline: Pipeline) -> Mapping[str, Any]:
     """How samples are drawn, for the record, and what one costs."""
-    found = {"sampler": pipeline.config["sampler"]}
+    found = {"sampler": pipeline.sampler_config()}
     if pipeline.config["guidance"].get("name") is not None:
         found["guidance"] = pipeline.config["guidance"]
     found |= pipeline.named_runs()

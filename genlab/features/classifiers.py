@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from genlab.core.contract import Spec
 from genlab.core.registry import register
-from genlab.features.backbone import Backbone
+from genlab.features.backbone import Backbone, Net
 from genlab.nn.backbones import VGG16, AlexNet, ConvBackbone
-from genlab.nn.preprocess import IMAGENET, Preprocess, check_images
+from genlab.nn.preprocess import IMAGENET, Preprocess
 from genlab.nn.pretrained_weights import weights_path
 
 __all__ = ["AlexNetFeatures", "VGG16Features"]
@@ -23,18 +21,16 @@ class VGG16Features(Backbone):
 
     pool: behind the ReLU of the 13th convolution, 14 x 14 pixels; the classifier is not used.
 
-    spec: of the stored data. file: torchvision's weights, whole or `features.*` alone.
-    Raises ValueError for data that are no images, DataError for a file that is not there or of
-    another network.
+    file: torchvision's weights, whole or `features.*` alone.
 
     Reference: Simonyan and Zisserman 2014, arXiv 1409.1556.
     """
 
-    def __init__(
-        self, spec: Spec, device: torch.device | None = None, *, file: str | None
-    ) -> None:
-        net = _loaded(VGG16(), spec, "vgg16", file)
-        super().__init__(net, VGG16.widths[-1], Preprocess(SIZE, *IMAGENET), device)
+    title = "vgg16"
+
+    def load(self) -> Net:
+        """The convolutions, and the mean over their last map."""
+        return _last(VGG16(), self.file)
 
 
 @register("alexnet")
@@ -43,22 +39,21 @@ class AlexNetFeatures(Backbone):
 
     pool: behind the ReLU of the 5th convolution, 13 x 13 pixels; the classifier is not used.
 
-    spec, file, errors: as for vgg16.
+    file: as for vgg16.
 
     Reference: Krizhevsky 2014, arXiv 1404.5997.
     """
 
-    def __init__(
-        self, spec: Spec, device: torch.device | None = None, *, file: str | None
-    ) -> None:
-        net = _loaded(AlexNet(), spec, "alexnet", file)
-        super().__init__(net, AlexNet.widths[-1], Preprocess(SIZE, *IMAGENET), device)
+    title = "alexnet"
+
+    def load(self) -> Net:
+        """The convolutions, and the mean over their last map."""
+        return _last(AlexNet(), self.file)
 
 
-def _loaded(net: ConvBackbone, spec: Spec, features: str, file: str | None) -> nn.Module:
-    check_images(spec, features)
+def _last(net: ConvBackbone, file: str | None) -> Net:
     net.load(weights_path(file, "features.file", f"the weights of {net.name}", net.file))
-    return _Last(net)
+    return Net(_Last(net), net.widths[-1], Preprocess(SIZE, *IMAGENET))
 
 
 class _Last(nn.Module):

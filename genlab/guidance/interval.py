@@ -1,4 +1,4 @@
-"""The noise levels at which a guidance acts."""
+"""Guidance with a scale, at some noise levels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Process
+from genlab.core.contract import BoundDenoiser, Guidance, Process
 from genlab.core.gaussian_path import append_dims
+from genlab.core.schema import NonNegative
 
-__all__ = ["Interval"]
+__all__ = ["Interval", "ScaledGuidance"]
+
+
+class ScaledGuidance(Guidance):
+    """Guidance that moves an estimate away from another one, at noise levels of an interval."""
+
+    scale: float
+
+    def __init__(self, *, scale: NonNegative, interval: list[NonNegative | None] | None) -> None:
+        """scale: 1 plain, above 1 away from the other estimate; interval: of sigma."""
+        self.scale, self.interval = scale, Interval(interval)
 
 
 class Interval:

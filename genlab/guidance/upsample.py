@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Denoiser, Guidance, Process
+from genlab.core.contract import BoundDenoiser, Denoiser, Process
 from genlab.core.registry import register
 from genlab.core.schema import Count, NonNegative
-from genlab.guidance.interval import Interval
+from genlab.guidance.interval import ScaledGuidance
 from genlab.guidance.labelled import labelled
 
 __all__ = ["Upsample"]
 
 
 @register
-class Upsample(Guidance):
+class Upsample(ScaledGuidance):
     """Upsample guidance: `factor` times the size, without training.
 
     x0 = x0(x; sigma) + theta U[ x0(D x; sigma / m) - D x0(x; sigma) ]
@@ -37,20 +39,13 @@ class Upsample(Guidance):
     Reference: Hwang, Park and Jo 2024, arXiv 2404.01709.
     """
 
-    def __init__(
-        self,
-        *,
-        factor: Count,
-        theta: NonNegative,
-        scale: NonNegative,
-        interval: list[NonNegative | None] | None,
-    ) -> None:
-        """factor: m >= 2; theta: about 1.2; scale: of classifier-free guidance at both sizes;
-        interval: of sigma at the larger size."""
+    def __init__(self, *, factor: Count, theta: NonNegative, **keys: Any) -> None:
+        """factor: m >= 2; theta: about 1.2. scale is of classifier-free guidance at both sizes,
+        the interval of sigma at the larger one."""
+        super().__init__(**keys)
         if factor < 2:
             raise ValueError(f"factor={factor} enlarges nothing; use 2 or more, or guidance=cfg")
-        self.factor, self.theta, self.scale = factor, theta, scale
-        self.interval, self.unconditional = Interval(interval), scale != 1
+        self.factor, self.theta, self.unconditional = factor, theta, self.scale != 1
 
     def __call__(self, denoise: Denoiser, y: Tensor | None, process: Process) -> BoundDenoiser:
         """(x, t, y) -> x0 with labels y [B] bound: (x [B, C, m H, m W], t [B]) -> x0."""

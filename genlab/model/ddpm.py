@@ -11,7 +11,6 @@ from torch import Tensor
 from genlab.core.contract import Batch, BoundSampler, Codec, Network, Noise, Process, Spec
 from genlab.core.gaussian_path import append_dims, x0_coefficients
 from genlab.core.registry import register
-from genlab.core.schema import Density
 from genlab.model.path import PathBatch, PathModel
 from genlab.model.vlb import Bound, discretized_log_likelihood, links, normal_kl, variational_bound
 from genlab.nn.full_precision import full_precision
@@ -47,21 +46,21 @@ class DDPM(PathModel):
         spec: Spec,
         codec: Codec,
         *,
-        density: Density,
         variance: Literal["fixed", "learned"],
         **objective: Any,
     ) -> None:
         """variance: of the steps back; the rest are of `PathModel`."""
         self.outputs = 2 if variance == "learned" else 1  # which PathModel holds net to
-        super().__init__(net, process, spec, density=density, **objective)
+        super().__init__(net, process, spec, **objective)
         self.codec, self.learned_variance = codec, variance == "learned"
         # a chain of bytes has a bound of its own; dequantized ones have the density of the flow
         bytes_alone = codec.logdet(torch.zeros(1, *spec.shape)) is None
         self.discrete_likelihood = self.process.steps is not None and bytes_alone
-        if self.learned_variance and density != "uniform":
+        if self.learned_variance and self.density != "uniform":
             raise ValueError(
-                f"variance=learned sums its bound over all steps alike, and density={density} "
-                "draws some more often: use density=uniform, or variance=fixed"
+                "variance=learned sums its bound over all steps alike, and "
+                f"density={self.density} draws some more often: use density=uniform, or "
+                "variance=fixed"
             )
         posteriors = self._posteriors() if self.learned_variance else None
         self.register_buffer("posteriors", posteriors, persistent=False)  # follows from the config

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,47 +12,53 @@ from genlab.core.contract import Batch, BoundSampler, Generator, Model, Network,
 from genlab.core.ema import frozen, make_ema
 from genlab.core.registry import register
 from genlab.core.schema import Average, Count, NonNegative, Penalty, Positive
-from genlab.nn.adversarial import LOSSES, gradient_penalty
+from genlab.nn.adversarial import LOSSES, Loss, gradient_penalty
 
-__all__ = ["GAN", "WGANGP", "NonSaturating"]
+__all__ = ["GAN", "WGANGP", "Adversarial", "NonSaturating"]
 
 
-@register("hinge", "lsgan", "r3gan", "wgan", "wgan_div")
-class GAN(Model):
+class Adversarial(Model):
     """The game of a generator G and a discriminator D.
 
     D minimizes L_D(D(x), D(G(z))) + sum of weight E | |grad_x D| - center |^power, in n_critic
     steps on fresh data; then G minimizes L_G(D(x), D(G(z))). The pairs (L_D, L_G) and the penalty
     are functions of `nn/adversarial.py`, each with its source.
 
+    losses: (L_D, L_G). clip_weights: largest size of a weight of D after its step, None for any.
+
     Reference: Goodfellow et al. 2014, arXiv 1406.2661, algorithm 1; n_critic and clip_weights:
     Arjovsky et al. 2017, arXiv 1701.07875, algorithm 1.
     """
 
     one_batch = False  # whether D sees data and samples in one batch; not with batch normalization
+    losses: Loss
+    penalties: Sequence[Mapping[str, Any]] = ()
+    clip_weights: float | None = None
 
     def __init__(
         self,
         generator: Generator,
         discriminator: Network,
         *,
-        loss: Literal[
-            "non_saturating", "minimax", "wasserstein", "hinge", "least_squares", "relativistic"
-        ],
-        penalties: list[Penalty],
-        clip_weights: Positive | None,
         n_critic: Count,
         g_batches: Count,
         ema: Average,
     ) -> None:
-        """loss: (L_D, L_G); penalties: of each its weight and the keys of `gradient_penalty`.
-
-        clip_weights: largest size of a weight of D after its step, None for any; n_critic: steps
-        of D for one of G; g_batches: batch of a step of G, in batches of D; ema: average of G.
-        """
+        """n_critic: steps of D for one of G; g_batches: batch of a step of G, in batches of D;
+        ema: average of G, see core/ema.py, 0 for none."""
         super().__init__()
+        self.generator, self.discriminator = generator, discriminator
+        self.n_critic, self.g_batches = n_critic, g_batches
+        self.ema = make_ema(generator, ema)
+
+    def penalize(self, penalties: Sequence[Mapping[str, Any]]) -> None:
+        """penalties: of each its weight and the keys of `gradient_penalty`.
+
+        Raises ValueError for two at one place, and where D normalizes over the batch: the slope
+        at a sample is then not its own.
+        """
         norms = any(
-            isinstance(m, nn.modules.batchnorm._BatchNorm) for m in discriminator.modules()
+            isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.discriminator.modules()
         )
         if norms and (self.one_batch or any(p["at"] != "real" for p in penalties)):
             raise ValueError(
@@ -61,11 +67,7 @@ class GAN(Model):
             )
         if len({p["at"] for p in penalties}) < len(penalties):
             raise ValueError("model.penalties: one at each of real, fake and between, none twice")
-        self.generator, self.discriminator = generator, discriminator
-        self.losses, self.penalties, self.clip_weights = LOSSES[loss], penalties, clip_weights
-        self.n_critic, self.g_batches = n_critic, g_batches
-        self.double_backward = bool(penalties)
-        self.ema = make_ema(generator, ema)
+        self.penalties, self.double_backward = penalties, bool(penalties)
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         """d and g."""
@@ -147,8 +149,28 @@ class GAN(Model):
         return self.drawn_from(self.generator)(z, y)
 
 
+@register("hinge", "lsgan", "r3gan", "wgan", "wgan_div")
+class GAN(Adversarial):
+    """The game whose losses and penalties are keys."""
+
+    def __init__(
+        self,
+        *given: Any,
+        loss: Literal[
+            "non_saturating", "minimax", "wasserstein", "hinge", "least_squares", "relativistic"
+        ],
+        penalties: list[Penalty],
+        clip_weights: Positive | None,
+        **game: Any,
+    ) -> None:
+        """loss, penalties, clip_weights: see `Adversarial` and its `penalize`."""
+        super().__init__(*given, **game)
+        self.losses, self.clip_weights = LOSSES[loss], clip_weights
+        self.penalize(penalties)
+
+
 @register("gan")
-class NonSaturating(GAN):
+class NonSaturating(Adversarial):
     """The game with the loss that does not saturate, and the penalty R1.
 
     L_D = E softplus(-D(x)) + E softplus(D(G(z))) + r1/2 E |grad_x D(x)|^2
@@ -158,23 +180,16 @@ class NonSaturating(GAN):
     al. 2018, arXiv 1801.04406, eq. 9.
     """
 
+    losses = LOSSES["non_saturating"]
     loss = Model.loss  # none on held-out data, where D would normalize by the statistics of both
 
     def __init__(
         self, generator: Generator, discriminator: Network, *, r1: NonNegative, ema: Average
     ) -> None:
-        """r1: weight of the penalty, 0: none; ema: average of G, see core/ema.py."""
+        """r1: weight of the penalty, 0: none; ema: average of G."""
+        super().__init__(generator, discriminator, n_critic=1, g_batches=1, ema=ema)
         penalty = {"at": "real", "weight": r1 / 2, "center": 0.0, "power": 2.0, "one_sided": False}
-        super().__init__(
-            generator,
-            discriminator,
-            loss="non_saturating",
-            penalties=[penalty] if r1 else [],
-            clip_weights=None,
-            n_critic=1,
-            g_batches=1,
-            ema=ema,
-        )
+        self.penalize([penalty] if r1 else [])
 
     def log(
         self, real: Tensor, fake: Tensor, slopes: Mapping[str, tuple[Tensor, Tensor]]
@@ -184,7 +199,7 @@ class NonSaturating(GAN):
 
 
 @register("wgan_gp")
-class WGANGP(GAN):
+class WGANGP(Adversarial):
     """The game with a critic D whose slope is held near 1.
 
     L_D = E D(G(z)) - E D(x) + weight E (|grad_x D(xhat)| - center)^2
@@ -199,39 +214,24 @@ class WGANGP(GAN):
     center 0: Thanh-Tung et al. 2019, arXiv 1902.03984.
     """
 
+    losses = LOSSES["wasserstein"]
     one_batch = True
 
     def __init__(
         self,
-        generator: Generator,
-        discriminator: Network,
-        *,
-        n_critic: Count,
-        g_batches: Count,
+        *given: Any,
         weight: NonNegative,
         center: NonNegative,
         one_sided: bool,
         at: Literal["interpolates", "real", "fake"],
-        ema: Average,
+        **game: Any,
     ) -> None:
-        """discriminator: the critic, without batch normalization (ValueError otherwise).
-
-        n_critic: steps of D for one of G; g_batches: batch of a step of G, in batches of D;
-        weight, center: see above; one_sided: only slopes above the center are penalized;
-        at: where they are measured; ema: average of G, see core/ema.py, 0 for none.
-        """
+        """weight, center: see above; one_sided: only slopes above the center are penalized;
+        at: where they are measured. The discriminator is the critic."""
+        super().__init__(*given, **game)
         penalty = {"at": "between" if at == "interpolates" else at, "weight": weight}
         penalty |= {"center": center, "power": 2.0, "one_sided": one_sided}
-        super().__init__(
-            generator,
-            discriminator,
-            loss="wasserstein",
-            penalties=[penalty],
-            clip_weights=None,
-            n_critic=n_critic,
-            g_batches=g_batches,
-            ema=ema,
-        )
+        self.penalize([penalty])
 
     def log(
         self, real: Tensor, fake: Tensor, slopes: Mapping[str, tuple[Tensor, Tensor]]

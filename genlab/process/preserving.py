@@ -1,4 +1,4 @@
-"""What paths of the form x_t = e^(-A/2) x0 + sqrt(1 - e^-A) eps share: the decay A(t)."""
+"""What paths share that are written by the decay A(t) = -ln a(t)^2 of the datum."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from genlab.core.contract import Process
+from genlab.core.schema import NonNegative, Positive
 
-__all__ = ["Decay", "Preserving", "Rising"]
+__all__ = ["Decay", "Decaying", "Preserving", "Rising"]
 
 
 class Decay(Protocol):
@@ -42,6 +43,16 @@ class Rising:
         decay = decay.clamp(max=self.end)
         root = (self.low**2 + 2 * self.rise * decay).sqrt()
         return (2 * decay / (self.low + root).clamp(min=1e-300)).clamp(max=1.0)
+
+
+class Decaying(Process):
+    """A path whose rate of decay grows evenly."""
+
+    decay: Decay
+
+    def __init__(self, *, beta_min: NonNegative, beta_max: Positive) -> None:
+        """beta_min <= beta_max: the rates at t = 0 and t = 1. Raises ValueError."""
+        self.decay = Rising(beta_min, beta_max)
 
 
 class Preserving(Process):

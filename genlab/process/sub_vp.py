@@ -5,26 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Process
 from genlab.core.registry import register
-from genlab.core.schema import NonNegative, Positive
-from genlab.process.preserving import Rising
+from genlab.process.preserving import Decaying
 
 __all__ = ["SubVP"]
 
 
 @register
-class SubVP(Process):
+class SubVP(Decaying):
     """The continuous `vp` with less noise on the way: b = 1 - a^2.
 
     Made for likelihoods. sigma = 2 sinh(A / 2) with A = -ln a^2.
 
     Reference: Song et al. 2020, arXiv 2011.13456, section 3.4 and appendix C.
     """
-
-    def __init__(self, *, beta_min: NonNegative, beta_max: Positive) -> None:
-        """beta_min <= beta_max: the rates at t = 0 and t = 1."""
-        self.decay = Rising(beta_min, beta_max)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """t [B] in [0, 1] -> (a, b, da/dt, db/dt), each [B] float64."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from genlab.core.registry import register
-from genlab.core.schema import Count, NonNegative, Positive
-from genlab.process.preserving import Preserving, Rising
+from genlab.core.schema import Count
+from genlab.process.preserving import Decaying, Preserving
 from genlab.process.table import Table
 
 __all__ = ["VariancePreserving"]
 
 
 @register
-class VariancePreserving(Preserving):
+class VariancePreserving(Decaying, Preserving):
     """Shrinking data with rising noise, by rates that grow evenly.
 
     discrete    a_i^2 = prod_(j <= i) (1 - beta_j),  beta_j from beta_min / T to beta_max / T
@@ -26,14 +28,13 @@ class VariancePreserving(Preserving):
     section 3.4 and appendix C.
     """
 
-    def __init__(self, *, beta_min: NonNegative, beta_max: Positive, steps: Count | None) -> None:
-        """beta_min <= beta_max; steps: T of the discrete path, None for the continuous one.
-
-        Raises ValueError.
-        """
-        self.decay, self.steps = Rising(beta_min, beta_max), steps
+    def __init__(self, *, steps: Count | None, **rates: Any) -> None:
+        """steps: T of the discrete path, None for the continuous one. Raises ValueError."""
+        super().__init__(**rates)
+        self.steps = steps
         if steps is None:
             return
+        beta_min, beta_max = rates["beta_min"], rates["beta_max"]
         if not (beta_min > 0 and beta_max < steps):
             raise ValueError(
                 f"over steps={steps} beta_min must be above 0 and beta_max below {steps}, so that "

@@ -15,7 +15,7 @@ from genlab.core.errors import ConfigError
 from genlab.core.gaussian_path import NoiseLevel, TruncatedPath, noise_levels
 from genlab.core.schema import Count, Grid, Positive
 
-__all__ = ["Clipped", "Gridded", "ends", "grid"]
+__all__ = ["Clipped", "Gridded", "Spanned", "ends", "grid"]
 
 MANY = 1000
 """Levels by default, of a path that has no number of its own."""
@@ -27,7 +27,20 @@ NEAR = 1e-3
 """How far outside a path a sigma may lie, in parts: DDPM's quietest is .0100005, written .01."""
 
 
-class Gridded(Sampler):
+class Spanned(Sampler):
+    """What the samplers share that can begin and end at other levels than the path."""
+
+    def __init__(self, *, span: list[Positive] | None) -> None:
+        """span: least and largest sigma, None for the whole path."""
+        self.span = span
+
+    @property
+    def start_given(self) -> bool:
+        """Whether there is a span."""
+        return self.span is not None
+
+
+class Gridded(Spanned):
     """What the samplers that visit the levels of a grid share."""
 
     bounds: tuple[float, float] | None = None  # estimates are kept between them
@@ -37,12 +50,19 @@ class Gridded(Sampler):
         *,
         steps: Count,
         grid: Grid | list[Positive],
-        span: list[Positive] | None,
         rho: Positive,
+        **span: Any,
     ) -> None:
-        """steps: levels with noise, None for all of the path where a subclass has it so; grid,
-        span, rho: see `grid`."""
-        self.steps, self.grid, self.span, self.rho = steps, grid, span, rho
+        """steps: levels with noise, None for all of the path where a subclass has it so, as many
+        as the grid where that is a list; grid, span, rho: see `grid`."""
+        super().__init__(**span)
+        self.grid, self.rho = grid, rho
+        self.steps = len(grid) if isinstance(grid, list) else steps
+
+    @property
+    def start_given(self) -> bool:
+        """Whether there is a span, or a list of levels."""
+        return super().start_given or isinstance(self.grid, list)
 
     def noise_levels(self, process: Process) -> list[NoiseLevel]:
         """Falling levels with noise, and the datum."""

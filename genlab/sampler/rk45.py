@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from genlab.core.contract import BoundDenoiser, Noise, Process, Sampler, Spec
+from genlab.core.contract import BoundDenoiser, Noise, Process, Spec
 from genlab.core.errors import ConfigError, DeviceError
 from genlab.core.gaussian_path import noise_levels
 from genlab.core.registry import register
 from genlab.core.schema import Positive
-from genlab.sampler.noise_levels import USUAL, ends
+from genlab.sampler.noise_levels import USUAL, Spanned, ends
 
 __all__ = ["RungeKutta45"]
 
@@ -24,7 +24,7 @@ MOST = 500  # steps from one of these to the next, taken or refused; a sample ta
 
 
 @register
-class RungeKutta45(Sampler):
+class RungeKutta45(Spanned):
     """The method of Dormand and Prince with steps that keep to tolerances.
 
     dX/dphi = (cos(phi) X - x0) / sin(phi),  X = x / sqrt(a^2 + b^2),  phi = atan(b / a)
@@ -49,17 +49,18 @@ class RungeKutta45(Sampler):
         *,
         rtol: Positive,
         atol: Positive,
-        span: list[Positive] | None,
         state: Literal["float32", "float64"],
+        **span: Any,
     ) -> None:
         """rtol, atol: tolerated error of a step, relative and absolute, as torchdiffeq has them.
 
-        span: least and largest sigma, None for from .002 to the end of the path; state: type of X.
+        state: type of X. Without a span it goes from .002 to the end of the path.
         Raises DeviceError without the torchdiffeq package.
         """
         if importlib.util.find_spec("torchdiffeq") is None:
             raise DeviceError("sampler=rk45 needs an extra: pip install 'genlab[ode]'")
-        self.rtol, self.atol, self.span = rtol, atol, span
+        super().__init__(**span)
+        self.rtol, self.atol = rtol, atol
         self.state = torch.float64 if state == "float64" else torch.float32
 
     def check(self, process: Process, spec: Spec) -> None:

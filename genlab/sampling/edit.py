@@ -217,7 +217,6 @@ def _range(codec: Codec, x: Tensor) -> tuple[float, float]:
 def _check(components: Components, task: Task, masked: bool, strength: float | None) -> None:
     """ConfigError where the run, or these options together, allow no such task."""
     shape = components.spec.shape
-    sampler = components.config["sampler"]
     if not components.sampler.follows_path:
         raise ConfigError(
             f"task={task} needs a model with a path; {components.config['model']['name']!r} draws "
@@ -242,8 +241,7 @@ def _check(components: Components, task: Task, masked: bool, strength: float | N
             "sampler.variance=learned is of those that the network gives; use "
             "sampler.variance=small"
         )
-    named = sampler.get("span") is None and not isinstance(sampler.get("grid"), list)
-    if strength is not None and not named:
+    if strength is not None and components.sampler.sampler.start_given:
         raise ConfigError(
             "strength= says at which noise sampling starts, and so do sampler.span and a list "
             "as sampler.grid; use sampler.span=null and a named grid"

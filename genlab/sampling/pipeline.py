@@ -117,10 +117,15 @@ class Pipeline:
         assert self.checkpoint is not None
         return {
             "checkpoint": self.checkpoint.folder.name,
-            "sampler": self.config["sampler"],
+            "sampler": self.sampler_config(),
             "guidance": self.config["guidance"],
             **self.named_runs(),
         }
+
+    def sampler_config(self) -> dict[str, Any]:
+        """The config of its sampler, with the steps it takes: a list of levels has its own."""
+        node, steps = self.config["sampler"], self.sampler.sampler.steps
+        return node if steps is None else {**node, "steps": steps}
 
     def named_runs(self) -> dict[str, Any]:
         """Which checkpoints its components draw with besides, for a record: all of them count."""
@@ -433,7 +438,4 @@ def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
             "the rest belongs to the run"
         )
 
-    out = apply(config, words, OF_RUN, refusal)
-    if isinstance(out["sampler"].get("grid"), list):  # it is as many steps, whatever was asked
-        out["sampler"]["steps"] = len(out["sampler"]["grid"])
-    return out
+    return apply(config, words, OF_RUN, refusal)

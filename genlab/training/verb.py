@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from genlab.config.compose import compose, digest, provenance, split_options, title
 from genlab.core.format import clean
-from genlab.core.registry import import_from_here
+from genlab.core.registry import import_from_here, paths
 from genlab.run.directory import Run
 from genlab.run.parents import name_by_path
 from genlab.run.trust import own_code, trusted_runs
@@ -46,8 +46,9 @@ def main(
         print(OmegaConf.to_yaml(OmegaConf.create(config)), end="")
         return 0
     config = name_by_path(config, config["outputs"])
-    if (path := config["data"].get("path")) and Path(path).expanduser().exists():
-        config["data"]["path"] = str(Path(path).expanduser().resolve())  # the same from anywhere
+    for node, key in paths(config):
+        if node[key] and (path := Path(node[key]).expanduser()).exists():
+            node[key] = str(path.resolve())  # the same from anywhere
     if dry_run:
         from genlab.training.dry_run import measure
 

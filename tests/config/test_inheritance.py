@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections import defaultdict
+from importlib import import_module
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -110,6 +114,8 @@ def test_a_config_of_ones_own_inherits(mine, capsys):
     assert "model/base/path.yaml" in rows["model.density"]
     assert "of times: uniform" in rows["model.density"]
     assert "model/mine.yaml" in rows["model.coupling"] and "of mine" in rows["model.coupling"]
+    assert cli.main(["show", "data=mnist"]) == 0
+    assert "the download has 12 MB" in capsys.readouterr().out, "what a config says of itself"
     line = f"genlab train --config-dir {mine} model=mine "
     assert "model.predict=" in candidates(f"{line}model.p")
     assert "model.density=u_shape" in candidates(f"{line}model.density=u")
@@ -159,6 +165,87 @@ def test_a_key_of_a_family_exists_once(group, name):
         if key.default and inherited.get(key.name) == key.default
     ]
     assert not again, f"{own.name} says again what it inherits"
+
+
+ITS_OWN = {
+    "model.weight": "of an error on a path, of the penalty in wgan_gp",
+    "model.variance": "of DDPM's steps back, of the data in vqvae",
+    "process.sigma_max": "edm and ve have this alone in common, and other values of it",
+    "sampler.variance": "of other sets of words",
+}
+"""Keys that components of no family have by the same word: why each says what it is."""
+
+
+@pytest.mark.parametrize("group", [g for g in GROUPS if g != "network"])
+def test_a_key_of_siblings_is_defined_once(group):
+    """The first yaml of a chain that has a key defines it; all that have it share that yaml."""
+    defined = defaultdict(set)
+    for name in names(group):
+        first = {}
+        for file in catalog.files(group, name):
+            for key in catalog.scan(file.path, file.package):
+                first.setdefault(key.name, file.name)
+        for key, file in first.items():
+            if key.startswith(f"{group}.") and not key.endswith(".name"):
+                defined[key].add(file)
+    again = {key: files for key, files in defined.items() if len(files) > 1}
+    assert not {k: f for k, f in again.items() if k not in ITS_OWN}, "give them a base"
+    assert {k for k in ITS_OWN if k.startswith(f"{group}.")} <= set(again), "no exception any more"
+
+
+def family(group, cls):
+    """The class of a component and those it is made of, below the base class of its group."""
+    base = import_module(registry.BASES[group].partition(":")[0])
+    return [c for c in cls.__mro__ if c.__module__ not in (base.__name__, "builtins")]
+
+
+def keys(cls):
+    """Key -> annotation of those that the constructor of a class names; whether others follow."""
+    if "__init__" not in vars(cls):
+        return {}, True
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    named = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def test_a_key_of_one_network_class_is_defined_once():
+    """A width means another thing in every architecture, but not in two sizes of one."""
+    defined = defaultdict(set)
+    for name in names("network"):
+        first = {}
+        for file in catalog.files("network", name):
+            for key in catalog.scan(file.path, file.package):
+                first.setdefault(key.name, file.name)
+        lines = catalog.lines("network", name)
+        for key, file in first.items():
+            node, _, last = key.rpartition(".")
+            if last != "name" and f"{node}.name" in lines:
+                defined[node, lines[f"{node}.name"].default, last].add(file)
+    assert not {key: files for key, files in defined.items() if len(files) > 1}
+
+
+@pytest.mark.parametrize("group", registry.BASES)
+def test_a_key_of_a_family_is_a_parameter_of_one_class(group):
+    """A subclass names a key again to narrow it, or to take no others.
+
+    Cosine and VariancePreserving both name `steps`: of two bases, keys go on in the first.
+    """
+    components = dict.fromkeys(registry.find(group, n) for n in registry.components(group))
+    families = [
+        [c for c in family(group, cls) if c.__module__[:7] == "genlab."] for cls in components
+    ]
+    for cls, *above in families:
+        mine, more = keys(cls)
+        again = {k for c in above for k, a in keys(c)[0].items() if mine.get(k) == a}
+        assert not again or not more, f"{cls.__name__} names again: {again}"
+    for (one, *above), (other, *besides) in combinations(families, 2):
+        shared = [c for c in above if c in besides]
+        if one in besides or other in above or not shared:
+            continue
+        known = {k for c in shared for k in keys(c)[0]}
+        both = {k for k, a in keys(one)[0].items() if keys(other)[0].get(k) == a} - known
+        if (group, one.__name__, other.__name__) != ("process", "Cosine", "VariancePreserving"):
+            assert not both, f"{one.__name__} and {other.__name__} both name {both}"
 
 
 @pytest.mark.parametrize(("group", "name"), ALL)

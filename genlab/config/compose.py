@@ -131,7 +131,20 @@ def compose(
     refuse_targets(config)
     if problems := validate(config, primary):
         raise ConfigError(*problems)
+    _settle_density(config)
     return config
+
+
+def _settle_density(config: Mapping[str, Any]) -> None:
+    """Replaces model.density=auto by what it stands for.
+
+    So the config of a run says which times are learned, and one from before `auto` is the same.
+    """
+    model = config.get("model")
+    if not isinstance(model, dict) or model.get("density") != "auto":
+        return
+    if "Density" in registry.signature("model", model["name"]).keys["density"]:
+        model["density"] = schema.chosen_density("auto", model["weight"])
 
 
 def provenance(words: Sequence[str], config_dirs: Sequence[str] = ()) -> dict[str, str]:

@@ -107,6 +107,10 @@ class Model(nn.Module):
     weights: str | float = "raw"  # "ema" or a relative std while samples are drawn from averages
     _found: tuple[tuple[Network, ...], tuple[EMA, ...]] | None = None
 
+    def notes(self, batch: int) -> Sequence[str]:
+        """Sentences on it that a run of this global batch says when it starts."""
+        return ()
+
     def start(self, data: Iterator[Batch]) -> None:
         """Runs once, without gradients, before the first step of a run that starts from nothing.
 

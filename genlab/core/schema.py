@@ -28,6 +28,7 @@ __all__ = [
     "Predict",
     "Spread",
     "Weight",
+    "chosen_density",
     "coerce",
     "mistyped",
 ]
@@ -43,7 +44,7 @@ Average = float | dict[str, Any]  # what `ema` may be, see core/ema.py
 Penalty = dict[str, Any]  # on the slope of a discriminator, see nn/adversarial.py
 Predict = Literal["eps", "x0", "v", "velocity", "score", "F"]  # see core/gaussian_path.py
 Weight = Literal["uniform", "x0", "eps", "velocity", "edm", "min_snr", "likelihood"]
-Density = Literal["uniform", "lognormal", "logit_normal", "u_shape"]  # see model/path.py
+Density = Literal["auto", "uniform", "lognormal", "logit_normal", "u_shape", "likelihood"]
 WEIGHTS = "Literal['ema', 'raw'] | Spread"  # of a run: which samples are drawn with
 Grid = Literal["auto", "uniform", "quadratic", "geometric", "karras"]  # see Gridded
 CHOICES = {"Predict": Predict, "Weight": Weight, "Density": Density, "Grid": Grid}
@@ -100,6 +101,13 @@ _PENALTY = {
     "one_sided": "bool",
 }
 _PENALTY_OPTIONAL = {"center": 0.0, "power": 2.0, "one_sided": False}
+
+
+def chosen_density(density: str, weight: str) -> str:
+    """The density of times that is meant, auto being uniform but for weight=likelihood."""
+    if density != "auto":
+        return density
+    return "likelihood" if weight == "likelihood" else "uniform"
 
 
 class _Mismatch(Exception):

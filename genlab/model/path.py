@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,13 +19,25 @@ from genlab.core.gaussian_path import (
     usable_part,
     x0_coefficients,
 )
-from genlab.core.schema import Average, Density, Fraction, Positive, Predict, Weight
+from genlab.core.schema import (
+    Average,
+    Density,
+    Fraction,
+    Positive,
+    Predict,
+    Weight,
+    chosen_density,
+)
 from genlab.model.likelihood import TOLERANCE, log_density, ode_solver
+from genlab.model.likelihood_times import LikelihoodTimes, effective_share
 
 __all__ = ["PathBatch", "PathModel"]
 
 FIRST = 1e-5
 """The earliest time that is learned: at 0 most weights and predictions have no value."""
+
+COUNTING = 0.1
+"""Share of a batch that should count where errors are weighed for the likelihood."""
 
 
 class PathBatch(NamedTuple):
@@ -94,7 +107,16 @@ class PathModel(Model):
         self.net, self.spec, self.sd = net, spec, sd
         self.process = usable_part(process, predict)
         self.prediction, self.weight = predict, weight
-        self.density, self.location, self.scale = density, location, scale
+        self.density = chosen_density(density, weight)
+        self.location, self.scale = location, scale
+        self.likelihood_times = None
+        if self.density == "likelihood":
+            if weight != "likelihood":
+                raise ValueError(
+                    "density=likelihood draws times in proportion to weight=likelihood, and this "
+                    f"is weight={weight}: use model.weight=likelihood or model.density=uniform"
+                )
+            self.likelihood_times = LikelihoodTimes(self.process, predict, sd, FIRST)
         self.label_dropout = label_dropout
         self.ema = make_ema(net, ema)
 
@@ -107,8 +129,11 @@ class PathModel(Model):
         lognormal     ln sigma ~ N(location, scale^2)
         logit_normal  logit t ~ N(location, scale^2)
         u_shape       p(t) ~ e^(scale t) + e^(scale (1 - t))
+        likelihood    in proportion to the weight of that name: `LikelihoodTimes`
         """
         path = self.process
+        if self.likelihood_times is not None:
+            return self.likelihood_times(noise.uniform())
         if self.density == "uniform":
             t = noise.uniform()
             if path.steps is not None:
@@ -122,6 +147,19 @@ class PathModel(Model):
         if path.steps is not None:  # at the nearest of the times there are
             return (t * path.steps).round().clamp(min=1) / path.steps
         return t.clamp(min=FIRST)
+
+    def notes(self, batch: int) -> Sequence[str]:
+        """That few images of a batch count, where the weight of the likelihood is so uneven."""
+        if self.weight != "likelihood" or self.likelihood_times is not None:
+            return ()
+        wanted = LikelihoodTimes(self.process, self.prediction, self.sd, FIRST)
+        count = batch * effective_share(self.times, wanted)
+        if count > COUNTING * batch:
+            return ()
+        return [
+            f"with model.weight=likelihood and these times a batch of {batch} images counts as "
+            f"{count:.2g}, since few weights make most of their sum; use model.density=likelihood"
+        ]
 
     def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The data [B, *S] and the noise [B, *S] each is led to."""
@@ -144,7 +182,9 @@ class PathModel(Model):
         out = self.net(x, self.process.c_noise(t).to(x0.dtype), y).float()
         target = torch.addcmul(p * x0, q, eps)
         weight = None
-        if self.weight != "uniform":
+        if self.likelihood_times is not None:
+            weight = self.likelihood_times.weight(*path).to(x0.dtype)
+        elif self.weight != "uniform":
             weight = loss_weight(self.weight, self.prediction, *path, self.sd).to(x0.dtype)
         return PathBatch(t, path, x0, eps, target, out, self.predicted(out), weight)
 

@@ -185,6 +185,7 @@ class RunLoop:
         training = self.training
         networks = [n for n in training.model.children() if isinstance(n, Network)]
         notes = [note for network in networks for note in network.notes]
+        notes += training.model.notes(training.setup.components.schedule.batch)
         about = training.evaluator.description
         for line in (str(training.run.path), training.hardware.describe(), about, *notes):
             if line:

@@ -127,7 +127,7 @@ SDES = {
 def test_score_matching(name, weight):
     """Song et al., eq. 7: lambda |s + eps / deviation|^2, lambda = deviation^2 or g^2 / 2."""
     path = process(name, **({"steps": None} if name == "vp" else {}))
-    ours = model("score_sde", path, weight=weight)
+    ours = model("score_sde", path, weight=weight, density="uniform")
     u, x, eps = data(2)
     loss = ours.loss(batch(u, x, eps))
     mean, deviation, g2 = (column(v, x) for v in SDES[name](u.double()))
@@ -198,6 +198,8 @@ def test_uncertainty_weighs_the_error_and_is_best_at_its_logarithm():
         ("ddpm", {"variance": "learned", "density": "lognormal"}, {"name": "vp"}, "uniform"),
         ("score_sde", {"density": "ladder", "predict": "x0"}, {"name": "linear"}, "geometric"),
         ("score_sde", {"density": "ladder", "levels": 1}, {"name": "ve"}, "2 levels"),
+        ("score_sde", {"density": "likelihood"}, {"name": "ve"}, "model.weight=likelihood"),
+        ("ddpm", {"variance": "learned", "weight": "likelihood"}, {"name": "vp"}, "uniform"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(name, keys, path, said):

@@ -101,6 +101,7 @@ def runs(outputs: Path) -> list[dict[str, Any]]:
                 "name": run.name,
                 "path": str(run.path),
                 "state": run.status,
+                "spike": last.pop("spike", None),
                 "images": max(last.pop("images", 0), _saved(run.path)),
                 "total": int(total) if total.isdecimal() else None,
                 "loss": last,
@@ -124,7 +125,12 @@ def _total(path: Path) -> str:
 
 
 def _journal(path: Path) -> dict[str, Any]:
-    """The last value of images and of every loss/<player>; a torn last line is passed over."""
+    """The last value of images and of every loss/<player>, and the images at the last spike.
+
+    A torn last line is passed over.
+    """
+    from genlab.run.spike import VALUE
+
     try:
         with opened(path) as f:
             f.seek(max(0, f.seek(0, os.SEEK_END) - TAIL))
@@ -139,6 +145,10 @@ def _journal(path: Path) -> dict[str, Any]:
             continue
         if not isinstance(entry, dict):
             continue
+        if any(key.startswith(VALUE) for key in entry) and isinstance(entry.get("images"), int):
+            found.setdefault("spike", entry["images"])
+        if "images" in found and len(found) > 1 + ("spike" in found):
+            continue  # further back there may be a spike
         for key, value in entry.items():
             if not isinstance(value, (int, float)):
                 continue
@@ -146,8 +156,6 @@ def _journal(path: Path) -> dict[str, Any]:
                 found.setdefault("images", int(value) if math.isfinite(value) else 0)
             elif key.startswith("loss/"):
                 found.setdefault(key.removeprefix("loss/"), value)
-        if len(found) > 1:
-            break
     return found
 
 
@@ -177,6 +185,14 @@ def _age(path: Path) -> float | None:
         return None
 
 
+def _state(run: dict[str, Any]) -> str:
+    """The status, with the image of the last spike where it does not speak of spikes itself."""
+    status, spike = str(run["state"]), run["spike"]
+    if spike is None or status.startswith(("done:", "failed:")):
+        return status
+    return f"{status}{',' if ':' in status else ':'} spike at image {spike:,}"
+
+
 def _runs_table(found: list[dict[str, Any]], outputs: str) -> str:
     if not found:
         return f"no runs in {outputs}; `genlab train` makes one (outputs=DIR looks elsewhere)"
@@ -190,7 +206,7 @@ def _runs_table(found: list[dict[str, Any]], outputs: str) -> str:
             (
                 r["id"],
                 r["name"],
-                _cut(r["state"], 40),
+                _cut(_state(r), 40),
                 f"{short(r['images'])} / {of}",
                 losses or "-",
                 size(r["bytes"]),

@@ -63,6 +63,7 @@ NEW_KEYS: dict[str, Any] = {
     "metric": {},
     "features": {"name": None},
     "eval": {"n": "auto"},
+    **{f"hardware.{name}.on_spike": "warn" for name in ("auto", "cpu", "cuda")},
 }
 """Keys that were added after runs had been saved, at the value that means what these runs did.
 

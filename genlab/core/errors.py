@@ -9,6 +9,7 @@
 | 4    | CheckpointError| no checkpoint that can be read                 |
 | 5    | DeviceError    | device or package that is not there            |
 | 6    | Diverged       | loss or gradient stopped being finite          |
+|      | Spiked         | or rose far above, with hardware.on_spike=stop |
 | 7    | DiskError      | disk full, read-only, no permission            |
 | 8    | OutOfMemory    | memory of the device is exhausted              |
 | 9    | Locked         | another process works on this run              |
@@ -35,6 +36,7 @@ __all__ = [
     "OutOfMemory",
     "PeerLost",
     "Refused",
+    "Spiked",
     "Stopped",
     "disk_error",
     "explain",
@@ -77,6 +79,12 @@ class DeviceError(GenlabError):
 
 class Diverged(GenlabError):
     """Loss or gradient stopped being finite; the last good checkpoint is kept."""
+
+    code = 6
+
+
+class Spiked(GenlabError):
+    """Loss or gradient rose far above the steps before; the weights before that are saved."""
 
     code = 6
 

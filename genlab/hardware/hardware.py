@@ -103,6 +103,7 @@ class Hardware:
         threads: Count | Literal["auto"],
         micro_batch: Count | Literal["auto"],
         devices: Count,
+        on_spike: Literal["warn", "skip", "stop"],
     ) -> None:
         kind, self.precision = choose(device, precision)
         index = int(os.environ.get("LOCAL_RANK", "0")) if kind == "cuda" else None
@@ -124,7 +125,7 @@ class Hardware:
         )
         ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.threads = max(1, (cores or 1) // ranks_here) if threads == "auto" else threads
-        self.micro_batch, self.devices = micro_batch, devices
+        self.micro_batch, self.devices, self.on_spike = micro_batch, devices, on_spike
 
     def start(self) -> None:
         """Applies what is global to the process: threads, current device, fp32 product mode."""

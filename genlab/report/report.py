@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 from genlab.core.errors import ConfigError
-from genlab.core.format import count, duration, short
+from genlab.core.format import count, duration, number, short
 from genlab.report.curves import curves_section
 from genlab.report.evaluations import evaluations_section
 from genlab.report.expected_result import expected_result_section
@@ -28,6 +28,7 @@ from genlab.report.markup import Markup, tag
 from genlab.report.page import (
     document,
     html_table,
+    left_out,
     problems_section,
     section,
     terms,
@@ -35,6 +36,7 @@ from genlab.report.page import (
 )
 from genlab.report.run_data import RunData, leaves, read_run, value_text
 from genlab.run.directory import Run
+from genlab.run.spike import spikes
 
 __all__ = ["write_report"]
 
@@ -61,6 +63,7 @@ def _page(run: RunData) -> str:
         samples_section(sets),
         training_section(sets),
         curves_section(run),
+        _spikes_section(run),
         evaluations_section(run),
         expected_result_section(run),
         neighbours_section(run),
@@ -105,6 +108,29 @@ def _header(run: RunData) -> Markup:
         progress,
         terms(rows, "tiles") if rows else None,
     )
+
+
+def _spikes_section(run: RunData) -> Markup | None:
+    """Steps whose loss or gradient norm was far above those before; None where none was."""
+    found = spikes(run.journal)
+    if not found:
+        return None
+    rows = [
+        tag("tr", [tag("td", cell) for cell in cells])
+        for cells in (
+            (s.name, count(s.step), count(s.images), number(s.value), number(s.before))
+            for s in found[:SPIKES]
+        )
+    ]
+    return section(
+        "spikes",
+        "Spikes",
+        html_table(("value", "step", "image", "it was", "before"), tag("tbody", rows)),
+        left_out(len(found) - SPIKES, "{} later ones are in metrics.jsonl."),
+    )
+
+
+SPIKES = 50  # of the table
 
 
 def _commands_section(run: RunData, sets: Sequence[ImageSet]) -> Markup:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from genlab.core.files import read_text
 from genlab.run.directory import NAME, Run
 from genlab.run.results import Result, results
+from genlab.run.spike import KEYS
 
 __all__ = ["METRIC", "RunData", "Series", "is_number", "leaves", "read_run", "value_text"]
 
@@ -115,7 +116,7 @@ class RunData:
         seen = {
             k: None for row in self.journal for k, v in row.items() if v is None or _is_logged(v)
         }
-        return [k for k in seen if k not in clock][:CURVES]
+        return [k for k in seen if k not in clock and not k.startswith(KEYS)][:CURVES]
 
     def series(self, name: str) -> Series:
         """The curve of a logged quantity."""

@@ -48,7 +48,7 @@ from genlab.run.tensors import load_model
 
 __all__ = ["Checkpoint", "Checkpoints"]
 
-FORMAT = 2  # 2: state.json names the parameters without moments
+FORMAT = 3  # 2: state.json names the parameters without moments; 3: it has what finds spikes
 NAME = re.compile(r"\d{12}")
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 

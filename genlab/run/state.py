@@ -25,11 +25,12 @@ ITEMS = {
     "best_of": "str",
     "world": "Count",
     "without_moments": "list[str]",
+    "spikes": "dict",
 }
 """What training/events.py saves, each with what it may be."""
 
-FIRST = ("clock.step", "clock.images", "scales", "unread", "best", "world")
-"""Items of the first format of checkpoints; one of that format may lack the others."""
+SINCE = {"clock.drawn": 2, "best_of": 2, "without_moments": 2, "spikes": 3}
+"""Format of checkpoints that an item came with; one of an earlier format may lack it."""
 
 
 def check_state(state: Mapping[str, Any], players: Collection[str], folder: Path) -> list[str]:
@@ -45,12 +46,13 @@ def check_state(state: Mapping[str, Any], players: Collection[str], folder: Path
     for item, annotation in ITEMS.items():
         if item in items:
             problems += schema.mistyped(items, {item: annotation})
-        elif state["format"] == 1 and item not in FIRST:
+        elif state["format"] < SINCE.get(item, 1):
             younger.append(item)
         else:
             problems.append(f"{item} is missing")
     if not problems:
         problems += _of_players(items["scales"], players) + _logged(items["unread"])
+        problems += _spikes(items.get("spikes", {}))
     if problems:
         raise CheckpointError(
             f"{folder / 'state.json'} is not what a training can go on with: "
@@ -66,15 +68,56 @@ def _of_players(scales: Mapping[str, Any], players: Collection[str]) -> list[str
         return [
             f"scales are of {', '.join(sorted(scales)) or 'no player'}, the players are {here}"
         ]
+    keys = {"scale": "Positive", "calm": "Natural"}
+    return [
+        problem
+        for player, scale in scales.items()
+        if scale != {}
+        for problem in _items(scale, f"scales.{player}.", keys)
+    ]
+
+
+def _items(given: Any, prefix: str, items: Mapping[str, str]) -> list[str]:
+    """What is no value of its kind in a mapping of exactly these items."""
+    given = given if isinstance(given, Mapping) else {}
+    return [prefix + problem for problem in schema.mistyped(given, items)]
+
+
+VALUES = {
+    "last": "list[float]",
+    "first": "float | None",
+    "before": "float | None",
+    "limit": "float | None",
+    "level": "float",
+    "row": "Natural",
+    "calm": "Natural",
+    "block": "int",
+}
+"""What finds spikes among the values of one name."""
+
+FOUND = {
+    "name": "str",
+    "step": "Natural",
+    "images": "Natural",
+    "value": "float",
+    "before": "float",
+    "limit": "float",
+}
+"""A spike that the journal has yet to say."""
+
+
+def _spikes(state: Mapping[str, Any]) -> list[str]:
+    """What was found since the last line of the journal, and of each name its last values."""
+    if state == {}:  # of an older checkpoint
+        return []
+    names, found = state.get("names"), state.get("found")
+    if not isinstance(names, Mapping) or not isinstance(found, list):
+        return ["spikes must have names and found"]
     problems = []
-    for player, scale in scales.items():
-        if scale != {}:
-            keys = {"scale": "Positive", "calm": "Natural"}
-            given = scale if isinstance(scale, Mapping) else {}
-            known = {f"scales.{player}.{key}": given.get(key) for key in keys}
-            problems += schema.mistyped(
-                known, {f"scales.{player}.{key}": what for key, what in keys.items()}
-            )
+    for name, values in names.items():
+        problems += _items(values, f"spikes.names.{name}.", VALUES)
+    for spike in found:
+        problems += _items(spike, "spikes.found.", FOUND)
     return problems
 
 

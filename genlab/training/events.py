@@ -20,11 +20,12 @@ from genlab.core.contract import Clock, Model
 from genlab.core.errors import Diverged
 from genlab.core.memory import memory
 from genlab.core.signals import DrawingStopped
+from genlab.run import spike
 from genlab.run.tensors import model_tensors, optimizer_tensors, without_moments
 from genlab.training.preview import validation_loss, write_preview
 from genlab.training.setup import Training
 
-__all__ = ["Evaluate", "Event", "Log", "Moment", "Sample", "Save", "intervals"]
+__all__ = ["Evaluate", "Event", "Log", "Moment", "Sample", "Save", "Spikes", "intervals"]
 
 
 def intervals(every: Mapping[str, Any], total: int, batch: int) -> dict[str, int]:
@@ -122,6 +123,36 @@ class Sample(Event):
             training.logger.picture(*shown, images)
 
 
+class Spikes(Event):
+    """A line of the journal and one for a person for what has risen far above the steps before.
+
+    After what draws: where that is stopped, the run that goes on writes the line.
+    """
+
+    def due(self, moment: Moment) -> bool:
+        """When there are any since the last time, on all ranks alike."""
+        return bool(self.training.trainer.spikes.found)
+
+    def run(self, moment: Moment) -> None:
+        """Writes and says them on rank 0."""
+        training, found = self.training, self.training.trainer.spikes.found
+        for step in dict.fromkeys(s.step for s in found if training.main):
+            together = [s for s in found if s.step == step]
+            training.display.warn(spike.sentence(together) + DONE[training.hardware.on_spike])
+            for line in spike.lines(together):
+                training.journal.write(line)
+                training.logger.line(line)
+        found.clear()
+
+
+DONE = {
+    "warn": "",
+    "skip": "; left out, as all steps above that limit are",
+    "stop": "; no step is taken from it on",
+}
+"""What on_spike does about it, in words."""
+
+
 class Log(Event):
     """A line of the journal: means of what the steps have logged, and what was measured."""
 
@@ -195,6 +226,7 @@ class Save(Event):
             "clock": {"step": clock.step, "images": clock.images, "drawn": pending},
             "scales": {n: p.state() for n, p in training.trainer.players.items()},
             "unread": training.trainer.unread,
+            "spikes": training.trainer.spikes.state(),
             **training.best.state(),
             "world": dist.world(),
             "without_moments": without_moments(training.model, training.trainer.optimizers),

@@ -38,6 +38,7 @@ class ProgressDisplay:
         self._out = _Patient(sys.stderr if stream is None else stream)
         self._values: dict[str, float] = {}
         self._trends: dict[str, deque[float]] = {}
+        self._warning = ""
         self._before: tuple[float, float] | None = None  # (images, seconds) of the last update
         self._console: Console | None = None
         self._live: Live | None = None
@@ -86,6 +87,11 @@ class ProgressDisplay:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             self._out.line(text)
+
+    def warn(self, text: str) -> None:
+        """A line that stays, and until the next one in the panel too."""
+        self._warning = text
+        self.log(text)
 
     def _pace(self, fresh: dict[str, float]) -> None:
         """Fills in images_per_second from the line before, where the journal gives none."""
@@ -151,6 +157,8 @@ class ProgressDisplay:
             losses.add_row(*row, *([Text(self._trend(trend), "dim")] if roomy else []))
         tail = Text("  ·  ".join(self._speed()) or "waiting for the first log line", "dim")
         rows: list[RenderableType] = [head, losses, tail] if self._trends else [head, tail]
+        if self._warning:
+            rows.append(Text(self._warning, "yellow"))
         title = Text(self.title, "bold")
         return Panel(Group(*rows), title=title, title_align="left", box=box.ROUNDED)
 

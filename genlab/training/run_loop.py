@@ -17,13 +17,16 @@ from genlab.assemble.pretrained import pin
 from genlab.core import dist
 from genlab.core.console import log, shown_by
 from genlab.core.contract import Network
-from genlab.core.errors import Diverged, GenlabError, PeerLost, Stopped
+from genlab.core.errors import Diverged, GenlabError, PeerLost, Spiked, Stopped
 from genlab.core.memory import memory_advice
 from genlab.core.registry import import_from_here
 from genlab.core.signals import DrawingStopped, stop_error
+from genlab.core.spikes import PATIENCE, Spike
 from genlab.core.subprocesses import terminate_with_parent
+from genlab.run import spike
 from genlab.run.directory import Run
-from genlab.training.events import Evaluate, Event, Log, Moment, Sample, Save, intervals
+from genlab.run.journal import read_journal
+from genlab.training.events import Evaluate, Event, Log, Moment, Sample, Save, Spikes, intervals
 from genlab.training.progress import ProgressDisplay
 from genlab.training.setup import Setup, Training, set_up
 
@@ -90,6 +93,7 @@ class RunLoop:
         self.events: list[Event] = [
             Evaluate(training, every["eval"]),
             Sample(training, every["sample"]),
+            Spikes(training, every["log"]),
             self.log,
             self.save,
         ]
@@ -113,7 +117,7 @@ class RunLoop:
                 except Diverged as e:
                     raise Diverged(f"{e}; {self._kept()}") from e
                 if training.main:
-                    run.status = "done"
+                    run.status = self._done()
             if training.main:
                 from genlab.report.report import write_report
 
@@ -131,7 +135,7 @@ class RunLoop:
         """A step, and what is due after it, until the last image is drawn."""
         training, save = self.training, self.save
         trainer, clock, signals = training.trainer, training.clock, training.signals
-        alone = dist.world() == 1
+        spikes, alone = trainer.spikes, dist.world() == 1
         self.resumed = time.monotonic()
         if training.pending:
             self._run_events(stop=0, save=True)
@@ -141,9 +145,11 @@ class RunLoop:
             stop, late = signals.caught, time.monotonic() >= save.late_at
             if not alone:  # all stop and save at the same step
                 stop, late = dist.any_(stop, late)
-            if clock.images < next_event and not stop and not late:
+            if clock.images < next_event and not stop and not late and not spikes.stopped:
                 continue
             self._run_events(stop, save=bool(stop or late))
+            if spikes.stopped:
+                self._stop_at(spikes.stopped)
             if stop:
                 self._stop(stop)
             next_event = min(event.next(clock.images) for event in self.events)
@@ -157,7 +163,7 @@ class RunLoop:
         training = self.training
         self.log.stepping += time.monotonic() - self.resumed
         training.trainer.peek()  # raises if a step was not finite, on every rank alike
-        moment = Moment(training.clock, save)
+        moment = Moment(training.clock, save or training.trainer.spikes.stopped is not None)
         try:
             for event in self.events:
                 if event.due(moment):
@@ -170,13 +176,31 @@ class RunLoop:
         self.resumed = time.monotonic()
 
     def _stop(self, number: int) -> NoReturn:
-        training = self.training
-        # the id where it is looked for by itself
-        by_id = training.config["outputs"] == "outputs"
-        run = training.run.id if by_id else str(training.run.path)
-        raise stop_error(
-            number, f"image {training.clock.images:,}, saved; go on with genlab resume run={run}"
+        images = self.training.clock.images
+        raise stop_error(number, f"image {images:,}, saved; go on with {self._resume()}")
+
+    def _stop_at(self, found: Spike) -> NoReturn:
+        weights = "the weights of before that step"
+        if self.training.hardware.on_spike == "skip":
+            weights = f"weights without the {PATIENCE} steps of this row, which has not ended so"
+        raise Spiked(
+            f"{spike.sentence([found])}; saved at image {self.training.clock.images:,} with "
+            f"{weights}: go on with {self._resume()} and a lower optimizer.lr (allow=[config]), "
+            "or with hardware.on_spike=warn"
         )
+
+    def _resume(self) -> str:
+        # the id where it is looked for by itself
+        by_id = self.training.config["outputs"] == "outputs"
+        return f"genlab resume run={self.training.run.id if by_id else self.training.run.path}"
+
+    def _done(self) -> str:
+        """The status of a run that has drawn all its images; said where it was not calm."""
+        what = spike.summary(read_journal(self.training.journal.path))
+        if not what:
+            return "done"
+        self.training.display.warn(f"done, but {what}")
+        return f"done: {what}"
 
     # --- sentences -------------------------------------------------------------------------------
 

@@ -106,6 +106,7 @@ def make_trainer(components: Components, data: Split) -> Trainer:
         seed=seed,
         autocast=hardware.autocast,
         fp16=hardware.precision == "fp16",
+        on_spike=hardware.on_spike,
     )
 
 
@@ -175,7 +176,7 @@ class Training:
                 state.get("without_moments"),
                 restart="moments" in allow,
             )
-            self.trainer.restore(state["clock"], state["scales"])
+            self.trainer.restore(state["clock"], state["scales"], state.get("spikes", {}))
             self.trainer.unread = state["unread"]
             if not self.best.restore(state):
                 log(f"keep.best={self.best.name} now means another measure: begun anew")

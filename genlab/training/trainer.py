@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from genlab.core import dist
 from genlab.core.contract import Batch, Clock, Model, Optimizer, Schedule, Update
 from genlab.core.errors import Diverged
 from genlab.core.random import hash64
+from genlab.core.spikes import BLOCK, OnSpike, Spikes
 
 __all__ = ["Player", "Trainer"]
 
@@ -34,6 +37,27 @@ class Source(Protocol):
     def whole(self) -> Iterator[Batch]:
         """The global batches from position 0 on, undivided, the same on every rank."""
         ...
+
+
+class Limits(NamedTuple):
+    """Above which a step is a spike and is left out; numbers on the device.
+
+    halt: 1.0 once a step was one, where all after it are left out too; None where they are not.
+    """
+
+    loss: Tensor
+    norm: Tensor
+    halt: Tensor | None
+
+    def left_out(self, loss: Tensor, norm: Tensor, bad: Tensor) -> Tensor:
+        """1.0 for a step of this loss and gradient norm that is not to be taken, 0.0 for others.
+
+        bad: 1.0 if it is not finite, which is no spike.
+        """
+        spike = (loss > self.loss).logical_or_(norm > self.norm).float() * (1 - bad)
+        if self.halt is None:
+            return torch.maximum(spike, bad)
+        return torch.maximum(self.halt.copy_(torch.maximum(self.halt, spike)), bad)
 
 
 class Player:
@@ -69,9 +93,12 @@ class Player:
         """The learning rate of the first group as it stands."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def step(self, loss: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def step(
+        self, loss: Tensor, scale: Tensor | None = None, limits: Limits | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Steps on the gradients of a loss that was multiplied by `scale`.
 
+        limits: above which the step is left out, like one that is not finite.
         Returns (gradient norm, 1.0 if the step was not finite and was left out).
         """
         grads = [p.grad for p in self.params if p.grad is not None]
@@ -86,12 +113,13 @@ class Player:
         if self.clip is not None:
             factor = (norm / self.clip).clamp_(min=1.0)
             divide = factor if divide is None else divide * factor
+        left_out = bad if limits is None else limits.left_out(loss, norm, bad)
         if self.fused:
             self.optimizer.grad_scale = divide  # type: ignore[attr-defined]
-            self.optimizer.found_inf = bad  # type: ignore[attr-defined]
+            self.optimizer.found_inf = left_out  # type: ignore[attr-defined]
         elif divide is not None:
             torch._foreach_div_(grads, divide)
-        self._step_unless(bad)
+        self._step_unless(left_out)
         if self.scale is not None:
             torch._amp_update_scale_(self.scale, self._calm, bad, 2.0, 0.5, self.GROWTH)
         for p in self.params:
@@ -153,7 +181,9 @@ class Trainer:
     After each step `clock` says where the run stands; `read` gives the means of what was logged
     since the last call and raises Diverged if a step was not finite. unread: values logged since.
     fresh: whether the weights are those of the constructors, so that the first step is preceded
-    by `Model.start`; False when they came from a checkpoint.
+    by `Model.start`; False when they came from a checkpoint. spikes: what was far above the steps
+    before, among the values that were read; on_spike="skip" leaves such a step out, "stop" all
+    steps from it on, for which their limits lie on the device.
     """
 
     def __init__(
@@ -166,6 +196,7 @@ class Trainer:
         seed: int,
         autocast: Callable[[], contextlib.AbstractContextManager[Any]],
         fp16: bool = False,
+        on_spike: OnSpike = "warn",
     ) -> None:
         self.model, self.stream, self.schedule, self.seed = model, stream, schedule, seed
         self.optimizers = optimizers
@@ -179,16 +210,30 @@ class Trainer:
         self._checked: set[tuple[str, ...]] = set()
         self._pending: dict[str, list[Tensor]] = {}
         self._stacked: dict[str, list[Tensor]] = {}
-        self._steps: dict[str, list[int]] = {}
+        self._steps: dict[str, list[int]] = {}  # of the losses and gradient norms since `peek`
+        self._images: dict[int, int] = {}  # drawn after each step since `peek`
+        self.spikes = Spikes(on_spike)
+        self._leaves_out = on_spike != "warn"
+        self._limits: dict[str, Tensor] = {}
+        device = next(iter(self.players.values())).params[0].device
+        self._no_limit = torch.full((), math.inf, device=device)
+        self._halt = torch.zeros((), device=device) if on_spike == "stop" else None
         self.unread: dict[str, list[float]] = {}
 
-    def restore(self, clock: Mapping[str, int], scales: Mapping[str, Mapping[str, float]]) -> None:
-        """Puts clock, learning rates and loss scales where a checkpoint left them."""
+    def restore(
+        self,
+        clock: Mapping[str, int],
+        scales: Mapping[str, Mapping[str, float]],
+        spikes: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Puts clock, learning rates, loss scales and limits where a checkpoint left them."""
         self.clock.step, self.clock.images = clock["step"], clock["images"]
         self.clock.drawn = clock.get("drawn", 0)
         for name, state in scales.items():
             self.players[name].restore(state)
         self._set_rates(self.schedule(self.clock.images - self.clock.drawn))
+        self.spikes.restore(spikes)
+        self._set_limits()
         self.fresh = False
 
     def _begin(self) -> None:
@@ -220,20 +265,28 @@ class Trainer:
             # the scale the loss was multiplied by; cloned, since a player's step may change it
             scale = self.players[on[0]].scale
             scale = scale.clone() if scale is not None and len(on) > 1 else scale
-            self._keep("loss/" + "+".join(on), loss)
+            objective = "loss/" + "+".join(on)
+            self._keep(objective, loss)
+            self._steps.setdefault(objective, []).append(clock.step)
             for name, value in log.items():
                 self._keep(name, value)
             for name in on:
-                norm, bad = self.players[name].step(loss, scale)
-                self._keep(f"grad_norm/{name}", norm)
+                norm_of = f"grad_norm/{name}"
+                limits = self._limits_of(objective, norm_of) if self._leaves_out else None
+                norm, bad = self.players[name].step(loss, scale, limits)
+                self._keep(norm_of, norm)
                 self._keep(f"bad/{name}", bad)
-                self._steps.setdefault(name, []).append(clock.step)
+                self._steps.setdefault(norm_of, []).append(clock.step)
         clock.drawn = self.stream.draws * self.stream.batch
         with torch.no_grad():
             model.end_step(self.optimizers)
-        clock.step += 1
         clock.images += clock.drawn
-        if clock.step % FLUSH == 0:
+        self._images[clock.step] = clock.images
+        clock.step += 1
+        if self._leaves_out and clock.step % BLOCK == 0:
+            self.peek()
+            self._set_limits()
+        elif clock.step % FLUSH == 0:
             self._stack()
 
     def _advance(
@@ -307,6 +360,17 @@ class Trainer:
             for group, rate in zip(player.optimizer.param_groups, player.rates, strict=True):
                 group["lr"] = rate * factor
 
+    def _limits_of(self, objective: str, norm: str) -> Limits:
+        none = self._no_limit
+        return Limits(self._limits.get(objective, none), self._limits.get(norm, none), self._halt)
+
+    def _set_limits(self) -> None:
+        """Puts the limits of the next steps on the device."""
+        if self._leaves_out:
+            limits = self.spikes.limits(self.clock.step)
+            on_device = torch.tensor(list(limits.values()), device=self._no_limit.device)
+            self._limits = dict(zip(limits, on_device, strict=True))
+
     # --- what was logged -------------------------------------------------------------------------
 
     def _keep(self, name: str, value: Tensor) -> None:
@@ -321,8 +385,9 @@ class Trainer:
     def peek(self) -> dict[str, list[float]]:
         """Everything logged since `read`, a value a step; with it a resumed run logs the same.
 
-        The one place where the host waits for the device. Raises Diverged, naming player, step
-        and learning rate, when a step since the last call was not finite.
+        The one place where the host waits for the device; it is called every BLOCK steps where
+        spikes are left out. Raises Diverged, naming player, step and learning rate, when a step
+        since the last call was not finite.
         """
         self._stack()
         fresh = {n: torch.cat(v) for n, v in self._stacked.items()}
@@ -333,6 +398,7 @@ class Trainer:
             for name, column in fresh.items():
                 values[name], flat = flat[: len(column)], flat[len(column) :]
             self._raise_if_bad(values)
+            self._observe(values)
             for name, column_values in values.items():
                 if not name.startswith("bad/"):
                     self.unread.setdefault(name, []).extend(column_values)
@@ -352,9 +418,20 @@ class Trainer:
                 line[f"scale/{name}"] = float(player.scale)
         return line
 
+    def _observe(self, values: Mapping[str, list[float]]) -> None:
+        """Looks for spikes among the values since the last call."""
+        rows = [
+            (step, self._images[step], name, value)
+            for name, steps in self._steps.items()
+            for step, value in zip(steps, values[name], strict=False)
+        ]
+        self._steps.clear()
+        self._images.clear()
+        self.spikes.observe(sorted(rows, key=lambda row: row[0]))
+
     def _raise_if_bad(self, values: Mapping[str, list[float]]) -> None:
         for name, player in self.players.items():
-            steps, flags = self._steps.pop(name, []), values.get(f"bad/{name}", [])
+            steps, flags = self._steps.get(f"grad_norm/{name}", []), values.get(f"bad/{name}", [])
             if player.scale is not None:
                 # an overflow in fp16 halves the scale and goes on; at the floor nothing is left
                 if float(player.scale) < 2.0**-14:

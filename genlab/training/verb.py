@@ -54,7 +54,7 @@ def main(
 
         return measure(config)
     run = None if options.get("fresh") else _newest_run_of(config)
-    if run is not None and run.status == "done":
+    if run is not None and run.status.startswith("done"):
         print(f"this run is done: {clean(str(run.path))}\nfresh=true trains another")
         return 0
     from genlab.training.launch import launch

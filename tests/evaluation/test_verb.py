@@ -240,6 +240,7 @@ def test_bits_per_dimension_of_a_one_layer_flow_by_hand():
         threads=1,
         micro_batch="auto",
         devices=1,
+        on_spike="warn",
     )
     model = NLL(Affine(), codec, spec, ema=0)
     components = Components({}, machine, None, codec, spec, model, None, None)

@@ -23,7 +23,7 @@ BACKENDS = ("auto", "flex", "sdpa", "plain")
 def hardware(attention, precision="fp32"):
     return Hardware(device="cpu", precision=precision, compile=False, deterministic=True,
                     channels_last=True, attention=attention, threads=1, micro_batch="auto",
-                    devices=1)  # fmt: skip
+                    devices=1, on_spike="warn")  # fmt: skip
 
 
 class Pair(Model):

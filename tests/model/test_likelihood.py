@@ -187,7 +187,13 @@ def test_bits_per_dimension_of_normal_data_by_hand(bits, half):
     codec = Dequantize(spec, bits=bits, half=half)
     keys = dict(deterministic=True, attention="auto", channels_last=False, threads=1)
     machine = Hardware(
-        device="cpu", precision="fp32", compile=False, micro_batch="auto", devices=1, **keys
+        device="cpu",
+        precision="fp32",
+        compile=False,
+        micro_batch="auto",
+        devices=1,
+        on_spike="warn",
+        **keys,
     )
     model = PathModel(Wide(sd), Linear(), spec, predict="velocity", **KEYS)
     components = Components({}, machine, None, codec, spec, model, None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from genlab.core.console import shown_by
 from genlab.core.errors import CheckpointError
+from genlab.run.checkpoint import FORMAT
 from genlab.run.directory import Run
+from genlab.run.state import check_state
 from genlab.run.tensors import load_model
 from genlab.training.run_loop import train_run
 from tests.helpers.runs import small, started, trained
@@ -136,7 +139,7 @@ def test_a_whole_checkpoint_fits_every_optimizer(tmp_path, model):
 
 
 STATE = [
-    "clock", "scales", "unread", "best", "best_of", "world", "without_moments",
+    "clock", "scales", "unread", "best", "best_of", "world", "without_moments", "spikes",
 ]  # fmt: skip
 
 
@@ -158,6 +161,12 @@ def test_an_item_of_the_state_that_is_missing_is_named(run, item):
         (lambda s: s.update(unread={"loss/net": "1"}), "unread.loss/net must be"),
         (lambda s: s.update(world=0), "world must be"),
         (lambda s: s.update(best="good"), "best must be"),
+        (lambda s: s["spikes"].pop("found"), "spikes must have"),
+        (lambda s: s["spikes"].update(found=[{"name": 1}]), "spikes.found.name must be"),
+        (
+            lambda s: s["spikes"]["names"]["loss/net"].update(last="1"),
+            "spikes.names.loss/net.last must be",
+        ),
     ],
 )
 def test_an_item_of_the_state_that_means_nothing_is_named(run, change, message):
@@ -166,12 +175,24 @@ def test_an_item_of_the_state_that_means_nothing_is_named(run, change, message):
         train_run(run.path)
 
 
+def test_scales_of_fp16_are_taken():
+    state = {"clock": {"step": 1, "images": 8, "drawn": 0}, "unread": {"loss/net": [math.inf]},
+             "best": None, "best_of": "", "world": 1, "without_moments": [],
+             "spikes": {"names": {}, "found": []}, "format": FORMAT}  # fmt: skip
+    scales = {"scales": {"net": {"scale": 65536.0, "calm": 3}}}
+    assert check_state({**state, **scales}, ["net"], Path("x")) == []
+    with pytest.raises(CheckpointError, match=r"scales\.net\.calm must be"):
+        check_state({**state, "scales": {"net": {"scale": 65536.0}}}, ["net"], Path("x"))
+
+
 def test_a_checkpoint_older_than_an_item_says_what_begins_empty(run, capsys):
-    change_state(run, lambda s: [s.pop("without_moments"), s["clock"].pop("drawn")])
+    change_state(
+        run, lambda s: [s.pop("without_moments"), s.pop("spikes"), s["clock"].pop("drawn")]
+    )
     manifest = json.loads((newest(run) / "manifest.json").read_text())
     (newest(run) / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
     change_tensors(run, drop_all_of_one, "optimizer")
     assert train_run(run.path) == 0
     said = capsys.readouterr().err
-    assert "without clock.drawn, without_moments: begun empty" in said
+    assert "without clock.drawn, without_moments, spikes: begun empty" in said
     assert "moments that start at zero: net/" in said

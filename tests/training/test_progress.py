@@ -84,12 +84,15 @@ def test_live_panel_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPa
     threads = threading.active_count()
     with ProgressDisplay("flow_matching [red] on toy", 1000, terminal.stream) as display:
         display.log("a [bold]note")
+        display.warn("spike at step 3")
         display.update({"images": 100, "loss/net": 1.0, "loss/d": float("nan")})
         display.update({"images": 400, "loss/net": 0.5, "images_per_second": 10.0})
         assert threading.active_count() == threads  # nothing wakes up between log lines
     text = terminal.text()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     assert "a [bold]note" in shown  # never cut, never markup
+    said = shown.index("spike at step 3")
+    assert columns < 60 or shown.index("spike at step 3", said + 1), "in the panel too"
     framed = [x for x in re.split(r"[\r\n]+", shown) if x[:1] in "╭│╰" and x]
     assert framed
     assert all(len(x) <= columns for x in framed)

@@ -23,6 +23,7 @@ KEYS = {
         "every.eval": "Count | Literal['auto']",
         "every.seconds": "Positive",
         "eval.n": "Count | Literal['auto']",
+        "eval.labels": "Literal['data', 'even']",
         "keep.last": "Count",
         "keep.best": "str | None",
     },
@@ -58,6 +59,7 @@ KEYS = {
         "batch": "Count",
         "seed": "Natural",
         "weights": WEIGHTS,
+        "labels": "Literal['data', 'even']",
         "name": "str | None",
     },
 }

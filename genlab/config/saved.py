@@ -55,8 +55,11 @@ def read(path: Path) -> dict[str, Any]:
     if "${" in repr({key: node for key, node in config.items() if key != "extra"}):
         raise ConfigError(f"{path} has interpolations (${{...}}): not a config genlab wrote")
     for key, default in NEW_KEYS.items():
-        if "." not in key:
-            config.setdefault(key, default)
+        if "." in key:
+            continue
+        if isinstance(default, dict) and isinstance(config.get(key), dict):
+            config[key] = {**default, **config[key]}
+        config.setdefault(key, default)
     config = _completed({str(k): v for k, v in config.items()})
     # whoever reads a run that another one names looks into these before anything is checked
     nodes = (*GROUPS, "every", "keep")

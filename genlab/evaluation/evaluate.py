@@ -227,6 +227,8 @@ def _protocol(
     found: dict[str, Any] = {}
     if needs & OF_SAMPLES:
         found |= {"of": target.kind, "images": target.n}
+        if target.labels:
+            found["labels"] = target.labels
     if needs & OF_HELD_OUT:
         found |= {"held_out": target.held_out, "held_out_set": target.held_out_set}
     if "bits" in needs:

@@ -43,7 +43,9 @@ class TrainingMetrics:
             self.n = number_of_samples(
                 config["eval"]["n"], pipeline.hardware.device, training=True
             )
-            self.target = target = ModelOutputs(pipeline, self.n, int(config["seed"]))
+            self.target = target = ModelOutputs(
+                pipeline, self.n, int(config["seed"]), labels=config["eval"]["labels"]
+            )
             if target.enlarged:
                 raise ConfigError(f"metric=: {target.enlarged}")
             reference = of_data(pipeline.data, target.data, target.reference_split, self.n)
@@ -79,6 +81,8 @@ class TrainingMetrics:
         network, reference = self.evaluate.network, self.evaluate.reference
         how = [value, reference.digest, self.n, self.target.seed]
         how += [network.digest if network else "", dict(self.evaluate.nodes)]
+        if self.target.labels == "data":  # earlier versions drew the others, and said nothing
+            how.append("labels data")
         return json.dumps(how, sort_keys=True, default=str)
 
     def __call__(self, run: Run, images: int) -> dict[str, float]:

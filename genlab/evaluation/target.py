@@ -18,6 +18,7 @@ from genlab.core.ema import EMA
 from genlab.core.errors import ConfigError, DeviceError
 from genlab.core.metric import Pairs
 from genlab.evaluation.cache import digest
+from genlab.evaluation.labels import in_proportion
 from genlab.evaluation.reference import size_of, subset
 from genlab.hardware.hardware import Hardware
 from genlab.run.directory import Run
@@ -43,7 +44,9 @@ class EvalTarget:
 
     title: in words. folder: of its evaluations. description: for the record, all in which two
     numbers of one protocol may differ; key: what else its samples depend on, as text.
-    kind: what they are. n: how many. spec: of one. seed: of samples, and of what a metric draws.
+    kind: what they are. n: how many. labels: of samples, "data" in the shares of the training
+    data, "even" in equal ones, "none" of a model without, "" where no model draws samples.
+    spec: of one. seed: of samples, and of what a metric draws.
     batch: drawn at once. hardware: that computes them.
     data: what the model was trained on, or the kind of images, in words. dataset: the same to
     load, None where it is not known. images: all n of them where they need not be drawn.
@@ -59,6 +62,7 @@ class EvalTarget:
     key: str = ""
     kind: Literal["samples", "reconstructions", "images"]
     n: int
+    labels: Literal["data", "even", "none", ""] = ""
     spec: Spec
     seed: int
     batch: int = 64
@@ -156,9 +160,11 @@ class ModelOutputs(EvalTarget):
         weights: str | float = "ema",
         kind: Literal["auto", "samples", "reconstructions"] = "auto",
         batch: int = 64,
+        labels: Literal["data", "even"] = "data",
     ) -> None:
         """n: samples, and held-out images at most. kind: auto is samples of a model that draws
-        any. Raises ConfigError for a model without outputs of that kind."""
+        any. labels: in the shares of the training data, which is "even" where these are equal.
+        Raises ConfigError for a model without outputs of that kind."""
         model, self.pipeline, self.weights = pipeline.model, pipeline, weights
         generates, reconstructs = isinstance(model, Generates), isinstance(model, Reconstructs)
         if kind == "samples" and not generates:
@@ -174,13 +180,16 @@ class ModelOutputs(EvalTarget):
         resized = pipeline.output_shape != pipeline.spec.shape
         self.spec = replace(stored, shape=pipeline.output_shape) if resized else stored
         self.data = f"{pipeline.config['data']['name']} {size_of(stored)}"
-        images, labels, _ = self.dataset.load("test")
+        images, true, _ = self.dataset.load("test")
         self._held_out = subset(images, n)
-        self._labels = None
-        if labels is not None and pipeline.classes is not None:
-            self._labels = subset(labels, n)
+        self._labels = None  # of the held-out images
+        if true is not None and pipeline.classes is not None:
+            self._labels = subset(true, n)
         self.held_out = len(self._held_out)
         self.n = n if self.kind == "samples" else self.held_out
+        self._drawn: list[int] | None = None  # labels of samples
+        if self.kind == "samples":
+            self._choose_labels(labels)
         which = f"{digest(images)[:12]}, {self.held_out} of {len(images)}"
         self.held_out_set = f"{self.data} test {which}"
         self.codebook_size = model.codebook_size if reconstructs else None
@@ -203,7 +212,7 @@ class ModelOutputs(EvalTarget):
         pipeline, machine = self.pipeline, self.environment
         assert pipeline.checkpoint is not None
         parts = [pipeline.checkpoint.digest, self.held_out_set]
-        parts += [self.hardware.precision, self.device.type]
+        parts += [self.hardware.precision, self.device.type, self.labels]
         parts += [machine[name] for name in ("attention", "genlab", "git")]
         if (average := pipeline.post_hoc_ema(self.weights)) is not None:
             parts += average.moments  # made of those that are kept, which may change
@@ -237,10 +246,24 @@ class ModelOutputs(EvalTarget):
         )
 
     def draw(self, rows: range) -> Tensor:
-        """[n, *S] samples, of all classes in turn."""
-        classes = self.pipeline.classes
-        labels = None if classes is None else [i % classes for i in rows]
+        """[n, *S] samples."""
+        labels = None if self._drawn is None else self._drawn[rows.start : rows.stop]
         return self.pipeline.draw(labels, self.seed, rows, self.weights)
+
+    def _choose_labels(self, wanted: Literal["data", "even"]) -> None:
+        """Sets what labels samples are drawn with, and in which words that is recorded."""
+        classes = self.pipeline.classes
+        if classes is None:
+            self.labels = "none"
+            return
+        counts = [1] * classes
+        if wanted == "data":
+            assert self.dataset is not None
+            stored = self.dataset.load("train").y
+            assert stored is not None
+            counts = torch.bincount(stored, minlength=classes).tolist()
+        self.labels = "even" if len(set(counts)) == 1 else "data"
+        self._drawn = in_proportion(counts, self.n)
 
     def pairs(self, rows: range) -> Pairs:
         """Held-out images, their reconstructions and codes."""

@@ -23,7 +23,7 @@ from genlab.sampling.pipeline import load
 
 __all__ = ["main"]
 
-OF_RUNS_ALONE = ("run", "checkpoint", "weights", "batch")
+OF_RUNS_ALONE = ("run", "checkpoint", "weights", "labels", "batch")
 OF_RUN = ("sampler", "guidance", "hardware")  # groups whose keys go to the run
 
 
@@ -119,7 +119,7 @@ def of_run(
         if average is not None:
             log(str(average))
     n = number_of_samples(asked["n"], device, training=False)
-    how = {key: asked[key] for key in ("seed", "weights", "batch")}
+    how = {key: asked[key] for key in ("seed", "weights", "labels", "batch")}
     target = ModelOutputs(pipeline, n, **how, kind=asked["of"])
     if asked["real"] is None and target.enlarged:
         raise DataError(target.enlarged)
@@ -222,6 +222,8 @@ def _print(evaluator: Evaluator, results: Mapping[str, Mapping[str, Any]]) -> No
     protocols = [record["protocol"] for record in results.values()]
     if any("images" in p for p in protocols):
         parts.append(f"{count(target.n)} {target.kind}")
+        if target.labels in ("data", "even"):
+            parts.append(f"labels {'as in the data' if target.labels == 'data' else 'even'}")
     if any("held_out" in p for p in protocols):
         parts.append(f"held out: {target.held_out_set}")
     if any("reference" in p for p in protocols):

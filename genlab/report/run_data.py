@@ -144,16 +144,17 @@ def read_run(path: Path) -> RunData:
     """Reads everything there is; what is missing is empty."""
     problems: list[str] = []
     text = _read_text(path / "overrides.txt", problems)
+    config = _read_mapping(path / "config.yaml", problems)
     return RunData(
         path=path,
         state=Run(path).status[:2000],
-        config=_read_mapping(path / "config.yaml", problems),
+        config=config,
         provenance=_read_mapping(path / "provenance.json", problems),
         environment=_read_mapping(path / "environment.json", problems),
         overrides=[line for line in text.splitlines() if line.strip()],
         journal=_read_journal(path / "metrics.jsonl", problems),
         problems=problems,
-        evaluations=results(path, problems)[::-1],
+        evaluations=results(path, problems, config)[::-1],
     )
 
 

@@ -10,9 +10,9 @@
     environment: genlab, code, torch, device, precision, ...
 <run>/eval/<...>/<metric>/00.png ...        pairs to look at side by side, one a caption
 
-A protocol holds all that must be equal for two numbers to be ranked: which images and how many,
-which reference, features, resizer, keys of the metric. `subject` holds
-what may be compared.
+A protocol holds all that must be equal for two numbers to be ranked: which images, how many and
+with which labels, which reference, features, resizer, keys of the metric. `subject` holds what may
+be compared. Samples of which it does not name the labels were drawn evenly, by an earlier genlab.
 """
 
 from __future__ import annotations
@@ -89,19 +89,33 @@ class Result:
         return [(path, caption) for path, caption in files if _is_file(path)]
 
 
-def results(run_dir: Path, problems: list[str] | None = None) -> list[Result]:
-    """Every evaluation of a run directory, oldest first; unreadable ones go to `problems`."""
-    found = []
+def results(
+    run_dir: Path, problems: list[str] | None = None, config: Mapping[str, Any] | None = None
+) -> list[Result]:
+    """Every evaluation of a run directory, oldest first; unreadable ones go to `problems`.
+
+    config: of the run, which says what an earlier genlab did not write down.
+    """
+    found, labels = [], _earlier_labels(config or {})
     for path in sorted((run_dir / "eval").glob("*/result.json")):
         try:
-            found.append(_read(path))
+            found.append(_read(path, labels))
         except BROKEN as e:
             if problems is not None:
                 problems.append(f"{path.parent.name}/{path.name}: {e or type(e).__name__}")
     return sorted(found, key=lambda r: r.when)
 
 
-def _read(path: Path) -> Result:
+def _earlier_labels(config: Mapping[str, Any]) -> str:
+    """What labels samples had before protocols named them: "none" if the config says so.
+
+    Where it takes those of its data, they may have had none either; nothing tells.
+    """
+    model = config.get("model")
+    return "none" if isinstance(model, Mapping) and model.get("classes") == "none" else "even"
+
+
+def _read(path: Path, labels: str) -> Result:
     node = read_json(path, path.parents[2], LARGEST)
     if node["format"] != FORMAT:
         raise ValueError(f"format {node['format']} is not known here")
@@ -110,7 +124,7 @@ def _read(path: Path) -> Result:
         path=path.parent,
         when=str(node["when"]),
         description=dict(node["subject"]),
-        numbers=[n for name, metric in metrics.items() for n in _numbers(name, metric)],
+        numbers=[n for name, metric in metrics.items() for n in _numbers(name, metric, labels)],
         environment=dict(node["environment"]),
         captions={
             n: [str(c) for c in m["captions"]] for n, m in metrics.items() if "captions" in m
@@ -125,8 +139,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _numbers(name: str, metric: Mapping[str, Any]) -> Iterator[Number]:
+def _numbers(name: str, metric: Mapping[str, Any], labels: str) -> Iterator[Number]:
     better, seconds = dict(metric["better"]), metric.get("seconds")
+    protocol = dict(metric["protocol"])
+    if protocol.get("of") == "samples":
+        protocol.setdefault("labels", labels)
     for value in metric["values"]:
         number = metric["values"][value]
         yield Number(
@@ -134,7 +151,7 @@ def _numbers(name: str, metric: Mapping[str, Any]) -> Iterator[Number]:
             metric=name,
             value=None if number is None else float(number),
             better=str(better.get(value, "")),
-            protocol=dict(metric["protocol"]),
+            protocol=protocol,
             seconds=None if seconds is None else float(seconds),
         )
 

@@ -62,7 +62,8 @@ def test_loaded_in_python_it_draws_what_it_drew(run):
 
 def test_it_is_worth_what_it_was_worth(run):
     metric = METRICS[run.config["model"]["name"]]
-    command("eval", f"run={run.path}", f"metric={metric}", "n=64", "n_real=64", "name=new")
+    command("eval", f"run={run.path}", f"metric={metric}", "n=64", "n_real=64", "labels=even",
+            "name=new")  # fmt: skip
     old, new = (
         json.loads((run.path / "eval" / name / "result.json").read_text())["metrics"][metric]
         for name in ("old", "new")

@@ -198,7 +198,7 @@ TRUST = Key("trust", "false", "true or [paths of runs]: let foreign runs name co
 ALLOW = Key(
     "allow",
     "[]",
-    "[config,world,moments,links]: go on although these changed, are lost or lead away",
+    "[config,data,world,moments,links]: go on although these changed, are lost or lead away",
 )
 LINKS = Key("allow", "[]", "[links]: follow links of yours to folders in the run")
 LONGER = Key("schedule.images", "as it was", "a larger number goes on with a finished run")

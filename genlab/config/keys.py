@@ -68,7 +68,7 @@ KEYS = {
 OPTIONS = {
     "fresh": "bool",
     "trust": "bool | list[str]",
-    "allow": "list[Literal['config', 'world', 'moments', 'links']]",
+    "allow": "list[Literal['config', 'data', 'world', 'moments', 'links']]",
 }
 """What a command takes beside config keys: how to run, not what."""
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from genlab.core.digest import tensor_digest
 from genlab.core.ema import EMA
 
 # --- a step of training -----------------------------------------------------------------------
@@ -280,7 +281,8 @@ class Dataset:
     spec: as stored, classes None when there are no labels. count: training data. names: of the
     classes. path: where they were found. flip: whether training mirrors half of the images.
     notes: of their reading, for the record of a run. indifferent: the keys in which two configs
-    may differ and still be of the same data.
+    may differ and still be of the same data. cautions: sentences on what was not taken as it
+    seems, which a training says when it starts.
     """
 
     spec: Spec
@@ -290,10 +292,23 @@ class Dataset:
     flip: bool = False
     notes: Mapping[str, Any] = {}
     indifferent: tuple[str, ...] = ("root",)
+    cautions: Sequence[str] = ()
 
     def load(self, split: str) -> Split:
         """split: "train" or "test"; KeyError for others."""
         raise NotImplementedError
+
+    def identity(self, train: Split) -> dict[str, Any]:
+        """What tells the data of two trainings apart, in words and digests, for the record of a
+        run. train: `load("train")`."""
+        found = {"count": len(train.x), "shape": list(train.x.shape[1:])}
+        found["values"] = self.digest(train)
+        beside = {"labels": train.y, "noise": train.z}
+        return found | {k: tensor_digest(v)[:12] for k, v in beside.items() if v is not None}
+
+    def digest(self, train: Split) -> str:
+        """12 hex digits of the values; those that are kept with the data where some are."""
+        return tensor_digest(train.x)[:12]
 
 
 class Codec:

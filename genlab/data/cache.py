@@ -30,7 +30,7 @@ import numpy as np
 from genlab.core.console import log
 from genlab.core.errors import DiskError
 
-__all__ = ["Cache", "Cached"]
+__all__ = ["Cache", "Cached", "Rows"]
 
 VERSION = 1  # of the reader: one more when the same files give other bytes
 
@@ -40,11 +40,13 @@ class Cached:
     """What a cache holds.
 
     images: uint8 [N, H, W, C], mapped copy on write: nothing that is done to it reaches the disk.
-    notes: what happened when it was made, for the record of a run.
+    notes: what happened when it was made, for the record of a run. digest: of the images; None
+    of one that an older genlab has made.
     """
 
     images: np.ndarray
     notes: dict[str, Any] = field(default_factory=dict)
+    digest: str | None = None
 
 
 class Cache:
@@ -70,11 +72,11 @@ class Cache:
                 path, shape = place / Path(meta["file"]).name, tuple(map(int, meta["shape"]))
                 if path.stat().st_size == math.prod(shape):
                     mapped = np.memmap(path, np.uint8, "c", shape=shape)
-                    return Cached(mapped, dict(meta["notes"]))
+                    return Cached(mapped, dict(meta["notes"]), meta.get("digest"))
         return None
 
     def make(
-        self, size: int, write: Callable[[BinaryIO], tuple[tuple[int, ...], dict[str, Any]]]
+        self, size: int, write: Callable[[Rows], tuple[tuple[int, ...], dict[str, Any]]]
     ) -> Cached:
         """The cache, made by `write` if it is not there; processes that start at once wait.
 
@@ -97,11 +99,13 @@ class Cache:
             part = path.with_suffix(f".{socket.gethostname()}-{os.getpid()}.part")
             try:
                 with part.open("wb") as file:
-                    shape, notes = write(file)
+                    rows = Rows(file)
+                    shape, notes = write(rows)
                     file.flush()
                     os.fsync(file.fileno())
                 part.replace(path)
                 meta = {"key": self.key, "file": path.name, "shape": shape, "notes": notes}
+                meta["digest"] = rows.digest.hexdigest()[:12]
                 aside = part.with_suffix(".json.part")
                 aside.write_text(json.dumps(meta, indent=1), encoding="ascii")
                 aside.replace(place / f"{self.name}.json")
@@ -115,6 +119,15 @@ class Cache:
         found = self.find()
         assert found is not None
         return found
+
+    def digest(self, cached: Cached) -> str:
+        """12 hex digits of the images: kept since they were decoded, so they are not read."""
+        if cached.digest is not None:
+            return cached.digest
+        found = hashlib.sha256()
+        for image in cached.images:
+            found.update(image)
+        return found.hexdigest()[:12]
 
     def _writable(self) -> tuple[Path, list[str]]:
         """(the first place that can be written, made if need be; why not those before)."""
@@ -155,6 +168,18 @@ class Cache:
         return DiskError(
             f"decoded images cannot be written to {place} ({e.strerror or e}); free some space"
         )
+
+
+class Rows:
+    """A file of rows to write to, and the SHA-256 of what was written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """Appends the bytes."""
+        self.digest.update(data)
+        return self.file.write(data)
 
 
 def _slug(name: str) -> str:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from genlab.core.contract import Spec, Split
 from genlab.core.errors import DataError
 from genlab.core.registry import register
 from genlab.data import cifar_files as files
-from genlab.data.cache import Cache
+from genlab.data.cache import Cache, Rows
 from genlab.data.decoded import channels_first
 from genlab.data.fetch import fetch_archive, mirrors
 from genlab.data.images import DownloadedImages
@@ -105,7 +105,13 @@ class CIFAR10(DownloadedImages):
         rows = {"train": slice(None, self.count), "test": slice(self.count, None)}[split]
         return Split(channels_first(cached.images[rows]), torch.from_numpy(y[rows]))
 
-    def _write(self, file: BinaryIO) -> tuple[tuple[int, ...], dict[str, Any]]:
+    def digest(self, train: Split) -> str:
+        """Of both splits, since they were read."""
+        cached = self._cache.find()
+        assert cached is not None
+        return self._cache.digest(cached)
+
+    def _write(self, file: Rows) -> tuple[tuple[int, ...], dict[str, Any]]:
         """All images, train first, once they are known to be the official ones."""
         get = self._get()
         with progress("reading cifar10", len(files.BATCHES)) as advance:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from genlab.core.console import log, progress
 from genlab.core.contract import Spec, Split
 from genlab.core.errors import DataError
-from genlab.data.cache import Cache, Cached
+from genlab.data.cache import Cache, Cached, Rows
 from genlab.data.image import Corrupt, ImageTransform, no_pillow_warnings
 from genlab.data.images import Images
 from genlab.data.source import ImageSource, fingerprint
@@ -84,6 +84,11 @@ class DecodedImages(Images):
         rows = {"train": slice(None, self.count), "test": slice(self.count, None)}[split]
         return Split(channels_first(self._cached.images[rows]), self.labels(self.splits[split]))
 
+    def digest(self, train: Split) -> str:
+        """Of both splits, since they were decoded."""
+        assert self._cached is not None
+        return self._cache.digest(self._cached)
+
     def _take(self, cached: Cached | None) -> None:
         self._cached = cached
         if cached is None:
@@ -95,7 +100,7 @@ class DecodedImages(Images):
             }
             self.count = len(self.splits["train"])
 
-    def _write(self, file: BinaryIO) -> tuple[tuple[int, ...], dict[str, Any]]:
+    def _write(self, file: Rows) -> tuple[tuple[int, ...], dict[str, Any]]:
         for sentence in self.remarks:
             log(sentence)
         names = [*self.splits["train"], *self.splits["test"]]

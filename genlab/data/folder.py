@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.core.contract import Spec, Split
+from genlab.core.contract import Dataset, Spec, Split
 from genlab.core.errors import ConfigError, DataError
 from genlab.core.registry import register
 from genlab.core.schema import FilePath
@@ -57,6 +57,8 @@ class Folder(DecodedImages):
         images = open_images(self.path)
         depth = images.channels if channels == "auto" else int(channels)
         self._classes = _classes(images.names) if labels == "folders" else {}
+        if labels == "folders" and not self._classes:
+            self.cautions = _unlabelled(images.names)
         self.names = sorted(set(self._classes.values())) or None
         train, test = self._split(images.names)
         held = f"{len(test):,} of {len(images.names):,}"
@@ -80,7 +82,7 @@ class Folder(DecodedImages):
             folder=self.path if self.path.is_dir() else self.path.parent,
             remarks=[
                 f"folder: no held-out split of its own: the last 10 % by name"
-                f"{' of each class' if self.names else ''} are held out, {held} images"
+                f"{' of each class' if self.names else ''} are held out, {held} images",
             ],
         )
 
@@ -100,6 +102,10 @@ class Folder(DecodedImages):
             return super().load(split)
         rows = {"train": slice(None, self.count), "test": slice(self.count, None)}[split]
         return Split(channels_first(self._array[rows]))
+
+    def digest(self, train: Split) -> str:
+        """Of both splits, since they were decoded; an array is read whole for it."""
+        return super().digest(train) if self._array is None else Dataset.digest(self, train)
 
     def _split(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
         """Names to train on and names held out, each in the order of names."""
@@ -137,6 +143,17 @@ def _classes(names: Sequence[str]) -> dict[str, str]:
         if len(set(found.values())) > 1:
             return found
     return {}
+
+
+def _unlabelled(names: Sequence[str]) -> list[str]:
+    """Why there are no classes although there are sub-folders, as a sentence; [] without them."""
+    outside = [n for n in names if "/" not in n]
+    if not 0 < len(outside) < len(names):
+        return []
+    return [
+        f"folder: no labels, since {len(outside):,} of {len(names):,} images lie in no sub-folder "
+        f"(first {outside[0]}); put them into one, move them away, or set data.labels=none"
+    ]
 
 
 def _first(images: ImageSource, channels: int) -> tuple[int, int]:

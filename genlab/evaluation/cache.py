@@ -7,7 +7,6 @@ given bytes by a given network are computed once.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,12 +21,13 @@ from torch import Tensor
 
 from genlab.core import dist
 from genlab.core.console import log, progress
+from genlab.core.digest import tensor_digest
 from genlab.core.files import disk
 from genlab.core.format import count, duration
 from genlab.core.metric import Features
 from genlab.core.signals import check_stop
 
-__all__ = ["ShardedCache", "digest", "extract_features", "feature_cache", "ranges"]
+__all__ = ["ShardedCache", "extract_features", "feature_cache", "ranges"]
 
 PART = 256  # images of one file
 BLOCKS = {"cpu": 8, "cuda": 64}  # images a network sees at once
@@ -49,7 +49,7 @@ def feature_cache(
 
     def path(k: int) -> Path:
         if k not in names:
-            names[k] = digest(images[parts[k].start : parts[k].stop])
+            names[k] = tensor_digest(images[parts[k].start : parts[k].stop])
         return folder / names[k][:2] / f"{names[k]}.safetensors"
 
     def tensors(k: int) -> dict[str, Tensor]:
@@ -74,13 +74,6 @@ def extract_features(
         out = features(block.to(device))
         found.append({name: t[: len(part)].float().cpu() for name, t in out.items()})
     return {name: torch.cat([f[name] for f in found]) for name in found[0]}
-
-
-def digest(images: Tensor) -> str:
-    """SHA-256 of shape, type and contents."""
-    text = hashlib.sha256(f"{images.dtype} {list(images.shape[1:])} ".encode())
-    text.update(images.contiguous().numpy().tobytes())
-    return text.hexdigest()
 
 
 def ranges(n: int, size: int) -> list[range]:

@@ -13,9 +13,9 @@ import torch
 
 from genlab.config.compose import config_of
 from genlab.core import dist, registry
+from genlab.core.digest import tensor_digest
 from genlab.core.errors import ConfigError, DataError, DeviceError
 from genlab.core.metric import STREAMS, Features, Metric, MetricResult
-from genlab.evaluation.cache import digest
 from genlab.evaluation.reference import Reference
 from genlab.evaluation.streams import BY_NETWORK, OF_HELD_OUT, OF_REFERENCE, OF_SAMPLES, Streams
 from genlab.evaluation.target import EvalTarget
@@ -236,7 +236,7 @@ def _protocol(
     if "logits" in needs:
         found["data"] = target.data
     if "training" in needs:
-        found["training"] = f"{target.data} train {digest(streams.training())[:12]}"
+        found["training"] = f"{target.data} train {tensor_digest(streams.training())[:12]}"
     if needs & OF_REFERENCE:
         found |= {
             "reference": reference.name,

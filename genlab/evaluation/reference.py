@@ -15,9 +15,9 @@ from torch import Tensor
 from genlab.core import dist
 from genlab.core.console import log
 from genlab.core.contract import Dataset, Spec
+from genlab.core.digest import tensor_digest
 from genlab.core.errors import DataError
 from genlab.data.source import iter_images
-from genlab.evaluation.cache import digest
 
 __all__ = ["Reference", "of_data", "read_images", "size_of", "subset"]
 
@@ -46,7 +46,7 @@ class Reference:
     @cached_property
     def digest(self) -> str:
         """12 hex digits of the contents."""
-        return digest(self.images)[:12]
+        return tensor_digest(self.images)[:12]
 
 
 def of_data(data: Dataset, name: str, split: str, n: int | None) -> Reference:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from genlab.core.contract import Dataset, Generates, HasLikelihood, Reconstructs, Spec
+from genlab.core.digest import tensor_digest
 from genlab.core.ema import EMA
 from genlab.core.errors import ConfigError, DeviceError
 from genlab.core.metric import Pairs
-from genlab.evaluation.cache import digest
 from genlab.evaluation.labels import in_proportion
 from genlab.evaluation.reference import size_of, subset
 from genlab.hardware.hardware import Hardware
@@ -141,7 +141,7 @@ class GivenImages(EvalTarget):
         self.seed, self.hardware, self.data, self.dataset = seed, hardware, data, dataset
         self.title, self.folder = title, folder
         described = {"folder": title, "of": self.kind, "images": self.n, "seed": seed}
-        self.description = described | {"digest": digest(images)[:12]}
+        self.description = described | {"digest": tensor_digest(images)[:12]}
 
     @property
     def streams(self) -> set[str]:
@@ -190,7 +190,7 @@ class ModelOutputs(EvalTarget):
         self._drawn: list[int] | None = None  # labels of samples
         if self.kind == "samples":
             self._choose_labels(labels)
-        which = f"{digest(images)[:12]}, {self.held_out} of {len(images)}"
+        which = f"{tensor_digest(images)[:12]}, {self.held_out} of {len(images)}"
         self.held_out_set = f"{self.data} test {which}"
         self.codebook_size = model.codebook_size if reconstructs else None
         self.likelihood, self.no_likelihood = _likelihood(pipeline)

@@ -17,11 +17,11 @@ from genlab import __version__
 from genlab.core import dist
 from genlab.core.contract import Dataset
 from genlab.core.ema import EMA
-from genlab.core.errors import CheckpointError
+from genlab.core.errors import CheckpointError, DataError
 from genlab.core.files import read_json, write_text
 from genlab.hardware.hardware import Hardware
 
-__all__ = ["changes", "environment", "ranks", "record"]
+__all__ = ["changes", "data_changes", "environment", "ranks", "record"]
 
 EXACT = (
     "genlab",
@@ -86,6 +86,30 @@ def ranks(then: int, allowed: bool) -> str:
             "the same, not bit for bit; add allow=[world]"
         )
     return f"{then} ranks became {now}: not bit for bit the same run"
+
+
+def data_changes(folder: Path, now: Mapping[str, Any], allowed: bool) -> str:
+    """How the data differ from those the run was trained on, as text; "" if they do not.
+
+    now: with "trained_on", the identity of the data; a run whose record has none passes. Raises
+    DataError unless that is allowed.
+    """
+    try:
+        then = dict(read_json(folder / "environment.json"))["trained_on"]
+        keys = {**then, **now["trained_on"]}
+        different = [
+            f"{k} was {then.get(k)}, is {now['trained_on'].get(k)}"
+            for k in keys
+            if then.get(k) != now["trained_on"].get(k)
+        ]
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+    if different and not allowed:
+        raise DataError(
+            f"the data are not those this run was trained on ({', '.join(different)}); put these "
+            "back, or go on with the others by allow=[data]"
+        )
+    return ", ".join(different)
 
 
 def record(folder: Path, now: Mapping[str, Any], model: nn.Module) -> None:

@@ -211,6 +211,7 @@ class RunLoop:
         notes = [note for network in networks for note in network.notes]
         notes += training.model.notes(training.setup.components.schedule.batch)
         about = training.evaluator.description
+        notes += training.setup.components.data.cautions
         for line in (str(training.run.path), training.hardware.describe(), about, *notes):
             if line:
                 log(line)
@@ -234,7 +235,7 @@ def main(words: list[str]) -> int:
     terminate_with_parent(os.getppid())  # a rank must not go on alone
     if "here" in words[1:]:
         import_from_here()
-    allow = tuple(w for w in ("config", "world", "moments", "links") if w in words[1:])
+    allow = tuple(w for w in ("config", "data", "world", "moments", "links") if w in words[1:])
     trust_runs = [w.removeprefix("trust=") for w in words[1:] if w.startswith("trust=")]
     trust = "trust" in words[1:]
     return train_run(Path(words[0]), trust=trust, trust_runs=trust_runs, allow=allow)

@@ -20,7 +20,7 @@ from genlab.evaluation.in_training import TrainingMetrics
 from genlab.run.averages import Averages
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run
-from genlab.run.environment import changes, environment, ranks, record
+from genlab.run.environment import changes, data_changes, environment, ranks, record
 from genlab.run.journal import Journal
 from genlab.run.state import check_state
 from genlab.run.tensors import load_model, load_optimizers
@@ -139,7 +139,10 @@ class Training:
         self.averages = Averages(run.path)
         self.logger = Logger(setup.tracker if self.main else None, run)
         with memory_advice(self.config):
-            self.trainer = make_trainer(components, components.data.load("train"))
+            data = components.data.load("train")
+            self.trainer = make_trainer(components, data)
+            self.environment = environment(self.hardware, components.data)
+            self.environment["trained_on"] = components.data.identity(data)
         self.clock, self.seconds = self.trainer.clock, 0.0
         self.best = self._best()
         self._restore(allow)
@@ -159,12 +162,13 @@ class Training:
         dist.barrier()  # rank 0 has set damaged checkpoints aside before the others look
         if not self.main:
             found = self.checkpoints.newest()
-        now = environment(self.hardware, self.setup.components.data)
+        now = self.environment
         if self.main:
             self.averages.cut(int(found[0].name) if found else -1)
         if found:
             folder, state = found
             players, optimizers = self.trainer.players, self.trainer.optimizers
+            other_data = data_changes(self.run.path, now, "data" in allow)
             younger = check_state(state, players, folder)
             if other := ranks(state["world"], "world" in allow):
                 log(other)
@@ -185,6 +189,8 @@ class Training:
             log(f"resuming at image {self.clock.images:,} from {folder.name}")
             if younger:
                 log(f"an older genlab wrote it, without {', '.join(younger)}: begun empty")
+            if other_data:
+                log(f"going on with other data: {other_data}")
             if lost:
                 log(f"moments that start at zero: {lost}")
             if different := changes(self.run.path, now):

@@ -85,6 +85,18 @@ def test_sub_folders_are_classes_each_with_its_own_held_out_tenth(tmp_path):
     assert images(where).names is None, "one image lies in no class"
 
 
+def test_images_outside_the_classes_take_the_labels_away_and_that_is_said(tmp_path):
+    files = {f"{c}/{name}": data for c in "ab" for name, data in FILES.items()}
+    assert not images(folder(tmp_path / "whole", files)).cautions
+    assert not images(folder(tmp_path / "flat", FILES)).cautions
+    stray = {"x.png": FILES["00.png"], "y.png": FILES["01.png"]}
+    data = images(folder(tmp_path / "mixed", files | stray))
+    assert data.names is None
+    (said,) = data.cautions
+    assert "2 of 42" in said and "x.png" in said and "data.labels=none" in said
+    assert not images(tmp_path / "mixed", labels="none").cautions
+
+
 def test_size_crops_the_centre_and_channels_convert(tmp_path):
     data = images(folder(tmp_path / "a", FILES), size=8, channels=1)
     u, _ = both(data)

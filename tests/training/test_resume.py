@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,8 +11,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from genlab.cli import main as cli
 from genlab.core.errors import CheckpointError, ConfigError, Locked, Stopped
@@ -22,7 +25,7 @@ from genlab.training import resume as cli_resume
 from genlab.training.progress import ProgressDisplay
 from genlab.training.run_loop import train_run
 from genlab.training.setup import Training, set_up
-from tests.helpers.runs import Config, fingerprint, journal, started
+from tests.helpers.runs import Config, fingerprint, journal, small, started
 from tests.helpers.stops import Crash, crash, signalled, stop_at
 
 MODELS = ["gan", "flow_matching"]
@@ -375,6 +378,46 @@ def test_another_machine_is_said(tiny, at, capsys):
     capsys.readouterr()
     train_run(run.path)
     assert "not bit for bit the run it was: torch was 0." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["array", "folder"])
+def test_other_data_are_refused_unless_allowed(tmp_path, at, monkeypatch, capsys, kind):
+    """The same number of images of the same size, some of which have other pixels."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    images = np.random.default_rng(0).integers(0, 255, (20, 8, 8, 1), np.uint8)
+    place = tmp_path / ("images.npy" if kind == "array" else "images")
+
+    def write(pixels: np.ndarray) -> None:
+        if kind == "array":
+            np.save(place, pixels)
+            return
+        place.mkdir(exist_ok=True)
+        for k, image in enumerate(pixels):
+            Image.fromarray(image[..., 0]).save(place / f"{k:02d}.png")
+
+    def go_on(*words: str) -> int:
+        return cli.main(["resume", f"run={run.path}", "schedule.images=48", *words])
+
+    write(images)
+    keys = {"data.path": str(place), "outputs": str(tmp_path / "outputs")}
+    run = started(small("flow_matching", "folder", **keys, **{"schedule.images": 16}))
+    assert train_run(run.path) == 0
+    write(images)  # the same again, at another time
+    assert cli.main(["resume", f"run={run.path}", "schedule.images=32"]) == 0
+    write(np.concatenate([images[:1] ^ 255, images[1:]]))
+    capsys.readouterr()
+    assert go_on() == 3
+    said = capsys.readouterr().err
+    assert "values was" in said and "count" not in said and "allow=[data]" in said
+    assert newest(run).name == f"{32:012d}"
+    assert go_on("allow=[data]") == 0
+    assert "going on with other data: values was" in capsys.readouterr().err
+    assert cli.main(["resume", f"run={run.path}", "schedule.images=64"]) == 0, "now it is of these"
+    record = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
+    del record["trained_on"]
+    (run.path / "environment.json").write_text(json.dumps(record), encoding="utf-8")
+    write(images)
+    assert cli.main(["resume", f"run={run.path}", "schedule.images=80"]) == 0, "of an older genlab"
 
 
 def test_another_number_of_ranks_must_be_allowed(tiny, at, monkeypatch):

@@ -173,7 +173,7 @@ class PretrainedRun(RunRef):
                 for key in sorted((own.keys() | other.keys()) - set(data.indifferent))
                 if own.get(key) != other.get(key)
             ]
-            if differ == ["size"]:
+            if len(differ) == 1 and self._data.shape != data.spec.shape:
                 there, here = _size(self._data), _size(data.spec)
                 problems.append(
                     f"it was trained on images of {there} pixels, this model of {here}"

@@ -33,8 +33,8 @@ Row = tuple[np.ndarray | None, set[str], str]  # pixels, what was done, why ther
 class DecodedImages(Images):
     """A data set of image files, of which those to train on come first.
 
-    corrupt: whether a corrupt image is an error, or up to 1 % of them are skipped. A set with
-    labels has `labels`.
+    corrupt: whether a corrupt image is an error, or up to 1 % of them are skipped. Subclasses call
+    `decode` in their constructor, and override `labels` where there are some.
     """
 
     indifferent = (*Images.indifferent, "corrupt")

@@ -25,7 +25,8 @@ class PretrainedFeatures(Features):
     def __init__(
         self, spec: Spec, device: torch.device | None = None, *, file: str | None
     ) -> None:
-        """spec: of the stored data. device: to compute on. file: the weights.
+        """spec: of the stored data. device: to compute on. file: the weights; None: those that
+        the subclass finds, or DataError.
 
         Raises ValueError for data that are no images of one or three channels.
         """

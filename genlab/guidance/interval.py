@@ -20,7 +20,8 @@ class ScaledGuidance(Guidance):
     scale: float
 
     def __init__(self, *, scale: NonNegative, interval: list[NonNegative | None] | None) -> None:
-        """scale: 1 plain, above 1 away from the other estimate; interval: of sigma."""
+        """scale: 1 plain, above 1 away from the other estimate; interval: [least, largest]
+        sigma at which it acts."""
         self.scale, self.interval = scale, Interval(interval)
 
 

@@ -26,8 +26,15 @@ class Overlap(NamedTuple):
     coverage: float
 
 
+class NearestNeighbours(Metric):
+    """A metric whose images stand for balls that reach to their k-th nearest neighbour."""
+
+    def __init__(self, *, k: Count) -> None:
+        self.k, self.min_images = k, k + 1
+
+
 @register("pr")
-class PR(Metric):
+class PR(NearestNeighbours):
     """Improved precision and recall.
 
     Each image stands for a ball that reaches to its k-th nearest neighbour among its own kind.
@@ -40,9 +47,6 @@ class PR(Metric):
     needs = ("features",)
     higher_is_better = ("pr_precision", "pr_recall")
 
-    def __init__(self, *, k: Count) -> None:
-        self.k, self.min_images = k, k + 1
-
     def __call__(self, inputs: MetricInputs) -> MetricResult:
         """pr_precision, pr_recall."""
         found = _overlap(inputs, "pr", self.k)
@@ -50,7 +54,7 @@ class PR(Metric):
 
 
 @register("prdc")
-class PRDC(Metric):
+class PRDC(NearestNeighbours):
     """Precision, recall, density and coverage.
 
     Precision and recall as of `pr`. prdc_density counts in how many balls of real images a sample
@@ -62,9 +66,6 @@ class PRDC(Metric):
 
     needs = ("features",)
     higher_is_better = tuple(f"prdc_{name}" for name in Overlap._fields)
-
-    def __init__(self, *, k: Count) -> None:
-        self.k, self.min_images = k, k + 1
 
     def __call__(self, inputs: MetricInputs) -> MetricResult:
         """prdc_precision, prdc_recall, prdc_density, prdc_coverage."""

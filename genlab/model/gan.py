@@ -1,4 +1,4 @@
-"""Generative adversarial networks: one game, whose losses and penalties are keys."""
+"""Generative adversarial networks: one game, with other losses and penalties."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ class NonSaturating(Adversarial):
     """
 
     losses = LOSSES["non_saturating"]
-    loss = Model.loss  # none on held-out data, where D would normalize by the statistics of both
+    loss = Model.loss  # no loss on held-out data: D may normalize over a batch of both
 
     def __init__(
         self, generator: Generator, discriminator: Network, *, r1: NonNegative, ema: Average

@@ -56,7 +56,7 @@ class Decaying(Process):
 
 
 class Preserving(Process):
-    """Data whose variance is 1 keep it: a^2 + b^2 = 1, whatever the decay."""
+    """A path with a^2 + b^2 = 1: noisy data have the variance of the data, if that is 1."""
 
     decay: Decay
 

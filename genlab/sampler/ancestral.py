@@ -11,7 +11,6 @@ from torch import Tensor
 
 from genlab.core.contract import Guidance, Model, Noise, Process
 from genlab.core.registry import register
-from genlab.core.schema import Count
 from genlab.sampler.noise_levels import Clipped
 
 __all__ = ["Ancestral"]
@@ -37,16 +36,13 @@ class Ancestral(Clipped):
     def __init__(
         self,
         *given: Any,
-        steps: Count | None,
         variance: Literal["small", "large", "learned"],
         **levels: Any,
     ) -> None:
-        """steps: network evaluations, None for all levels of the path.
-
-        variance: see `gaussian_path.Step`; learned: of a model with `predict_variance`, on its own
-        path without guidance; the rest are of `Clipped`.
+        """variance: see `gaussian_path.Step`; learned: of a model with `predict_variance`, on its
+        own path without guidance; the rest are of `Clipped`.
         """
-        super().__init__(*given, steps=steps, **levels)
+        super().__init__(*given, **levels)
         self.variance: Literal["small", "large", "learned"] = variance
         self.learned_variance = variance == "learned"
 

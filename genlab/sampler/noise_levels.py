@@ -28,7 +28,7 @@ NEAR = 1e-3
 
 
 class Spanned(Sampler):
-    """What the samplers share that can begin and end at other levels than the path."""
+    """A sampler that can begin and end at other levels than the path."""
 
     def __init__(self, *, span: list[Positive] | None) -> None:
         """span: least and largest sigma, None for the whole path."""
@@ -41,20 +41,20 @@ class Spanned(Sampler):
 
 
 class Gridded(Spanned):
-    """What the samplers that visit the levels of a grid share."""
+    """A sampler that visits the levels of a grid."""
 
     bounds: tuple[float, float] | None = None  # estimates are kept between them
 
     def __init__(
         self,
         *,
-        steps: Count,
+        steps: Count | None,
         grid: Grid | list[Positive],
         rho: Positive,
         **span: Any,
     ) -> None:
-        """steps: levels with noise, None for all of the path where a subclass has it so, as many
-        as the grid where that is a list; grid, span, rho: see `grid`."""
+        """steps: levels with noise, None for all of the path, as many as the grid where that is
+        a list; grid, span, rho: see `grid`."""
         super().__init__(**span)
         self.grid, self.rho = grid, rho
         self.steps = len(grid) if isinstance(grid, list) else steps

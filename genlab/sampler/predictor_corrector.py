@@ -12,7 +12,7 @@ from torch import Tensor
 from genlab.core.contract import BoundDenoiser, Noise, Process
 from genlab.core.gaussian_path import NoiseLevel, append_dims
 from genlab.core.registry import register
-from genlab.core.schema import Count, Natural, NonNegative
+from genlab.core.schema import Natural, NonNegative
 from genlab.sampler.noise_levels import Gridded
 
 __all__ = ["PredictorCorrector"]
@@ -42,16 +42,15 @@ class PredictorCorrector(Gridded):
     def __init__(
         self,
         *,
-        steps: Count | None,
         variance: Literal["small", "large"],
         corrections: Natural,
         snr: NonNegative,
         **levels: Any,
     ) -> None:
-        """steps: None for all levels of the path; variance: of the predictor, see
+        """variance: of the predictor, see
         `gaussian_path.Step`; corrections: Langevin steps a level; snr: of the signal to the noise
         in one; the rest are of `Gridded`."""
-        super().__init__(steps=steps, **levels)
+        super().__init__(**levels)
         self.variance: Literal["small", "large"] = variance
         self.corrections, self.snr = corrections, snr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import json
 import math
 import os
@@ -178,9 +179,9 @@ def _bytes(path: Path) -> int:
 
 
 def _age(path: Path) -> float | None:
-    """Seconds since the run began, which its name tells."""
+    """Seconds since the run began, which its name tells in UTC."""
     try:
-        return time.time() - time.mktime(time.strptime(path.name[:15], "%Y%m%d-%H%M%S"))
+        return time.time() - calendar.timegm(time.strptime(path.name[:15], "%Y%m%d-%H%M%S"))
     except (ValueError, OverflowError):
         return None
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -27,6 +30,7 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_text",
+    "remove_leftovers",
     "replacing",
     "write_text",
 ]
@@ -185,7 +189,7 @@ def replacing(path: Path, root: Path | None = None, *, sync: bool = True) -> Ite
 
     sync: make it survive a power cut, which pictures by the thousand need not.
     """
-    name = f".{path.name}.{os.getpid()}.tmp"
+    name = f".{path.name}.{_host()}.{os.getpid()}.tmp"
     with disk("write", path), _folder(path.parent, root) as folder:
         try:
             os.unlink(name, dir_fd=folder)  # of a killed process that had our number
@@ -207,6 +211,46 @@ def replacing(path: Path, root: Path | None = None, *, sync: bool = True) -> Ite
             except OSError:
                 pass
             raise
+
+
+def remove_leftovers(root: Path) -> None:
+    """Removes files that `replacing` has begun below `root` in processes that were killed.
+
+    Those of another machine, whose processes are not seen from here, after a day.
+    """
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if (found := _TEMPORARY.fullmatch(name)) is None:
+                continue
+            path = Path(folder, name)
+            try:
+                here, old = found[1] == _host(), time.time() - path.lstat().st_mtime > DAY
+                if old or (here and not _alive(int(found[2]))):
+                    path.unlink()
+            except OSError:  # somebody else was faster, or may not
+                continue
+
+
+_TEMPORARY = re.compile(r"\..+\.([\w-]+)\.(\d+)\.tmp")
+DAY = 86_400  # seconds
+
+
+def _host() -> str:
+    """The name of this machine, as a part of file names."""
+    return re.sub(r"[^\w-]", "_", socket.gethostname())
+
+
+def _alive(pid: int) -> bool:
+    """Whether another process has this number: what has ours is of one before us."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        pass
+    return True
 
 
 def write_text(path: Path, text: str, root: Path | None = None) -> None:

@@ -14,7 +14,7 @@ from genlab.report.columns import Column
 from genlab.report.groups import short_key
 from genlab.report.run_data import read_run
 from genlab.report.table import Row, Table, image_range, tabulate
-from genlab.run.directory import NAME, Run, runs, unknown_run
+from genlab.run.directory import NAME, Run, newest, runs, unknown_run
 
 __all__ = ["as_json", "as_text", "find_runs", "main"]
 
@@ -92,7 +92,7 @@ def _matching(ref: str, known: Sequence[Run]) -> Iterator[Path]:
         else:
             yield from sorted((p for p in inside if NAME.fullmatch(p.name)), key=lambda p: p.name)
     elif ref == "latest":
-        yield from [r.path for r in known[-1:]]
+        yield from [newest(known).path] if known else []
     else:
         part = f"*{ref}*" if any(c in ref for c in "*?[") else None
         named = [r for r in known if r.id == ref]

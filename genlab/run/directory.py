@@ -7,15 +7,16 @@ import fcntl
 import json
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from genlab.core.errors import ConfigError, Locked, Refused
+from genlab.core.errors import ConfigError, DiskError, Locked, Refused
 from genlab.core.files import (
     check_links,
     disk,
@@ -28,10 +29,10 @@ from genlab.core.files import (
 from genlab.core.format import clean
 from genlab.run.trust import made_here, sign
 
-__all__ = ["NAME", "Run", "find_run", "runs", "unknown_run"]
+__all__ = ["NAME", "Run", "find_run", "newest", "runs", "unknown_run"]
 
 NAME = re.compile(r"\d{8}-\d{6}-(?:\d+-)?[0-9a-f]{6}")
-"""Directory names of runs: date, time, (number if two start in one second,) config hash."""
+"""Directory names of runs: date, time (UTC), (number if two start in one second,) config hash."""
 
 
 class Run:
@@ -69,7 +70,7 @@ class Run:
         parent = Path(config["outputs"]) / f"{config['model']['name']}-{config['data']['name']}"
         with disk("make a run directory in", parent):
             parent.mkdir(parents=True, exist_ok=True)
-            stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+            stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
             for number in range(1000):
                 path = parent / f"{stamp}-{f'{number}-' if number else ''}{digest}"
                 try:
@@ -153,6 +154,15 @@ class Run:
     def status(self, text: str) -> None:
         write_text(self.path / "STATUS", text.splitlines()[0] + "\n")
 
+    @property
+    def written(self) -> float:
+        """Time of the last write to config, status, journal or checkpoints, in seconds."""
+        times = [0.0]
+        for name in ("config.yaml", "STATUS", "metrics.jsonl", "checkpoints/latest"):
+            with suppress(OSError):
+                times.append((self.path / name).lstat().st_mtime)
+        return max(times)
+
     def is_locked(self) -> bool:
         """Whether a process works on this run; the kernel drops a dead process's lock."""
         try:
@@ -176,6 +186,9 @@ class Run:
             yield
 
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
 def _flock(f: IO[bytes], path: Path, patience: float) -> None:
     end = time.monotonic() + patience
     while True:
@@ -183,17 +196,27 @@ def _flock(f: IO[bytes], path: Path, patience: float) -> None:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except OSError as e:
+            if e.errno in NO_LOCKS:
+                raise DiskError(
+                    f"the file system of {path} has no locks ({e.strerror}), which keep two "
+                    "processes from one run; put outputs= on another one, or mount it with them"
+                ) from None
             if e.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
                 raise
             if time.monotonic() > end:
                 f.seek(0)
-                pid = f.read(20).decode(errors="replace").strip() or "?"
+                pid, _, host = clean(f.read(200).decode(errors="replace").strip()).partition(" ")
+                away = host not in ("", socket.gethostname())
+                who, where = (f"{pid} on {host}", " there") if away else (pid or "?", "")
                 raise Locked(
-                    f"process {pid} works on {path}; wait for it, or stop it with kill {pid}"
+                    f"process {who} works on {path}; wait for it, or stop it{where} with kill "
+                    f"{pid or '?'}"
                 ) from None
             time.sleep(0.1)
     f.truncate(0)
-    f.write(str(os.getpid()).encode())  # for people; the lock itself is the flock
+    f.write(
+        f"{os.getpid()} {socket.gethostname()}".encode()
+    )  # for people; the lock itself is the flock
     f.flush()
 
 
@@ -207,8 +230,13 @@ def runs(outputs: str | Path) -> list[Run]:
     return sorted(found, key=lambda r: r.path.name)
 
 
+def newest(known: Sequence[Run]) -> Run:
+    """The run that was written to last; of equal times the last by name."""
+    return max(known, key=lambda run: (run.written, run.path.name))
+
+
 def find_run(ref: str, outputs: str | Path = "outputs") -> Run:
-    """The run of a path, an id, a part of the directory name, or `latest`.
+    """The run of a path, an id, a part of the directory name, or `latest`, written to last.
 
     Raises ConfigError where none or several fit, and Refused for a file.
     """
@@ -224,7 +252,7 @@ def find_run(ref: str, outputs: str | Path = "outputs") -> Run:
         )
     known = runs(outputs)
     if ref == "latest" and known:
-        return known[-1]
+        return newest(known)
     hits = [r for r in known if r.id == ref] or [r for r in known if ref in r.title]
     if ref == "latest" or not hits:
         raise ConfigError(unknown_run(ref, known, outputs))

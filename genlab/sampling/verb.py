@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from genlab.config.compose import compose, split_options
 from genlab.config.keys import KEYS
 from genlab.core.contract import Generates, Reconstructs
 from genlab.core.errors import ConfigError
-from genlab.core.files import disk, write_text
+from genlab.core.files import disk, remove_leftovers, write_text
 from genlab.core.format import clean
 from genlab.run import pictures
 from genlab.sampling.from_images import write_edits, write_reconstructions
@@ -44,6 +44,7 @@ def main(words: Sequence[str]) -> int:
     pipeline.labels(asked["n"], asked["labels"])  # wrong ones make no folder
     if (made := pipeline.post_hoc_ema(asked["weights"])) is not None:
         print(made)
+    remove_leftovers(pipeline.run.path)
     folder = pipeline.run.path / "samples" / _slug(asked["name"])
     with disk("write samples to", folder):
         if asked["from"] is not None:
@@ -105,7 +106,7 @@ def _write(pipeline: Pipeline, asked: Mapping[str, Any], folder: Path) -> None:
 def _slug(name: str | None) -> str:
     """A folder name that stays inside its folder."""
     if name is None:
-        return datetime.now().strftime("%Y%m%d-%H%M%S")
+        return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     if not name or name in (".", "..") or name == "train" or any(c in name for c in "/\\\0"):
         raise ConfigError(f"name={name!r} must be a plain folder name, and not train")
     return name[:100]

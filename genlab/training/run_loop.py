@@ -18,6 +18,7 @@ from genlab.core import dist
 from genlab.core.console import log, shown_by
 from genlab.core.contract import Network
 from genlab.core.errors import Diverged, GenlabError, PeerLost, Spiked, Stopped
+from genlab.core.files import remove_leftovers
 from genlab.core.memory import memory_advice
 from genlab.core.registry import import_from_here
 from genlab.core.signals import DrawingStopped, stop_error
@@ -52,6 +53,7 @@ def train_run(
     if dist.rank():
         return _train(run, setup or make(), allow)
     with run.lock():
+        remove_leftovers(run.path)
         try:
             setup = setup or make()
             pin(setup.components.pretrained, run.path)

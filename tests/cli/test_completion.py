@@ -56,7 +56,7 @@ def test_candidates(tmp_path):
     assert complete("sample weights=r") == ["weights=raw"]
     assert complete("train every.log=") == ["every.log=auto"]
     assert complete("resume allow=") == [
-        f"allow=[{what}]" for what in ("config", "world", "moments", "links")
+        f"allow=[{what}]" for what in ("config", "data", "world", "moments", "links")
     ]
     assert complete("train fresh=t") == ["fresh=true"] and complete("eval fresh=t") == []
     paths = complete("train sampler.through=")

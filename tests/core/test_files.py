@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from genlab.core.files import (
     read_bytes,
     read_json,
     read_text,
+    remove_leftovers,
     replacing,
     write_text,
 )
@@ -60,8 +63,7 @@ def test_what_is_read_is_bounded(run):
 
 def test_a_link_under_the_name_that_is_written_is_replaced_not_followed(run, away):
     (run / "STATUS").symlink_to(away / "file")
-    for pid in (os.getpid(), ""):
-        (run / f".STATUS.{pid}.tmp").symlink_to(away / "file")
+    (run / f".STATUS.{socket.gethostname()}.{os.getpid()}.tmp").symlink_to(away / "file")
     write_text(run / "STATUS", "done")
     assert (away / "file").read_text() == "mine"
     assert not (run / "STATUS").is_symlink() and (run / "STATUS").read_text() == "done"
@@ -74,6 +76,32 @@ def test_no_folder_is_made_or_written_through_a_link(run, away):
     with pytest.raises(DiskError, match=r"samples/grid\.txt"):
         write_text(run / "samples" / "grid.txt", "theirs", run)
     assert sorted(p.name for p in away.iterdir()) == ["file"]
+
+
+def test_what_killed_processes_have_begun_is_removed(run, away):
+    pid = os.fork()
+    if pid == 0:
+        with replacing(run / "samples.png", sync=False) as f:
+            f.write(b"half")
+            f.flush()
+            os._exit(0)  # as kill -9
+    os.waitpid(pid, 0)
+    (left,) = run.iterdir()
+    kept = {
+        run / left.name.replace(f".{pid}.", f".{os.getppid()}."): 0,  # of one that lives
+        run / ".samples.png.node7.1.tmp": 0,  # of another machine, that may be writing
+        run / "notes.tmp": 10 * 86_400,
+        run / ".hidden": 10 * 86_400,
+    }
+    old = run / ".samples.png.node7.2.tmp"
+    for path, age in (*kept.items(), (old, 2 * 86_400)):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age,) * 2)
+    (away / left.name).write_bytes(b"theirs")
+    (run / "linked").symlink_to(away)
+    remove_leftovers(run)
+    assert set(run.iterdir()) == {*kept, run / "linked"}
+    assert (away / left.name).exists()
 
 
 def test_a_file_that_is_not_finished_leaves_nothing(run):

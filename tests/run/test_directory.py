@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import calendar
+import errno
+import fcntl
 import json
 import math
 import os
+import socket
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -37,7 +42,7 @@ def test_a_run_directory_says_what_was_asked(tiny, tmp_path):
 def test_two_runs_of_one_second_have_two_directories(tiny, tmp_path, monkeypatch):
     class Stopped(datetime):
         @classmethod
-        def now(cls):
+        def now(cls, zone):
             return cls(2030, 1, 2, 3, 4, 5)
 
     monkeypatch.setattr(directory, "datetime", Stopped)
@@ -106,6 +111,53 @@ def test_one_process_at_a_time(tiny):
         pass
 
 
+def test_the_lock_names_the_other_machine(tiny):
+    run = started(tiny("gan"))
+    with run.lock():
+        (run.path / ".lock").write_text("123 node7")
+        with pytest.raises(
+            Locked, match=r"process 123 on node7 works .* stop it there with kill 123"
+        ):
+            with Run(run.path).lock(patience=0):
+                raise AssertionError("two held it")
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(tiny, monkeypatch, code):
+    run = started(tiny("gan"))
+
+    def flock(*given):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(DiskError, match=r"has no locks .*outputs=") as e, run.lock():
+        raise AssertionError("it was not locked")
+    assert str(run.path) in str(e.value) and e.value.code == 7
+
+
+def test_latest_is_the_run_that_was_written_to_last(tiny, tmp_path):
+    first, second = started(tiny("gan")), started(tiny("gan", seed=1))
+    for run, when in ((first, 3_000_000_000), (second, 2_900_000_000)):
+        for path in run.path.iterdir():
+            os.utime(path, (when, when))
+    assert find_run("latest", tmp_path).path == first.path
+    second.status = "running"
+    os.utime(second.path / "STATUS", (3_100_000_000, 3_100_000_000))
+    assert find_run("latest", tmp_path).path == second.path
+
+
+def test_the_name_of_a_run_is_its_start_in_utc(tiny, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        stamp = started(tiny("gan")).path.name[:15]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    begun = calendar.timegm(time.strptime(stamp, "%Y%m%d-%H%M%S"))
+    assert abs(time.time() - begun) < 600
+
+
 def test_the_lock_of_a_dead_process_is_free(tiny):
     run = started(tiny("gan"))
     pid = os.fork()
@@ -113,7 +165,7 @@ def test_the_lock_of_a_dead_process_is_free(tiny):
         with run.lock():
             os._exit(0)  # as kill -9: nothing is released by hand
     os.waitpid(pid, 0)
-    assert (run.path / ".lock").read_text() == str(pid)
+    assert (run.path / ".lock").read_text() == f"{pid} {socket.gethostname()}"
     assert not run.is_locked()
 
 

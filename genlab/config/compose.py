@@ -67,10 +67,10 @@ NEW_KEYS: dict[str, Any] = {
 }
 """Keys that were added after runs had been saved, at the value that means what these runs did.
 
-Of a component it is `group.component.key`: `"model.gan.r1": 0`. A mapping stands for each of its
-keys. A config that has this value has
+Of a component it is `group.component.key`: `"model.gan.r1": 0`. A config that has this value has
 the digest of one without the key, so that old runs are found when their command is typed again;
-a saved config without the key gets it. Whatever adds a key to a hashed group adds it here.
+a saved config without the key gets it, also one of several under a top-level key. Whatever adds a
+key to a hashed group adds it here.
 """
 
 HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 from genlab.core.format import count, duration, number
 from genlab.report.expected_result import ExpectedResult, expected_result
@@ -76,7 +77,7 @@ def _evaluation(result: Result, expected: ExpectedResult | None, is_open: bool) 
         "details",
         tag("summary", tag("h3", title), " ", tag("small", _summary(result, when))),
         terms(settings) if settings else None,
-        _table(result.numbers[:NUMBERS], expected),
+        _table(result.numbers[:NUMBERS], expected, result.description),
         tag("p", f"{left} more numbers are in its result.json.") if left > 0 else None,
         folded("All of the protocols, and where it was computed", _details(result)),
         class_="evaluation",
@@ -93,7 +94,9 @@ def _summary(result: Result, when: str) -> str:
     return " · ".join([*(keys[k] + words for k, words in given.items()), when])
 
 
-def _table(numbers: Sequence[Number], expected: ExpectedResult | None) -> Markup:
+def _table(
+    numbers: Sequence[Number], expected: ExpectedResult | None, description: Mapping[str, Any]
+) -> Markup:
     shown = expected if expected and any(n.name == expected.metric for n in numbers) else None
     heads = ["metric", "value", *(["expected"] if shown else []), "took"]
     bodies = []
@@ -101,7 +104,9 @@ def _table(numbers: Sequence[Number], expected: ExpectedResult | None) -> Markup
         line = [(k.replace("_", " "), v) for k, v in shared.items() if not k.endswith(DIGEST)]
         cell = tag("th", terms(line), colspan=len(heads), scope="rowgroup")
         lead = tag("tr", cell, class_="with") if line else None
-        bodies.append(tag("tbody", lead, [_row(n, parts, shared, shown) for n, parts in rows]))
+        bodies.append(
+            tag("tbody", lead, [_row(n, parts, shared, shown, description) for n, parts in rows])
+        )
     return html_table(heads, bodies, class_="numbers")
 
 
@@ -138,6 +143,7 @@ def _row(
     parts: Mapping[str, Number],
     shared: Mapping[str, str],
     expected: ExpectedResult | None,
+    description: Mapping[str, Any],
 ) -> Markup:
     notes = ["" if f"{n.name}_".startswith(f"{n.metric}_") else n.metric, BETTER.get(n.better, "")]
     notes += [f"{k.replace('_', ' ')} {v}" for k, v in _protocol(n).items() if k not in shared]
@@ -147,7 +153,8 @@ def _row(
     ]
     if expected is not None:
         shown = n.name == expected.metric
-        cells.append(tag("td", _beside(n, expected), data_head="expected") if shown else tag("td"))
+        beside = _beside(n, expected, description) if shown else []
+        cells.append(tag("td", beside, data_head="expected") if shown else tag("td"))
     return tag("tr", *cells, tag("td", _seconds(n.seconds)))
 
 
@@ -157,8 +164,10 @@ def _seconds(value: float | None) -> str:
     return duration(value) if value >= 60 else f"{value:.1f}s"
 
 
-def _beside(n: Number, expected: ExpectedResult) -> list[Markup | None]:
-    comparison, kind = expected.compare(n.value, n.protocol, n.better)
+def _beside(
+    n: Number, expected: ExpectedResult, description: Mapping[str, Any]
+) -> list[Markup | None]:
+    comparison, kind = expected.compare(n.value, n.protocol, description, n.better)
     after = f"after {count(expected.images)} images" if is_number(expected.images) else None
     return [tag("span", expected.text), small(after), small(comparison, kind or None)]
 

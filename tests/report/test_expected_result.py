@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from genlab.assemble.bound_sampler import PathSampler
+from genlab.core import registry
+from genlab.core.gaussian_path import usable_part
+from genlab.core.random import SampleNoise
+from genlab.core.registry import names
+from genlab.report.expected_result import ExpectedResult
 from genlab.report.report import write_report
+from tests.helpers.configs import composed
 from tests.helpers.pages import (
     EVIL,
     EXPECTED,
@@ -23,6 +31,7 @@ from tests.helpers.pages import (
     whole,
     write_journal,
 )
+from tests.helpers.paths import SPEC
 
 
 @pytest.fixture
@@ -121,6 +130,96 @@ def test_numbers_of_samples_compare_only_where_the_protocol_is_named(
         assert ("as expected" in words) == compares
         assert (apart in words) == (not compares)
     assert ('class="met"' in html) == compares and 'class="off"' not in html
+
+
+FULL = "FID of 50,000 samples against {} by Inception, {}"
+ALL_50K = {**FEATURES, "images": 50_000, "reference": "cifar10 32x32x3 train",
+           "reference_images": "50000 of 50000"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "how", "subject", "apart"),
+    [
+        (FULL.format("the 50,000 training images", "70 network evaluations"), {}, {}, ""),
+        (FULL.format("all training images", "averaged weights"), {}, {}, ""),
+        (FULL.format("the training images", "70 evaluations, guidance 2"), {}, {}, ""),
+        (FULL.format("the train split", "guidance of 2.0, ema"), {}, {"weights": 0.05}, ""),
+        (FULL.format("50k training images", "without guidance"), {}, {"guidance": None}, ""),
+        (FULL.format("the training images", "unguided"), {}, {"guidance": {"scale": 1}}, ""),
+        (
+            FULL.format("the 50,000 training images", "averaged weights"),
+            {"reference_images": "2000 of 50000"},
+            {},
+            "reference images 2000 of 50000, not 50000",
+        ),
+        (
+            FULL.format("all training images", "averaged weights"),
+            {"reference_images": "2000 of 50000"},
+            {},
+            "reference images 2000 of 50000, not all",
+        ),
+        (
+            FULL.format("the training images", "averaged weights"),
+            {"reference": "cifar10 32x32x3 test", "reference_images": "10000 of 10000"},
+            {},
+            "reference cifar10 32x32x3 test, not of train",
+        ),
+        (FULL.format("them", "35 network evaluations"), {}, {}, "evaluations 70, not 35"),
+        (FULL.format("them", "1,000 evaluations"), {}, {}, "evaluations 70, not 1000"),
+        (FULL.format("them", "without guidance"), {}, {}, "guidance 2, not 1"),
+        (FULL.format("them", "guidance scale 1.5"), {}, {"guidance": None}, "guidance 1, not 1.5"),
+        (FULL.format("them", "ema weights"), {}, {"weights": "raw"}, "weights raw, not averaged"),
+        (FULL.format("them", "weights as they are"), {}, {}, "weights ema, not raw"),
+        (
+            FULL.format("50,000 training images", "35 evaluations, averaged weights"),
+            {"images": 2000, "reference_images": "2000 of 50000"},
+            {"weights": "raw"},
+            "images 2000; reference images 2000 of 50000, not 50000; evaluations 70, not 35; "
+            "weights raw, not averaged",
+        ),
+    ],
+)  # fmt: skip
+def test_all_that_the_text_names_must_be_so(run, text, how, subject, apart) -> None:
+    """Also the reference, evaluations, guidance and weights; what is not so is said."""
+    expect(run, protocol=text)
+    evaluate(run, "a", result({"fid": metric({"fid": 13.5}, **{**ALL_50K, **how})}, **subject))
+    other = "+0.5 from the expected value, but measured by another protocol: "
+    wanted = other + apart if apart else "as expected"
+    assert f"13.5 after 4,000 images: {wanted} found" in section(run, "expected")
+    assert ('class="met"' in write_report(run).read_text()) == (not apart)
+
+
+def test_a_held_out_loss_is_of_the_weights_as_they_are(run: Path) -> None:
+    write_journal(run, [{"images": 8, "heldout/loss": 3.3}])
+    for text, agrees in (("bits by the weights as they are", True), ("averaged weights", False)):
+        expect(run, metric="heldout/loss", value=3.35, tolerance=0.1, protocol=text)
+        assert ("as expected" in section(run, "expected")) == agrees
+
+
+WITH_EVALUATIONS = [
+    name
+    for name in names("experiment")
+    if "evaluations" in ((composed(f"experiment={name}")["promise"] or {}).get("protocol") or "")
+]
+
+
+@pytest.mark.parametrize("name", WITH_EVALUATIONS)
+def test_a_recipe_draws_with_the_evaluations_that_it_names(name: str) -> None:
+    """Else what it measures would never be by the protocol that it expects."""
+    config = composed(f"experiment={name}")
+    process = registry.build("process", config["process"], spec=SPEC)
+    part = usable_part(process, config["model"]["predict"])
+    given = {"through": None, "spec": replace(SPEC, bounds=(-1.0, 1.0))}
+    bound = PathSampler(registry.build("sampler", config["sampler"], **given), None, part)
+    noise = SampleNoise(0, [0], "cpu")
+
+    def denoise(x, t, y):
+        return (x * 0, x * 0) if bound.learned_variance else x * 0
+
+    bound(denoise, noise.normal(1, 2, 2), None, noise)
+    expected = ExpectedResult("fid", 1.0, 1.0, 1, [("protocol", config["promise"]["protocol"])])
+    found = expected.differences({}, {"evaluations": bound.evaluations, "weights": "ema"})
+    assert found == []
 
 
 def test_two_thousand_samples_by_other_features_do_not_compare(run: Path) -> None:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
+from genlab.core.errors import PeerLost
+
 __all__ = ["run", "run_ranks", "terminate_with_parent"]
 
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
@@ -36,6 +38,14 @@ def run(
     Each is in a session of its own, so that Ctrl-C in a terminal reaches it through us alone: two
     within five seconds would make it drop its work. When one fails the others are stopped.
     """
+    failed, caught = _run(commands, environments)
+    return (_code(failed) if failed else 0), caught
+
+
+def _run(
+    commands: Sequence[Sequence[str]], environments: Sequence[Mapping[str, str]]
+) -> tuple[subprocess.Popen[bytes] | None, int]:
+    """(the process that failed first or None, signal we got or 0)."""
     me = os.getpid()
     processes = [
         subprocess.Popen(
@@ -63,12 +73,13 @@ def run(
             signal.signal(getattr(signal, name), handler)
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
-    first, deadline = 0, float("inf")
+def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes] | None:
+    """The first that failed: of several, one that was killed."""
+    first: subprocess.Popen[bytes] | None = None
+    deadline = float("inf")
     while any(process.poll() is None for process in processes):
-        failed = [c for c in processes if c.poll() not in (None, 0)]
-        if failed and not first:
-            first, deadline = _code(failed[0]), time.monotonic() + GRACE
+        if first is None and (first := _failed(processes)):
+            deadline = time.monotonic() + GRACE
             for process in processes:
                 if process.poll() is None:
                     process.terminate()
@@ -76,7 +87,12 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
             for process in processes:
                 process.kill()
         time.sleep(0.05)
-    return first or next((_code(c) for c in processes if c.returncode), 0)
+    return first or _failed(processes)
+
+
+def _failed(processes: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes] | None:
+    failed = [process for process in processes if process.poll() not in (None, 0)]
+    return min(failed, key=lambda process: process.returncode >= 0, default=None)
 
 
 def _code(process: subprocess.Popen[bytes]) -> int:
@@ -85,7 +101,10 @@ def _code(process: subprocess.Popen[bytes]) -> int:
 
 
 def run_ranks(words: Sequence[str], ranks: int) -> int:
-    """Runs `genlab <words>` as several processes of one group on this machine; the exit code."""
+    """Runs `genlab <words>` as several processes of one group on this machine; the exit code.
+
+    Raises PeerLost for a rank that somebody else has killed.
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -101,5 +120,13 @@ def run_ranks(words: Sequence[str], ranks: int) -> int:
         }
         for rank in range(ranks)
     ]
-    command = [sys.executable, "-m", "genlab", *words]
-    return run([command] * ranks, environments)[0]
+    commands = [[sys.executable, "-m", "genlab", *words] for _ in range(ranks)]
+    failed, caught = _run(commands, environments)
+    if failed and failed.returncode < 0 and not caught:
+        number = signal.Signals(-failed.returncode).name
+        which = next(i for i, command in enumerate(commands) if command is failed.args)
+        raise PeerLost(
+            f"rank {which} was killed by {number} (SIGKILL: as a rule, for want of memory); "
+            "type the command again to go on"
+        )
+    return _code(failed) if failed else 0

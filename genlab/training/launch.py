@@ -11,6 +11,7 @@ from typing import Any
 from genlab.assemble.pretrained import pin
 from genlab.core import dist, subprocesses
 from genlab.run.directory import Run
+from genlab.run.ranks import check_ranks, facts
 from genlab.training.run_loop import train_run
 from genlab.training.setup import set_up
 
@@ -46,6 +47,9 @@ def launch(
         words += [f"trust={path}" for path in trust_runs]
         words += ["here"] if os.getcwd() in sys.path else []  # where this process looks for code
         return subprocesses.run_ranks(words, devices)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun is our parent; killed, it stops no rank
+        subprocesses.terminate_with_parent(os.getppid())
+    check_ranks(facts(config), setup.components.hardware.device)
     folder = str(open_run().path) if dist.rank() == 0 else ""
     folder = dist.broadcast_text(folder, setup.components.hardware.device)
     return train_run(Path(folder), setup, allow=allow)

@@ -1,5 +1,6 @@
 """Data parallel by the command line: two gloo ranks give the weights of one."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -107,3 +108,74 @@ def test_a_grid_does_not_hold_up_the_stop_of_all_ranks(tmp_path):
     (run,) = (tmp_path / "outputs/flow_matching-digits").iterdir()
     assert (run / "STATUS").read_text().startswith("interrupted: SIGTERM")
     assert not list(run.glob("samples/train/*.png")) and list(run.glob("checkpoints/0*"))
+
+
+def steps(process):
+    """Waits until a training has logged."""
+    for line in process.stderr:
+        if line.startswith("images "):
+            return
+    raise AssertionError("it ended before")
+
+
+def children(pid):
+    """Processes of which this is an ancestor."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout
+    rows = [tuple(map(int, row.split())) for row in listed.splitlines()]
+    found = [pid]
+    for parent in found:
+        found += [child for child, of in rows if of == parent]
+    return found[1:]
+
+
+LONG = [w for w in WORDS if "schedule.images" not in w] + ["schedule.images=1_000_000"]
+LONG += ["every.log=64"]
+
+
+def test_a_rank_that_is_killed_ends_the_run_with_code_10(tmp_path):
+    command = [sys.executable, "-m", "genlab", "train", *LONG, "hardware.devices=2"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        steps(process)
+        (_, last) = children(process.pid)
+        os.kill(last, signal.SIGKILL)
+        rest = process.stderr.read()
+        assert process.wait(60) == 10, rest
+    assert "rank 1 was killed by SIGKILL" in rest and "Traceback" not in rest
+    (run,) = (tmp_path / "outputs/flow_matching-digits").iterdir()
+    assert (run / "STATUS").read_text().startswith(("failed: another rank is gone", "interrupted"))
+
+
+def test_ranks_of_torchrun_end_with_it(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node=2", "-m", "genlab", "train", *LONG]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        steps(process)
+        ranks = children(process.pid)
+        assert len(ranks) == 2
+        process.kill()
+        end = time.monotonic() + 30
+        while (alive := [r for r in ranks if os.path.exists(f"/proc/{r}")]) and (
+            time.monotonic() < end
+        ):
+            time.sleep(0.1)
+        for rank in alive:
+            os.kill(rank, signal.SIGKILL)
+        assert not alive
+
+
+DIFFERENT = """
+import os, sys
+from genlab.cli.main import main
+sys.exit(main([*sys.argv[1:], f"optimizer.lr=0.0{1 + int(os.environ['RANK'])}"]))
+"""
+
+
+def test_ranks_of_other_words_are_refused_before_there_is_a_run(tmp_path):
+    (tmp_path / "different.py").write_text(DIFFERENT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node=2", "different.py", "train", *WORDS]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    said = "genlab: ranks differ: optimizer.lr is 0.01 on rank 0, 0.02 on rank 1; start all with"
+    assert done.returncode and done.stderr.count(said) == 2, done.stderr
+    assert "exitcode  : 2" in done.stderr
+    assert not (tmp_path / "outputs").exists()

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from genlab.report.groups import EVALUATION_KEYS, SeedGroup, all_keys, distinguishing_keys
+from genlab.report.groups import (
+    EVALUATION_KEYS,
+    SeedGroup,
+    all_keys,
+    completed,
+    distinguishing_keys,
+)
 from genlab.report.run_data import METRIC, RunData, leaves, value_text
 from genlab.run.results import Number
 
@@ -186,7 +192,8 @@ def _loss_protocol(run: RunData, groups: Sequence[str]) -> Pairs:
 
 def _configured_protocol(run: RunData) -> Pairs:
     """What a config says of how samples are evaluated during training."""
-    node = {k: run.config[k] for k in EVALUATION_KEYS if k in run.config}
+    config = completed(run.config)
+    node = {k: config[k] for k in EVALUATION_KEYS if k in config}
     device = ("device", value_text(run.environment.get("device")))  # auto depends on it
     return (*_loss_protocol(run, ["data"]), *leaves(node, lists=True), device)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from genlab.config.compose import NOT_HASHED
+from genlab.config.compose import NEW_KEYS, NOT_HASHED, added_to
+from genlab.core import registry
 from genlab.report.run_data import RunData, is_number, leaves, value_text
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "DifferingKeys",
     "SeedGroup",
     "all_keys",
+    "completed",
     "differing_keys",
     "distinguishing_keys",
     "group_by_seed",
@@ -78,8 +80,10 @@ def group_by_seed(runs: Sequence[RunData]) -> list[SeedGroup]:
     """Groups in the order of their first runs; a run without a config stands alone."""
     found: dict[object, SeedGroup] = {}
     for i, run in enumerate(runs):
-        counted = {k: v for k, v in run.config.items() if k not in IGNORED}
+        counted = {k: v for k, v in completed(run.config).items() if k not in IGNORED}
         counted.pop("seed", None)
+        if not counted.get("metric"):
+            counted.pop("eval", None)  # nothing is evaluated
         if isinstance(data := counted.get("data"), dict):
             counted["data"] = {k: v for k, v in data.items() if k != "root"}
         same = frozenset(leaves(counted, MOST, lists=True)) if counted else i
@@ -87,6 +91,19 @@ def group_by_seed(runs: Sequence[RunData]) -> list[SeedGroup]:
     for group in found.values():
         group.runs.sort(key=_by_seed)
     return list(found.values())
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of a run with the keys that were added later, at what the run did without them."""
+    found = dict(config)
+    for key, default in NEW_KEYS.items() if config else ():
+        if isinstance(default, dict) and isinstance(found.setdefault(key, default), dict):
+            found[key] = {**default, **found[key]}
+    for where, group, node in registry.nodes(config):
+        role = where.partition(".")[2]
+        filled = {**added_to(group, value_text(node.get("name"))), **node}
+        found[group] = {**found[group], role: filled} if role else filled
+    return found
 
 
 def differing_keys(groups: Sequence[SeedGroup]) -> DifferingKeys:

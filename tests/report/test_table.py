@@ -37,6 +37,23 @@ def test_runs_that_differ_in_seed_and_folders_are_one_group(make):
     assert [found.description(g) for g in found.groups] == ["lr 0.001", "lr 0.002"]
 
 
+def test_a_run_from_before_a_key_is_grouped_by_what_it_did(make):
+    """A spike was said, labels were even; the latter is nothing where nothing is measured."""
+    earlier = {"hardware": {"name": "auto"}, "eval": {"n": "auto"}}
+    now = {
+        "hardware": {"name": "auto", "on_spike": "warn"},
+        "eval": {"n": "auto", "labels": "data"},
+    }
+    assert len(table(make(**earlier), make(seed=1, **now)).groups) == 1
+    skips = {"hardware": {"name": "auto", "on_spike": "skip"}}
+    assert table(make(**earlier), make(**skips)).keys.shown == ["hardware.on_spike"]
+    measured = earlier | {"metric": {"fid": {"name": "fid"}}}
+    data = measured | {"eval": {"n": "auto", "labels": "data"}}
+    even = measured | {"eval": {"n": "auto", "labels": "even"}}
+    assert table(make(**measured), make(**data)).keys.shown == ["eval.labels"]
+    assert len(table(make(**measured), make(seed=1, **even)).groups) == 1
+
+
 def test_a_difference_far_down_a_list_is_one(make):
     one, other = list(range(40)), [*range(39), 99]
     found = table(make(data__labels=one), make(data__labels=other))

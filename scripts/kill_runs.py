@@ -2,12 +2,15 @@
 
     python scripts/kill_runs.py --model gan
     python scripts/kill_runs.py --model flow_matching --kills 20 --seed 1
+    python scripts/kill_runs.py --model gan --sweep seed=0,1,2
+    python scripts/kill_runs.py --model gan hardware.devices=2
 
 A run is trained to its end twice with the same config. The second one is killed with SIGKILL at
 random moments after its start, and inside saves through fail points (GENLAB_FAIL), and started
 again with the same command each time. Compared are the SHA-256 of every tensor of the last
-checkpoint (weights, averages, optimizer), its state, and the journal without its times. Exit code
-1 when anything differs, or when there were fewer kills or less training than planned.
+checkpoint (weights, averages, optimizer), its state, and the journal without its times; of a
+sweep, of each of its runs. Exit code 1 when anything differs, when a file that was being written
+is left, or when there were fewer kills or less training than planned.
 
 Killed itself, the script goes on where it was: what happened is kept under --folder.
 """
@@ -55,21 +58,26 @@ def plan(kills: int, inside: int, seed: int, span: float) -> list[Kill]:
 
 
 class Folder:
-    """One of the two runs: its outputs root and its command line."""
+    """One of the two: its outputs root, its command line, and how many runs that makes."""
 
-    def __init__(self, root: Path, words: list[str]) -> None:
-        self.root = root
+    def __init__(self, root: Path, words: list[str], runs: int) -> None:
+        self.root, self.runs = root, runs
         self.words = [*words, f"outputs={root}"]
         self.log = root / "log.txt"
         root.mkdir(parents=True, exist_ok=True)
 
     @property
-    def path(self) -> Path | None:
-        """The run directory, once there is one."""
+    def paths(self) -> list[Path]:
+        """The run directories there are, in the order in which they began."""
         found = sorted(self.root.glob("*/*/config.yaml"))
-        if len(found) > 1:
+        if len(found) > self.runs:
             sys.exit(f"{self.root} holds several runs; give another --folder or remove it")
-        return found[0].parent if found else None
+        return [path.parent for path in found]
+
+    @property
+    def path(self) -> Path | None:
+        """The run directory of a run, the newest of a sweep, once there is one."""
+        return self.paths[-1] if self.paths else None
 
     def start(self, fail: str = "") -> subprocess.Popen[bytes]:
         """`genlab train` with the same words: the first time and every time after."""
@@ -82,17 +90,20 @@ class Folder:
                 env=environment,
             )
 
-    def status(self) -> str:
-        """The text of STATUS."""
-        try:
-            return (self.path / "STATUS").read_text().strip() if self.path else ""
-        except OSError:
-            return ""
+    def done(self) -> bool:
+        """Whether every run is."""
+        states = [_text(path, "STATUS").strip() for path in self.paths]
+        return states == ["done"] * self.runs
 
-    def journal(self) -> list[dict[str, float]]:
-        """The lines of metrics.jsonl; one that is cut short is left out."""
+    def left(self) -> list[str]:
+        """Files that somebody was writing."""
+        found = [p for path in self.paths for p in path.rglob(".*") if "tmp" in p.name]
+        return sorted(p.name for p in found)
+
+    def journal(self, path: Path | None = None) -> list[dict[str, float]]:
+        """The lines of metrics.jsonl, of the newest run; one that is cut short is left out."""
         lines = []
-        for row in _text(self.path, "metrics.jsonl").splitlines():
+        for row in _text(path or self.path, "metrics.jsonl").splitlines():
             try:
                 lines.append(json.loads(row))
             except ValueError:
@@ -103,9 +114,10 @@ class Folder:
         """Images seen at the last line of the journal."""
         return max((int(line["images"]) for line in self.journal()), default=0)
 
-    def saved(self) -> int:
-        """Images of the newest complete checkpoint."""
-        folder = self.path and self.path / "checkpoints"
+    def saved(self, path: Path | None = None) -> int:
+        """Images of the newest complete checkpoint, of the newest run."""
+        path = path or self.path
+        folder = path and path / "checkpoints"
         names = [p.name for p in folder.glob("*")] if folder else []
         return max((int(n) for n in names if re.fullmatch(r"\d{12}", n)), default=0)
 
@@ -121,15 +133,18 @@ def fingerprint(folder: Folder) -> dict[str, str]:
     """Everything two equal runs share: name -> SHA-256 or text."""
     from safetensors.numpy import load_file
 
-    assert folder.path is not None
-    last = folder.path / "checkpoints" / f"{folder.saved():012d}"
-    found = {"checkpoint": last.name, "state": (last / "state.json").read_text()}
-    for name in ("model", "optimizer"):
-        for key, value in load_file(last / f"{name}.safetensors").items():
-            raw = f"{value.dtype} {value.shape} ".encode() + value.tobytes()
-            found[f"{name}/{key}"] = hashlib.sha256(raw).hexdigest()
-    for i, line in enumerate(folder.journal()):
-        found[f"journal line {i}"] = json.dumps({k: v for k, v in line.items() if k not in CLOCKS})
+    found = {}
+    for path in folder.paths:
+        run = path.name.rpartition("-")[2]  # the digest of its config
+        last = path / "checkpoints" / f"{folder.saved(path):012d}"
+        found |= {f"{run} last": last.name, f"{run} state": _text(last, "state.json")}
+        for name in ("model", "optimizer"):
+            for key, value in load_file(last / f"{name}.safetensors").items():
+                raw = f"{value.dtype} {value.shape} ".encode() + value.tobytes()
+                found[f"{run} {name}/{key}"] = hashlib.sha256(raw).hexdigest()
+        for i, line in enumerate(folder.journal(path)):
+            kept = {k: v for k, v in line.items() if k not in CLOCKS}
+            found[f"{run} journal line {i}"] = json.dumps(kept)
     return found
 
 
@@ -165,7 +180,7 @@ def end(kill: Kill, folder: Folder) -> dict[str, object] | None:
         raise
     if code == 0:
         return None
-    if code != -9:
+    if code not in (-9, 137, 10):  # it, the child of a sweep, or a rank was killed
         sys.exit(f"the run ended by itself with {code}; see {folder.log}")
     seen, saved = folder.images(), folder.saved()
     if _text(folder.path, "metrics.jsonl") == before:
@@ -212,6 +227,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=float, default=5, help="seconds between checkpoints")
     parser.add_argument("--images", type=int, help="length of the run (default: by a dry run)")
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--sweep", default="", help="seed=0,1,2: the runs of a sweep, one by one")
     parser.add_argument("--folder", type=Path, default=Path("outputs/kill_runs"))
     parser.add_argument("words", nargs="*", help="more overrides, e.g. hardware.threads=1")
     given = parser.parse_args()
@@ -223,28 +239,35 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Runs or continues the experiment; 0 when the runs are identical and all went as planned."""
     a = arguments()
+    runs = len(a.sweep.split(","))
     words = [f"model={a.model}", f"data={a.data}", f"hardware.precision={a.precision}"]
     words += [f"schedule.batch={a.batch}", f"every.seconds={a.every}", *a.words]
-    root = a.folder / f"{a.model}-{a.data}-{a.precision}-seed{a.seed}"
+    kind = (
+        "-sweep"
+        if a.sweep
+        else "".join(f"-{w.replace('=', '-')}" for w in a.words if "devices" in w)
+    )
+    root = a.folder / f"{a.model}-{a.data}-{a.precision}-seed{a.seed}{kind}"
     root.mkdir(parents=True, exist_ok=True)
     length = root / "images.txt"  # measured once, so that a continued experiment is the same one
     if not length.exists():
         length.write_text(str(a.images or images_for(a.seconds, words, a.batch)))
     words.append(f"schedule.images={int(length.read_text())}")
-    whole, killed = Folder(root / "whole", words), Folder(root / "killed", words)
+    words += ["-m", a.sweep] if a.sweep else []
+    whole, killed = Folder(root / "whole", words, runs), Folder(root / "killed", words, runs)
 
     start = time.monotonic()
-    if whole.status() != "done":
+    if not whole.done():
         shutil.rmtree(whole.root)  # begun by a script that was stopped: not left alone
-        whole = Folder(whole.root, words)
+        whole = Folder(whole.root, words, runs)
         print(f"left alone: genlab train {' '.join(whole.words)}", flush=True)
         finish(whole)
-    trained = max(float(line["seconds"]) for line in whole.journal())
+    trained = sum(float(whole.journal(path)[-1]["seconds"]) for path in whole.paths)
 
     record = root / "kills.jsonl"
     kills = [json.loads(row) for row in _text(root, record.name).splitlines()]
     for kill in plan(a.kills, a.inside, a.seed, 2.0 * a.every)[len(kills) :]:
-        if killed.status() == "done":
+        if killed.done():
             break
         happened = end(kill, killed)
         if happened is None:
@@ -253,7 +276,7 @@ def main() -> int:
         with open(record, "a", encoding="utf-8") as f:
             f.write(json.dumps(happened) + "\n")
         print(f"kill {len(kills):>3}  {happened}", flush=True)
-    if killed.status() != "done":
+    if not killed.done():
         finish(killed)
 
     one, other = fingerprint(whole), fingerprint(killed)
@@ -269,6 +292,7 @@ def main() -> int:
         "images lost in all": f"{lost:,} (to the accuracy of every.log)",
         "wall time of this call": f"{time.monotonic() - start:.0f} s",
         "things compared": f"{len(one):,}",
+        "files left half-written": ", ".join(killed.left()) or "none",
         "identical": "yes" if not different else f"NO: {', '.join(different[:8])}",
     }
     for name, value in rows.items():
@@ -276,7 +300,7 @@ def main() -> int:
     weak = trained < a.seconds or len(kills) < a.kills or inside < a.inside
     if weak:
         print("weaker than planned: use a new --folder with more --images")
-    return 1 if different or weak else 0
+    return 1 if different or weak or killed.left() else 0
 
 
 if __name__ == "__main__":

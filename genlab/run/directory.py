@@ -27,7 +27,7 @@ from genlab.core.files import (
     write_text,
 )
 from genlab.core.format import clean
-from genlab.run.trust import made_here, sign
+from genlab.run.trust import made_here, own_code, sign
 
 __all__ = ["NAME", "Run", "find_run", "newest", "runs", "unknown_run"]
 
@@ -125,7 +125,8 @@ class Run:
             typed = read_text(self.path / "overrides.txt").splitlines()
             typed += [w for w in overrides if w not in typed]
             write_text(self.path / "overrides.txt", "".join(f"{w}\n" for w in typed))
-        own = made_here(self.path)
+        # of a config without code all that there is now are words of one's own
+        own = made_here(self.path) or not own_code(self.config)
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
         if own:
             sign(self.path, config)

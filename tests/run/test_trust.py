@@ -59,6 +59,13 @@ def test_a_run_made_here_needs_no_word(tmp_path, state):
     assert made_here(run.path)
 
 
+def test_code_that_was_typed_for_a_run_without_any_is_ones_own(tmp_path):
+    run = started(small("flow_matching", "digits", outputs=str(tmp_path / "outputs")))
+    with run.lock():
+        run.rewrite_config(config(tmp_path / "outputs"), [])
+    assert made_here(run.path)
+
+
 def test_a_run_that_was_sent_needs_one(tmp_path, monkeypatch):
     run = started(config(tmp_path / "outputs"))
     train_run(run.path)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -181,7 +182,11 @@ class Run:
         """
         with disk("lock", self.path):
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            f = open(os.open(self.path / ".lock", flags, 0o644), "r+b")
+            fd = os.open(self.path / ".lock", flags, 0o644)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
+                raise Refused(f"{self.path / '.lock'} is no regular file; remove it")
+            f = open(fd, "r+b")
         with f:
             _flock(f, self.path, patience)
             yield

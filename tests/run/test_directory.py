@@ -135,6 +135,13 @@ def test_a_file_system_without_locks_is_named(tiny, monkeypatch, code):
     assert str(run.path) in str(e.value) and e.value.code == 7
 
 
+def test_a_lock_that_is_a_pipe_is_refused(tiny):
+    run = started(tiny("gan"))
+    os.mkfifo(run.path / ".lock")
+    with pytest.raises(Refused, match=r"\.lock is no regular file"), run.lock():
+        raise AssertionError("it was locked")
+
+
 def test_latest_is_the_run_that_was_written_to_last(tiny, tmp_path):
     first, second = started(tiny("gan")), started(tiny("gan", seed=1))
     for run, when in ((first, 3_000_000_000), (second, 2_900_000_000)):

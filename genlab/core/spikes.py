@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["BLOCK", "PATIENCE", "OnSpike", "Spike", "Spikes"]
+__all__ = ["AFTER", "BLOCK", "PATIENCE", "OnSpike", "Spike", "Spikes"]
 
 OnSpike = Literal["warn", "skip", "stop"]
 
@@ -51,6 +51,9 @@ TIMES = 5.0
 RISE = 1000.0
 """Times its first value that a loss which is still learned from does not get to."""
 
+AFTER = 8
+"""Values after a spike, of other batches and the same weights, that tell whether these are bad."""
+
 PATIENCE = 64
 """Steps left out in a row after which leaving out has not helped, and the run ends."""
 
@@ -77,13 +80,18 @@ class Spikes:
     Fed with every value in the order of steps, it is a function of them alone: neither how often
     they are read nor where the run was stopped changes what it finds.
 
-    found: since it was last emptied. stopped: the spike at which the run is to end, or None.
+    found: since it was last emptied. stopped: the spike at which the run is to end, or None, known
+    AFTER values later. weights_bad: whether most of these, of the same weights, are above the
+    limit too: then the steps before have done it, else the batch.
     """
 
     def __init__(self, on_spike: OnSpike = "warn") -> None:
         self.on_spike = on_spike
         self.found: list[Spike] = []
         self.stopped: Spike | None = None
+        self.weights_bad = False
+        self._halted: Spike | None = None
+        self._after: list[bool] = []  # whether values after the spike are above the limit
         self._names: dict[str, _Values] = {}
 
     def observe(self, rows: Iterable[tuple[int, int, str, float]]) -> None:
@@ -93,16 +101,28 @@ class Spikes:
             values.begin(step)
             if not math.isfinite(value):  # an overflow of fp16, for which there is a loss scale
                 continue
-            if values.add(value) and not self.stopped:
-                spike = Spike(name, step, images, value, values.before, values.limit)
+            begins = values.add(value)
+            spike = Spike(name, step, images, value, values.before, values.limit)
+            if self._halted:
+                self._look(spike)
+            elif begins:
                 self.found.append(spike)
-                if self.on_spike == "stop":
-                    self.stopped = spike
-            if self.on_spike == "skip" and values.row >= PATIENCE and not self.stopped:
-                self.stopped = Spike(name, step, images, value, values.before, values.limit)
-        if self.stopped:  # whoever goes on starts a new row
-            for values in self._names.values():
-                values.row = values.calm = 0
+                self._halted = spike if self.on_spike == "stop" else None
+            if self.on_spike == "skip" and values.row >= PATIENCE:
+                self.stopped, self.weights_bad = self.stopped or spike, True
+
+    def _look(self, value: Spike) -> None:
+        """At a value after the spike from which no step is taken."""
+        assert self._halted is not None
+        if value.name == self._halted.name and value.step > self._halted.step:
+            self._after.append(value.value > self._halted.limit)
+        if len(self._after) >= AFTER and not self.stopped:
+            self.stopped, self.weights_bad = self._halted, 2 * sum(self._after) > len(self._after)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether there was a spike to stop at, and not yet the values that tell its cause."""
+        return self._halted is not None and self.stopped is None
 
     def limits(self, step: int) -> dict[str, float]:
         """Name -> limit at a step, once all values before it were observed."""
@@ -123,6 +143,8 @@ class Spikes:
         for name, saved in state.get("names", {}).items():
             self._names[name] = values = _Values(name)
             values.restore(saved)
+            if self.on_spike == "stop":  # a step is taken again, and the next spike begins a row
+                values.row = values.calm = 0
 
 
 class _Values:

@@ -194,7 +194,12 @@ class Save(Event):
         self.late_at = time.monotonic() + training.config["every"]["seconds"]
 
     def due(self, moment: Moment) -> bool:
-        """Also when it is asked for, and on rank 0 when the value that decides has improved."""
+        """Also when it is asked for, and on rank 0 when the value that decides has improved.
+
+        Only when it is asked for, or at the end, where the weights may be bad since a spike.
+        """
+        if self.training.trainer.spikes.undecided and moment.clock.images < self.training.total:
+            return moment.save
         scheduled = self.scheduled(moment.clock) or moment.save
         return scheduled or self.training.best.improved
 

@@ -22,7 +22,7 @@ from genlab.core.files import remove_leftovers
 from genlab.core.memory import memory_advice
 from genlab.core.registry import import_from_here
 from genlab.core.signals import DrawingStopped, stop_error
-from genlab.core.spikes import PATIENCE, Spike
+from genlab.core.spikes import AFTER, PATIENCE, Spike
 from genlab.core.subprocesses import terminate_with_parent
 from genlab.run import spike
 from genlab.run.directory import Run
@@ -92,10 +92,11 @@ class RunLoop:
         every = intervals(training.config["every"], training.total, batch)
         self.log = Log(training, every["log"])
         self.save = Save(training, every["checkpoint"])
+        self.spikes = Spikes(training, every["log"])
         self.events: list[Event] = [
             Evaluate(training, every["eval"]),
             Sample(training, every["sample"]),
-            Spikes(training, every["log"]),
+            self.spikes,
             self.log,
             self.save,
         ]
@@ -144,7 +145,8 @@ class RunLoop:
         next_event = min(event.next(clock.images) for event in self.events)
         while clock.images < training.total:
             trainer.one_step()
-            stop, late = signals.caught, time.monotonic() >= save.late_at
+            late = time.monotonic() >= save.late_at and not spikes.undecided
+            stop = signals.caught
             if not alone:  # all stop and save at the same step
                 stop, late = dist.any_(stop, late)
             if clock.images < next_event and not stop and not late and not spikes.stopped:
@@ -165,7 +167,11 @@ class RunLoop:
         training = self.training
         self.log.stepping += time.monotonic() - self.resumed
         training.trainer.peek()  # raises if a step was not finite, on every rank alike
-        moment = Moment(training.clock, save or training.trainer.spikes.stopped is not None)
+        spikes = training.trainer.spikes
+        if spikes.stopped and spikes.weights_bad:  # not to be saved
+            self.spikes.run(Moment(training.clock, save=False))
+            self._stop_at(spikes.stopped)
+        moment = Moment(training.clock, save or spikes.stopped is not None)
         try:
             for event in self.events:
                 if event.due(moment):
@@ -182,14 +188,16 @@ class RunLoop:
         raise stop_error(number, f"image {images:,}, saved; go on with {self._resume()}")
 
     def _stop_at(self, found: Spike) -> NoReturn:
-        weights = "the weights of before that step"
-        if self.training.hardware.on_spike == "skip":
-            weights = f"weights without the {PATIENCE} steps of this row, which has not ended so"
-        raise Spiked(
-            f"{spike.sentence([found])}; saved at image {self.training.clock.images:,} with "
-            f"{weights}: go on with {self._resume()} and a lower optimizer.lr (allow=[config]), "
-            "or with hardware.on_spike=warn"
-        )
+        training, names = self.training, self.training.checkpoints.names()
+        state = f"saved at image {training.clock.images:,} with the weights of before that step"
+        if training.trainer.spikes.weights_bad:
+            row = PATIENCE if training.hardware.on_spike == "skip" else AFTER
+            kept = f"the checkpoint at image {int(names[-1]):,}" if names else "no checkpoint"
+            state = f"{row} other batches are no better, so that {kept} is the last one"
+        again = f"go on with {self._resume()} optimizer.lr=<less> allow=[config]"
+        if not names and training.trainer.spikes.weights_bad:
+            again = "train with a lower optimizer.lr"
+        raise Spiked(f"{spike.sentence([found])}; {state}: {again}")
 
     def _resume(self) -> str:
         # the id where it is looked for by itself

@@ -18,7 +18,8 @@ from genlab.cli.list import listing
 from genlab.core.contract import Model
 from genlab.core.errors import Spiked, Stopped
 from genlab.core.registry import names
-from genlab.core.spikes import BLOCK, PATIENCE, RISE, WARM_UP, WINDOW, Spike, Spikes
+from genlab.core.spikes import AFTER, BLOCK, PATIENCE, RISE, WARM_UP, WINDOW, Spike, Spikes
+from genlab.model.path import PathModel
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run
 from genlab.run.journal import read_journal
@@ -199,11 +200,18 @@ def test_skip_leaves_out_just_the_steps_above_the_limit(at_hand):
 
 @pytest.mark.parametrize("at_hand", [True, False])
 def test_stop_leaves_out_all_steps_from_the_spike_on(at_hand):
-    trainer, trace = fit(FACTORS, 105, "stop", at_hand)
-    same = [i for i in range(1, 105) if trace[i] == trace[i - 1]]
-    assert same == list(range(100, 105))
-    assert trainer.spikes.stopped.step == 100
-    assert {s.step for s in trainer.spikes.found} == {100}
+    trainer, trace = fit(FACTORS, 120, "stop", at_hand)
+    same = [i for i in range(1, 120) if trace[i] == trace[i - 1]]
+    assert same == list(range(100, 120))
+    assert trainer.spikes.stopped.step == 100 and not trainer.spikes.weights_bad
+    assert [s.step for s in trainer.spikes.found] == [100]
+
+
+def test_the_steps_after_a_spike_tell_whether_the_weights_are_bad():
+    trainer, _ = fit(dict.fromkeys(range(100, 200), 1e3), 100 + AFTER, "stop")
+    assert trainer.spikes.stopped is None, "not yet known"
+    trainer, _ = fit(dict.fromkeys(range(100, 200), 1e3), 101 + AFTER, "stop")
+    assert trainer.spikes.stopped.step == 100 and trainer.spikes.weights_bad
 
 
 def test_warn_changes_nothing():
@@ -265,16 +273,54 @@ def test_one_that_goes_on_has_the_same_spikes(blow_up, monkeypatch):
     assert run.status == whole.status
 
 
-def test_a_run_that_stops_at_a_spike_keeps_the_weights_before_it_and_goes_on(blow_up, capsys):
+@pytest.fixture
+def bad_batch(monkeypatch):
+    """A step whose loss is that of a broken batch."""
+
+    def loss(self, batch, real=PathModel.loss):
+        return real(self, batch) * (1e4 if self.clock.step == 100 else 1)
+
+    monkeypatch.setattr(PathModel, "loss", loss)
+
+
+def test_a_run_that_stops_at_a_bad_batch_saves_the_weights_before_it_and_goes_on(
+    tmp_path, bad_batch
+):
+    keys = {**BLOW_UP, "optimizer.lr": 1e-3, "model.ema": 0, "every.checkpoint": 10**9}
+    weights = []
+    for folder, more in (
+        ("before", {"schedule.images": 1600}),
+        ("stopped", {"schedule.images": 2560, "hardware.on_spike": "stop"}),
+    ):
+        run = started(
+            small("flow_matching", "toy", outputs=str(tmp_path / folder), **{**keys, **more})
+        )
+        if folder == "before":
+            train_run(run.path)
+        else:
+            with pytest.raises(
+                Spiked, match=r"spike at step 100: loss/net .*saved at .* genlab resume"
+            ):
+                train_run(run.path)
+        (saved, _) = Checkpoints(run.path / "checkpoints").newest()
+        weights.append({k: v for k, v in fingerprint(saved).items() if k != "state"})
+    assert weights[0] == weights[1]
+    assert int(saved.name) in range(1600, 1600 + 16 * 33)
+    assert Spiked.code == 6 and run.status.startswith("failed: spike at step 100: loss/net")
+    assert {s.step for s in spikes(read_journal(run.path / "metrics.jsonl"))} == {100}
+    assert train_run(run.path) == 0
+    assert Run(run.path).status.startswith("done: ")
+
+
+def test_weights_that_are_bad_already_are_not_saved(blow_up):
     run = blow_up(**{"hardware.on_spike": "stop"})
     with pytest.raises(
-        Spiked, match=r"spike at step .*: loss/net.*; saved at image .* genlab resume"
+        Spiked, match=r"other batches are no better, so that the checkpoint at image 160 is the"
     ):
         train_run(run.path)
-    assert Spiked.code == 6 and run.status.startswith("failed: spike at step ")
-    assert len(spikes(read_journal(run.path / "metrics.jsonl"))) == 1
     (saved, _) = Checkpoints(run.path / "checkpoints").newest()
-    assert int(saved.name) in range(17 * 16, 33 * 16)
+    assert int(saved.name) == 160
+    assert len(spikes(read_journal(run.path / "metrics.jsonl"))) == 1
     config = {**run.config, "hardware": {**run.config["hardware"], "on_spike": "warn"}}
     run.rewrite_config(config, [])
     assert train_run(run.path) == 0

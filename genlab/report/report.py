@@ -78,7 +78,8 @@ def _page(run: RunData) -> str:
 
 def _header(run: RunData) -> Markup:
     word, _, why = run.state.partition(":")
-    pill = tag("span", word, class_=f"pill {word if word.isalpha() else ''}")
+    kind = "warn" if (word, bool(why)) == ("done", True) else word  # done, but not as it should
+    pill = tag("span", word, class_=f"pill {kind if kind.isalpha() else ''}")
     images = run.last("images")
     seconds = run.last("seconds")
     tiles: list[tuple[str, str, str]] = []

@@ -254,6 +254,7 @@ def test_a_run_that_blew_up_does_not_end_as_done(blow_up, capsys):
     assert run.status.removeprefix("done: ") in said
     page = (run.path / "report.html").read_text()
     assert "ended at" in page and 'id="spikes"' in page and "spike_limit/loss/net" not in page
+    assert 'class="pill warn">done<' in page
     assert "done: loss/net ended at" in listing("runs", str(run.path.parent.parent))
 
 

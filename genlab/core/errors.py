@@ -144,6 +144,7 @@ _DISK = {
 _PATH = {
     errno.ENOENT: "there is no such folder, and none can be made there",
     errno.EEXIST: "a file stands in the way",
+    errno.EISDIR: "a folder stands in the way",
 }
 """Causes of an OSError; those of a path only where it was about to be written, else a bug."""
 

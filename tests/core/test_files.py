@@ -104,6 +104,13 @@ def test_what_killed_processes_have_begun_is_removed(run, away):
     assert (away / left.name).exists()
 
 
+def test_a_folder_under_the_name_that_is_written_is_named(run):
+    (run / "report.html" / "inner").mkdir(parents=True)
+    with pytest.raises(DiskError, match=r"report\.html: a folder stands in the way"):
+        write_text(run / "report.html", "page")
+    assert [p.name for p in run.iterdir()] == ["report.html"]
+
+
 def test_a_file_that_is_not_finished_leaves_nothing(run):
     with pytest.raises(RuntimeError), replacing(run / "file") as f:
         f.write(b"half")

@@ -1,4 +1,5 @@
-"""What the ranks of a run must have in common, exchanged before anything is made."""
+"""What the ranks of a run must have in common: words and versions before anything is made, data
+once they are loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from genlab import __version__
 from genlab.core import dist
 from genlab.core.errors import ConfigError, DataError, DeviceError, GenlabError
 
-__all__ = ["check_ranks", "facts"]
+__all__ = ["check_ranks", "data_facts", "facts"]
 
 OWN = ("outputs", "data.root", "data.path", "track", "extra", "promise", "hardware.threads")
 """Keys of a config that each machine may have otherwise."""
@@ -24,8 +25,8 @@ KINDS: dict[str, tuple[type[GenlabError], str]] = {
     "torch": (DeviceError, "versions"),
     "data": (DataError, "data"),
 }
-"""Fact -> the error for another one, and what was to be the same; all others are keys of a config,
-hence ConfigError and words. The error is that of the first fact that differs."""
+"""First word of a fact -> the error for another one, and what was to be the same; all others are
+keys of a config, hence ConfigError and words. The error is that of the first fact that differs."""
 
 
 def facts(config: Mapping[str, Any]) -> dict[str, str]:
@@ -36,6 +37,11 @@ def facts(config: Mapping[str, Any]) -> dict[str, str]:
         "torch": torch.__version__,
         **{k: v for k, v in keys.items() if not any(k == o or k.startswith(f"{o}.") for o in OWN)},
     }
+
+
+def data_facts(identity: Mapping[str, Any]) -> dict[str, str]:
+    """The same of data, whose `Dataset.identity` this is."""
+    return {f"data {k}": json.dumps(v) for k, v in identity.items()}
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -67,7 +73,7 @@ def difference(ranks: Sequence[Mapping[str, str]]) -> GenlabError | None:
         other = next((i for i, value in enumerate(values) if value != values[0]), None)
         if other is not None:
             found.append(f"{name} is {values[0]} on rank 0, {values[other]} on rank {other}")
-            error, what = KINDS.get(name, (ConfigError, "words"))
+            error, what = KINDS.get(name.partition(" ")[0], (ConfigError, "words"))
             kinds.setdefault(what, error)
     if not found:
         return None

@@ -22,6 +22,7 @@ from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run
 from genlab.run.environment import changes, data_changes, environment, ranks, record
 from genlab.run.journal import Journal
+from genlab.run.ranks import check_ranks, data_facts
 from genlab.run.state import check_state
 from genlab.run.tensors import load_model, load_optimizers
 from genlab.run.track import Tracker
@@ -143,6 +144,7 @@ class Training:
             self.trainer = make_trainer(components, data)
             self.environment = environment(self.hardware, components.data)
             self.environment["trained_on"] = components.data.identity(data)
+        check_ranks(data_facts(self.environment["trained_on"]), self.hardware.device)
         self.clock, self.seconds = self.trainer.clock, 0.0
         self.best = self._best()
         self._restore(allow)

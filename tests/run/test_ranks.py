@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genlab.core.errors import ConfigError, DataError, DeviceError
-from genlab.run.ranks import check_ranks, difference, facts
+from genlab.run.ranks import check_ranks, data_facts, difference, facts
 from tests.helpers.configs import composed
 
 
@@ -42,3 +42,13 @@ def test_values_of_any_kind_are_compared(value):
     config = composed("model=gan")
     config["model"]["r1"] = value
     assert facts(config)["model.r1"] != facts(composed("model=gan"))["model.r1"]
+
+
+def test_data_are_compared_by_their_digests():
+    here = data_facts({"count": 64, "shape": [1, 8, 8], "values": "abc"})
+    error = difference([here, here, {**here, "data values": '"def"'}])
+    assert isinstance(error, DataError)
+    assert str(error) == (
+        'ranks differ: data values is "abc" on rank 0, "def" on rank 2; '
+        "start all with the same data"
+    )

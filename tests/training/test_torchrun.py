@@ -179,3 +179,25 @@ def test_ranks_of_other_words_are_refused_before_there_is_a_run(tmp_path):
     assert done.returncode and done.stderr.count(said) == 2, done.stderr
     assert "exitcode  : 2" in done.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+OTHER_DATA = """
+import os, sys, torch
+from genlab.cli.main import main
+from genlab.data.digits import Digits
+load = Digits.load
+def other(self, split):
+    data = load(self, split)
+    return data._replace(x=data.x ^ int(os.environ["RANK"]))
+Digits.load = other
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_ranks_of_other_data_are_refused(tmp_path):
+    (tmp_path / "other.py").write_text(OTHER_DATA)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node=2", "other.py", "train", *WORDS]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode and "genlab: ranks differ: data values is" in done.stderr, done.stderr
+    assert "start all with the same data" in done.stderr and "exitcode  : 3" in done.stderr

@@ -128,13 +128,16 @@ def _resume(call: Call) -> int:
 
 
 def _report(call: Call) -> int:
-    given = _options(call)
+    allow = [word for word in call.words if word.startswith("allow=")]
+    given = _options(call._replace(words=tuple(w for w in call.words if w not in allow)))
+    from genlab.config.compose import split_options
     from genlab.core.format import clean
     from genlab.report.report import write_report
     from genlab.run.directory import find_run
 
+    links = "links" in split_options(allow)[0].get("allow", [])
     run = find_run(given.get("run", "latest"), given.get("outputs", "outputs"))
-    print(clean(str(write_report(run.path))))
+    print(clean(str(write_report(run.path, links))))
     return 0
 
 
@@ -238,7 +241,7 @@ VERBS = {
         groups=("track", "metric", "features"),
         keys=(RUN, LONGER, ALLOW, TRUST, OUTPUTS),
     ),
-    "report": Verb("write report.html of a run", _report, keys=(RUN, OUTPUTS)),
+    "report": Verb("write report.html of a run", _report, keys=(RUN, OUTPUTS, LINKS)),
     "compare": Verb(
         "several runs as a table and a page",
         _compare,

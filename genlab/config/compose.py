@@ -37,6 +37,7 @@ __all__ = [
     "flatten",
     "parse",
     "provenance",
+    "refuse_resolvers",
     "refuse_targets",
     "refuse_typed",
     "split_options",
@@ -118,7 +119,7 @@ def compose(
     with initialize_config_dir(str(registry.configs_dir()), version_base="1.3"):
         try:
             node = hydra_compose(primary, asked)
-            _refuse_resolvers(OmegaConf.to_container(node, resolve=False))
+            refuse_resolvers(OmegaConf.to_container(node, resolve=False))
             config = OmegaConf.to_container(node, resolve=True)
         except HydraException as e:
             raise ConfigError(_explain(e, primary, asked, config_dirs)) from e
@@ -317,7 +318,7 @@ def refuse_typed(words: Iterable[str]) -> None:
             )
 
 
-def _refuse_resolvers(node: Any, where: str = "") -> None:
+def refuse_resolvers(node: Any, where: str = "") -> None:
     """ConfigError for what a value would compute, like the environment it would then publish.
 
     A value may be that of another key, `${network.encoder.width}`; the environment says only where
@@ -326,18 +327,27 @@ def _refuse_resolvers(node: Any, where: str = "") -> None:
     if isinstance(node, Mapping):
         for key, value in node.items():
             if where or key != "hydra":
-                _refuse_resolvers(value, f"{where}.{key}" if where else str(key))
+                refuse_resolvers(value, f"{where}.{key}" if where else str(key))
     elif isinstance(node, (list, tuple)):
         for i, value in enumerate(node):
-            _refuse_resolvers(value, f"{where}.{i}")
-    elif isinstance(node, str) and (found := re.search(r"\$\{\s*([\w.]+)\s*:", node)):
-        if where not in ("data.root", "outputs") or found[1] != "oc.env":
+            refuse_resolvers(value, f"{where}.{i}")
+    elif isinstance(node, str):
+        left = _OF_A_KEY.sub("", node)
+        if where in ("data.root", "outputs"):
+            left = _OF_THE_ENVIRONMENT.sub("", left)
+        if "${" in left:
+            found = re.search(r"\$\{\s*([\w.]+)\s*:", left)
+            name = found[1] if found else ""
             raise ConfigError(
-                f"{where}={node}: ${{{found[1]}:...}} is for data.root and outputs alone, since a "
+                f"{where}={node}: ${{{name}:...}} is for data.root and outputs alone, since a "
                 "config is kept with its run and shown in reports; write the value"
-                if found[1] == "oc.env"
-                else f"{where}={node}: no resolver {found[1]!r}; write the value"
+                if name == "oc.env"
+                else f"{where}={node}: no resolver {name!r}; write the value"
             )
+
+
+_OF_A_KEY = re.compile(r"\$\{[\w.\[\]\s-]*\}")
+_OF_THE_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:[^${}]*\}")
 
 
 def refuse_targets(node: Any, where: str = "") -> None:

@@ -24,6 +24,9 @@ def check_folder(folder: Path) -> None:
 
 
 def _problems(path: Path) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{path} is no regular file"
+        return
     try:
         data = path.read_bytes() if path.stat().st_size <= LARGEST else None
     except OSError as e:
@@ -69,7 +72,9 @@ def _in_text(path: Path, text: str) -> Iterator[str]:
     except yaml.YAMLError as e:
         yield f"{path} is no YAML: {str(e).splitlines()[0]}"
         return
-    if root is not None:
+    if root is not None and not isinstance(root, yaml.MappingNode):
+        yield f"{path}:{root.start_mark.line + 1}: it has no keys; write key: value"
+    elif root is not None:
         yield from _twice(path, root)
 
 
@@ -88,6 +93,9 @@ def _twice(path: Path, node: yaml.Node) -> Iterator[str]:
     seen: dict[str, int] = {}
     for key, value in node.value:
         line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            yield f"{path}:{line}: a key that is a list or a mapping; write a word"
+            continue
         name = str(key.value)
         if name in seen:
             yield f"{path}:{line}: the key {name!r} is there twice, first in line {seen[name]}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from genlab.config.compose import (
     NEW_KEYS,
@@ -16,6 +17,7 @@ from genlab.config.compose import (
     first_line,
     flatten,
     parse,
+    refuse_resolvers,
     refuse_targets,
     validate,
 )
@@ -45,6 +47,9 @@ def read(path: Path) -> dict[str, Any]:
         config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except ConfigError:
         raise
+    except yaml.MarkedYAMLError as e:
+        line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
+        raise ConfigError(f"{path}{line}: {e.problem}: not a config genlab wrote") from e
     except Exception as e:  # YAML's and OmegaConf's error trees have no common root
         raise ConfigError(f"{path} is not YAML: {first_line(e)}") from e
     refuse_targets(config)
@@ -100,6 +105,20 @@ def _defaults(group: str, name: str) -> dict[str, Any]:
     return {}
 
 
+def _resolved(key: str, value: Any) -> Any:
+    """A value as it is kept: what it says of the environment is read now, by `data.root` alone."""
+    if "${" not in repr(value):
+        return value
+    refuse_resolvers(value, key)
+    try:
+        return OmegaConf.to_container(OmegaConf.create({key: value}), resolve=True)[key]
+    except OmegaConfBaseException:
+        raise ConfigError(
+            f"{key}={value}: a key of a run that was made cannot follow another one, and the "
+            "environment must have what it is to say; write the value"
+        ) from None
+
+
 def apply(
     config: Mapping[str, Any],
     words: Sequence[str],
@@ -132,7 +151,7 @@ def apply(
         elif why := refusal(key, OmegaConf.select(node, key), value):
             problems.append(why)
         else:
-            OmegaConf.update(node, key, value, force_add=True)
+            OmegaConf.update(node, key, _resolved(key, value), force_add=True)
     if problems:
         raise ConfigError(*problems)
     out = OmegaConf.to_container(node)

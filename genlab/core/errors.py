@@ -145,7 +145,10 @@ _PATH = {
     errno.ENOENT: "there is no such folder, and none can be made there",
     errno.EEXIST: "a file stands in the way",
     errno.EISDIR: "a folder stands in the way",
+    errno.EINVAL: "it is no regular file",
+    errno.ENXIO: "it is a pipe",
 }
+_IN_THE_WAY = (errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.EEXIST)
 """Causes of an OSError; those of a path only where it was about to be written, else a bug."""
 
 
@@ -159,6 +162,7 @@ def disk_error(error: OSError, doing: str = "", where: object = "") -> DiskError
         return None
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     fix = "free some space" if full else "choose another place with outputs="
+    fix = "remove it" if error.errno in _IN_THE_WAY else fix
     where = where or error.filename2 or error.filename or "the place it was writing to"
     return DiskError(f"cannot {doing or 'use'} {where}: {cause}; {fix}")
 

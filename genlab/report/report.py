@@ -41,16 +41,16 @@ from genlab.run.spike import spikes
 __all__ = ["write_report"]
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, links: bool = False) -> Path:
     """Writes `report.html` of a run directory, whole or not at all; returns its path.
 
     Works on a young, broken or running run: what is missing is left out, and what could not be
-    read is named at the foot of the page. Raises ConfigError if there is no such directory and
-    DiskError if the page cannot be written.
+    read is named at the foot of the page. links: follow those to folders of one's own. Raises
+    ConfigError if there is no such directory and DiskError if the page cannot be written.
     """
     if not run_dir.is_dir():
         raise ConfigError(f"no run directory {run_dir}; `genlab list runs` shows those there are")
-    Run(run_dir).check_links()
+    Run(run_dir).check_links(links)
     return write_page(run_dir / "report.html", _page(read_run(run_dir)))
 
 

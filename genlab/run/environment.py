@@ -96,6 +96,7 @@ def data_changes(folder: Path, now: Mapping[str, Any], allowed: bool) -> str:
     """
     try:
         then = dict(read_json(folder / "environment.json"))["trained_on"]
+        then = then if isinstance(then, Mapping) else {"record": then}
         keys = {**then, **now["trained_on"]}
         different = [
             f"{k} was {then.get(k)}, is {now['trained_on'].get(k)}"

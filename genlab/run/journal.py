@@ -47,7 +47,8 @@ class Journal:
         What is dropped is kept in metrics.discarded.jsonl, so that the journal of a resumed run
         equals that of an uninterrupted one and nothing is lost.
         """
-        lines = read_journal(self.path)
+        with disk("read", self.path):
+            lines = read_journal(self.path)
         kept = [x for x in lines if x.get("images", 0) <= images]
         late = [x for x in lines if x.get("images", 0) > images]
         if late:

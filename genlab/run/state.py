@@ -53,6 +53,8 @@ def check_state(state: Mapping[str, Any], players: Collection[str], folder: Path
     if not problems:
         problems += _of_players(items["scales"], players) + _logged(items["unread"])
         problems += _spikes(items.get("spikes", {}))
+        if items.get("clock.drawn", 0) > items["clock.images"]:
+            problems.append("clock.drawn is more than clock.images")
     if problems:
         raise CheckpointError(
             f"{folder / 'state.json'} is not what a training can go on with: "

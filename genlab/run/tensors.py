@@ -150,8 +150,22 @@ def load_optimizers(
                 like = p if value.shape == p.shape else value.to(p.device)
                 slot = torch.empty_like(like, dtype=value.dtype, requires_grad=False)
                 optimizer.state[p][moment] = slot.copy_(value)
+    if lost := _not_numbers(optimizers, model):
+        raise CheckpointError(
+            f"{file} or the weights beside it hold what is no number (NaN): {_first(lost)}; "
+            f"delete {file.parent.name} to go on from the checkpoint before"
+        )
     unsaid = [f"{key} has none" for key in absent if without is None]
     return _first(problems + unsaid)
+
+
+def _not_numbers(optimizers: Mapping[str, Optimizer], model: nn.Module) -> list[str]:
+    """Which weights, averages and moments have a NaN, of which every later step would be one."""
+    named: dict[str, Tensor] = dict(model.named_parameters())
+    for player, optimizer in optimizers.items():
+        for k, state in enumerate(optimizer.state.values()):
+            named |= {f"{player}/{k}/{m}": t for m, t in state.items() if isinstance(t, Tensor)}
+    return [n for n, t in named.items() if t.is_floating_point() and t.isnan().any()]
 
 
 def _moments(optimizer: Optimizer, group: Mapping[str, Any], p: Tensor) -> dict[str, Layout]:

@@ -130,7 +130,7 @@ class Pipeline:
     def named_runs(self) -> dict[str, Any]:
         """Which checkpoints its components draw with besides, for a record: all of them count."""
         found = {key: other.record() for key, other in self.components.pretrained.items()}
-        first = next((found.pop(k) for k in [*found] if k.startswith("guidance.")), None)
+        first = found.pop("guidance.run", None)  # as records had it before others could name runs
         runs = {} if first is None else {"reference": first}
         return runs | ({"runs": found} if found else {})
 

@@ -203,6 +203,7 @@ def test_a_run_that_is_named_executes_nothing_from_outside_genlab(toy, teacher, 
     text = "raise SystemExit('executed')"
     (toy / "toy_foreign.py").write_text(f"class Optimizer:\n    def __init__(self): ...\n{text}\n")
     Run(foreign).rewrite_config(config, [])
+    (foreign / "config.hmac").unlink()  # it was made elsewhere
     own = small("flow_matching", "digits", guidance="autoguidance", outputs=str(tmp_path / "o"))
     own["guidance"]["run"] = str(foreign)
     for keys in ({}, {"meta": True}):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from genlab.config import saved
 from genlab.config.compose import compose
 from genlab.core.errors import ConfigError
 
@@ -22,6 +25,8 @@ MISTAKES = [
     (BOMB, "1: anchors"),
     (b"model: {ema: 0\n", "2: did not find expected"),
     (b"a: " + b"[" * 5000, "nest"),
+    (b"model: {ema: 0}\n? [a, b]\n: 1\n", "2: a key that is a list"),
+    (b"- a\n- b\n", "1: it has no keys"),
     (b"# x\n" + b"#" * 300_000, "more than 200,000 bytes"),
 ]
 
@@ -51,6 +56,42 @@ def test_the_environment_says_where_data_are_and_nothing_else(key, monkeypatch):
     assert "0.5" not in str(e.value)
     config = compose(["outputs=${oc.env:SECRET}", "data.root=${oc.env:SECRET}"])
     assert config["outputs"] == config["data"]["root"] == "0.5"
+
+
+@pytest.mark.parametrize(
+    "text", ["${${extra.o}:SECRET}", "a${oc.env:SECRET}", "${ oc.env :SECRET}"]
+)
+def test_the_environment_is_not_reached_by_a_name_that_is_put_together(
+    tmp_path, text, monkeypatch
+):
+    monkeypatch.setenv("SECRET", "0.5")
+    (tmp_path / "experiment").mkdir()
+    head = "# @package _global_\nextra:\n  o: oc.env\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"{head}  x: '{text}'\n")
+    with pytest.raises(ConfigError, match=r"extra\.x=") as e:
+        compose(["experiment=mine"], [str(tmp_path)])
+    assert "0.5" not in str(e.value)
+
+
+def test_what_is_typed_for_a_run_is_read_now(monkeypatch):
+    """What was kept as typed made a run that no verb could read."""
+    monkeypatch.setenv("PLACE", "there")
+    config = compose([])
+
+    def typed(word):
+        return saved.apply(config, [word], (), lambda key, was, value: "")
+
+    assert typed("data.root=${oc.env:PLACE}")["data"]["root"] == "there"
+    for word in ("optimizer.lr=${oc.env:PLACE}", "data.root=${outputs}", "seed=${schedule.batch}"):
+        with pytest.raises(ConfigError, match="write the value"):
+            typed(word)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    (tmp_path / "model").mkdir()
+    os.mkfifo(tmp_path / "model" / "mine.yaml")
+    with pytest.raises(ConfigError, match=r"mine\.yaml is no regular file"):
+        compose(["model=ddpm"], [str(tmp_path)])
 
 
 def test_other_resolvers_are_refused_and_other_keys_are_not():

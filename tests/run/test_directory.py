@@ -222,6 +222,21 @@ def test_the_journal_is_cut_where_the_checkpoint_is(tmp_path):
     assert len(read_journal(tmp_path / "metrics.discarded.jsonl")) == 6
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_journal_that_is_no_file_is_named(tmp_path, make):
+    make(tmp_path / "metrics.jsonl")
+    with pytest.raises(DiskError, match=r"metrics\.jsonl: it is no .*file; remove it|stands in"):
+        Journal(tmp_path).cut(0)
+    (tmp_path / "metrics.jsonl").rmdir() if make is os.mkdir else (
+        tmp_path / "metrics.jsonl"
+    ).unlink()
+    (tmp_path / "metrics.jsonl").write_text('{"images": 8}\n')
+    make(tmp_path / "metrics.discarded.jsonl")
+    with pytest.raises(DiskError, match="remove it"):
+        Journal(tmp_path).cut(0)
+    assert read_journal(tmp_path / "metrics.jsonl") == [{"images": 8}]
+
+
 def test_a_journal_that_is_not_there_is_empty(tmp_path):
     assert Journal(tmp_path).cut(8) == 0.0
     assert read_journal(tmp_path / "metrics.jsonl") == []

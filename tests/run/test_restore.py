@@ -111,6 +111,17 @@ def test_moments_that_do_not_fit_are_named(run, name):
     assert run.status == "done"
 
 
+@pytest.mark.parametrize("name", ["optimizer", "model"])
+def test_what_is_no_number_is_named(run, name):
+    def change(tensors):
+        key = first(tensors) if name == "optimizer" else "ema.copy.condition.label.weight"
+        tensors[key].view(-1)[:1].fill_(float("nan"))
+
+    change_tensors(run, change, name)
+    with pytest.raises(CheckpointError, match=r"no number \(NaN\): \S+; delete 0+64 to go on"):
+        train_run(run.path)
+
+
 def test_what_starts_at_zero_is_said(run, capsys):
     change_tensors(run, MOMENTS["one is missing"][0], "optimizer")
     train_run(run.path, allow=["moments"])
@@ -156,6 +167,7 @@ def test_an_item_of_the_state_that_is_missing_is_named(run, item):
         (lambda s: s["clock"].update(images=float("nan")), "clock.images must be"),
         (lambda s: s["clock"].update(step="8"), "clock.step must be"),
         (lambda s: s.update(clock=[8]), "clock.step is missing"),
+        (lambda s: s["clock"].update(drawn=10**6), "clock.drawn is more than clock.images"),
         (lambda s: s.update(scales={}), "scales are of no player, the players are net"),
         (lambda s: s["scales"].update(net={"scale": -1.0, "calm": 0}), "scales.net.scale must be"),
         (lambda s: s.update(unread={"loss/net": "1"}), "unread.loss/net must be"),

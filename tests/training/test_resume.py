@@ -410,10 +410,15 @@ def test_other_data_are_refused_unless_allowed(tmp_path, at, monkeypatch, capsys
     said = capsys.readouterr().err
     assert "values was" in said and "count" not in said and "allow=[data]" in said
     assert newest(run).name == f"{32:012d}"
+    write(np.concatenate([images[:-1], images[-1:] ^ 255]))
+    assert go_on() == 3, "what is held out decides which checkpoint is the best"
+    capsys.readouterr()
     assert go_on("allow=[data]") == 0
     assert "going on with other data: values was" in capsys.readouterr().err
     assert cli.main(["resume", f"run={run.path}", "schedule.images=64"]) == 0, "now it is of these"
     record = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
+    (run.path / "environment.json").write_text(json.dumps({**record, "trained_on": "x"}))
+    assert cli.main(["resume", f"run={run.path}", "schedule.images=80"]) == 3
     del record["trained_on"]
     (run.path / "environment.json").write_text(json.dumps(record), encoding="utf-8")
     write(images)

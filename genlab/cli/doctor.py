@@ -19,6 +19,7 @@ from genlab import __version__
 from genlab.core import registry
 from genlab.core.errors import GenlabError
 from genlab.core.format import size
+from genlab.core.openmp import waiting
 
 __all__ = ["lines"]
 
@@ -102,6 +103,7 @@ def _torch() -> Iterator[str]:
     yield _mark(
         True, f"torch {torch.__version__}, {cuda}", f"{torch.get_num_threads()} threads, {kernels}"
     )
+    yield _mark(True, "threads that wait for each other", f"OpenMP: {waiting()}")
     for name, what in (
         ("_is_amx_tile_supported", "torch uses AMX tiles"),
         ("_is_avx512_bf16_supported", "torch uses AVX-512 bf16"),

@@ -13,6 +13,7 @@ from genlab import __version__
 from genlab.cli.verb import FLAGS, VERBS, Call
 from genlab.core.errors import ConfigError, explain
 from genlab.core.format import clean
+from genlab.core.openmp import limit_spinning
 
 __all__ = ["main"]
 
@@ -99,6 +100,7 @@ def _dispatch(call: Call) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Runs one command line and gives its exit code; every error becomes a sentence here."""
     argv = sys.argv[1:] if argv is None else argv
+    limit_spinning()
     call = Call(verbose="-v" in argv)
     try:
         if argv[:1] == ["__complete"]:

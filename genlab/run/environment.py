@@ -19,6 +19,7 @@ from genlab.core.contract import Dataset
 from genlab.core.ema import EMA
 from genlab.core.errors import CheckpointError, DataError
 from genlab.core.files import read_json, write_text
+from genlab.core.openmp import waiting
 from genlab.hardware.hardware import Hardware
 
 __all__ = ["changes", "data_changes", "environment", "ranks", "record"]
@@ -50,6 +51,7 @@ def environment(hardware: Hardware, data: Dataset | None) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(hardware.device) if cuda else _cpu(),
         "precision": hardware.precision,
         "threads": hardware.threads,
+        "openmp": waiting(),
         "channels_last": hardware.channels_last,
         "compile": hardware.compile,
         "deterministic": hardware.deterministic,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from genlab.config import overrides
 from genlab.config.catalog import Key
+from genlab.config.keys import ALLOWED
 from genlab.core.errors import ConfigError
 from genlab.core.registry import suggest
 
@@ -201,7 +202,7 @@ TRUST = Key("trust", "false", "true or [paths of runs]: let foreign runs name co
 ALLOW = Key(
     "allow",
     "[]",
-    "[config,data,world,moments,links]: go on although these changed, are lost or lead away",
+    f"[{','.join(ALLOWED)}]: go on although these changed, are lost or lead away",
 )
 LINKS = Key("allow", "[]", "[links]: follow links of yours to folders in the run")
 LONGER = Key("schedule.images", "as it was", "a larger number goes on with a finished run")

@@ -65,10 +65,13 @@ KEYS = {
 }
 """Name of a yaml -> its keys that belong to no group, but `promise`."""
 
+ALLOWED = ("config", "data", "world", "moments", "links")
+"""What `allow=[...]` may name: that a run goes on although it changed, is lost or leads away."""
+
 OPTIONS = {
     "fresh": "bool",
     "trust": "bool | list[str]",
-    "allow": "list[Literal['config', 'data', 'world', 'moments', 'links']]",
+    "allow": f"list[Literal[{', '.join(map(repr, ALLOWED))}]]",
 }
 """What a command takes beside config keys: how to run, not what."""
 

@@ -94,15 +94,15 @@ class _Watch:
             self._thread = None
 
     def _look(self, store: td.Store) -> None:
-        me, told, named = rank(), 0, set[int]()
+        me, announced, named = rank(), 0, set[int]()
         try:
             while not self._end.wait(LOOK):
                 since, call = self._since, self._calls
                 if since is None or time.monotonic() - since < LOOK:
                     continue
-                if told != call:
+                if announced != call:
                     store.set(f"genlab/waits/{me}", str(call))
-                    told = call
+                    announced = call
                 if time.monotonic() - since < LAG:
                     continue
                 late = [r for r in range(world()) if r != me and _at(store, r) < call]

@@ -148,8 +148,9 @@ _PATH = {
     errno.EINVAL: "it is no regular file",
     errno.ENXIO: "it is a pipe",
 }
-_IN_THE_WAY = (errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.EEXIST)
 """Causes of an OSError; those of a path only where it was about to be written, else a bug."""
+
+_IN_THE_WAY = (errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.EEXIST)
 
 
 def disk_error(error: OSError, doing: str = "", where: object = "") -> DiskError | None:

@@ -2,8 +2,8 @@
 
 torch computes on several threads with GNU's OpenMP, whose threads spin at every barrier. Where
 another process needs the core that one of them waits for, that spinning takes its time. After a
-thousand turns they sleep instead: two threads beside three processes are twice as fast, and
-training where nothing else runs up to a tenth slower (docs/speed.md).
+thousand turns they sleep instead: two threads beside three processes are about twice as fast, and
+where nothing else runs some work is slower (docs/speed.md has the measurements).
 """
 
 from __future__ import annotations

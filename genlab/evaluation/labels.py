@@ -27,13 +27,13 @@ def in_proportion(counts: Sequence[int], n: int) -> list[int]:
     total, k = share.sum(), len(classes)
     if k == 1:
         return [int(classes[0])] * n
-    owed = np.zeros(k, np.int64)  # by how much a class is short, times total
+    short = np.zeros(k, np.int64)  # of its share, each class, times total
     found = []
     for _ in range(n):
-        owed += share
-        slack = (2 * k - 3) * total - (2 * k - 2) * owed
-        late = np.where((2 * k - 2) * owed >= total, slack / share, np.inf)
+        short += share
+        slack = (2 * k - 3) * total - (2 * k - 2) * short
+        late = np.where((2 * k - 2) * short >= total, slack / share, np.inf)
         chosen = late.argmin()
-        owed[chosen] -= total
+        short[chosen] -= total
         found.append(int(classes[chosen]))
     return found

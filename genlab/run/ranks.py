@@ -18,7 +18,7 @@ __all__ = ["check_ranks", "data_facts", "facts"]
 OWN = ("outputs", "data.root", "data.path", "track", "extra", "promise", "hardware.threads")
 """Keys of a config that each machine may have otherwise."""
 
-TOLD = 5  # differences that an error names
+MOST = 5  # differences that an error names
 
 KINDS: dict[str, tuple[type[GenlabError], str]] = {
     "genlab": (DeviceError, "versions"),
@@ -30,7 +30,7 @@ keys of a config, hence ConfigError and words. The error is that of the first fa
 
 
 def facts(config: Mapping[str, Any]) -> dict[str, str]:
-    """What is exchanged, by the name that a difference is told with; equal on all ranks."""
+    """What is exchanged, by the name that an error gives a difference; equal on all ranks."""
     keys = dict(_leaves(config))
     return {
         "genlab": __version__,
@@ -77,8 +77,8 @@ def difference(ranks: Sequence[Mapping[str, str]]) -> GenlabError | None:
             kinds.setdefault(what, error)
     if not found:
         return None
-    more = f" and {len(found) - TOLD} more" if len(found) > TOLD else ""
+    more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
     return next(iter(kinds.values()))(
-        f"ranks differ: {', '.join(found[:TOLD])}{more}; start all with the same "
+        f"ranks differ: {', '.join(found[:MOST])}{more}; start all with the same "
         f"{' and '.join(kinds)}"
     )

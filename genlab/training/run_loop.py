@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from genlab.assemble.pretrained import pin
+from genlab.config.keys import ALLOWED
 from genlab.core import dist
 from genlab.core.console import log, shown_by
 from genlab.core.contract import Network
@@ -245,7 +246,7 @@ def main(words: list[str]) -> int:
     terminate_with_parent(os.getppid())  # a rank must not go on alone
     if "here" in words[1:]:
         import_from_here()
-    allow = tuple(w for w in ("config", "data", "world", "moments", "links") if w in words[1:])
+    allow = tuple(w for w in ALLOWED if w in words[1:])
     trust_runs = [w.removeprefix("trust=") for w in words[1:] if w.startswith("trust=")]
     trust = "trust" in words[1:]
     return train_run(Path(words[0]), trust=trust, trust_runs=trust_runs, allow=allow)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from genlab.run.tensors import model_tensors
 from genlab.training.setup import make_trainer
 from genlab.training.trainer import Trainer
 from tests.helpers.configs import composed
+from tests.helpers.ranks import two_forked
 
 SMALL = {"width": 8, "embedding": 16, "head_width": 8, "depth": 1, "z_dim": 8, "dropout": 0.0}
 """Keys of networks by which any of them becomes tiny."""
@@ -58,26 +58,14 @@ def largest_difference(a: nn.Module, b: nn.Module) -> float:
 
 def two_ranks(config: dict[str, Any], steps: int, folder: Path) -> list[Path]:
     """Trains on two forked gloo ranks; the files with their weights."""
-    children, files = [], [folder / f"rank{r}" for r in range(2)]
-    for rank, file in enumerate(files):
-        child = os.fork()  # not spawn: importing torch again would cost seconds
-        if not child:
-            status = 1
-            try:
-                os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
-                torch.distributed.init_process_group(
-                    "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
-                )
-                built, _ = run(config, steps)
-                save_file(model_tensors(built.model), file)
-                dist.stop()
-                status = 0
-            finally:
-                os._exit(status)
-        children.append(child)
-    for child in children:
-        _, status = os.waitpid(child, 0)
-        assert status == 0
+    files = [folder / f"rank{rank}" for rank in range(2)]
+
+    def train(rank: int) -> None:
+        dist.start(torch.device("cpu"))
+        built, _ = run(config, steps)
+        save_file(model_tensors(built.model), files[rank])
+
+    two_forked(train, folder)
     return files
 
 

@@ -49,7 +49,7 @@ def read(path: Path) -> dict[str, Any]:
         raise
     except yaml.MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise ConfigError(f"{path}{line}: {e.problem}: not a config genlab wrote") from e
+        raise ConfigError(f"{path}{line} is no YAML to be read: {e.problem}") from e
     except Exception as e:  # YAML's and OmegaConf's error trees have no common root
         raise ConfigError(f"{path} is not YAML: {first_line(e)}") from e
     refuse_targets(config)

@@ -150,7 +150,7 @@ _PATH = {
 }
 """Causes of an OSError; those of a path only where it was about to be written, else a bug."""
 
-_IN_THE_WAY = (errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.EEXIST)
+_IN_THE_WAY = (errno.EISDIR, errno.EINVAL, errno.ENXIO)
 
 
 def disk_error(error: OSError, doing: str = "", where: object = "") -> DiskError | None:

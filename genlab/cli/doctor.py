@@ -17,6 +17,7 @@ from pathlib import Path
 
 from genlab import __version__
 from genlab.core import registry
+from genlab.core.cores import allowed, busy_elsewhere
 from genlab.core.errors import GenlabError
 from genlab.core.format import size
 from genlab.core.openmp import waiting
@@ -103,6 +104,8 @@ def _torch() -> Iterator[str]:
     yield _mark(
         True, f"torch {torch.__version__}, {cuda}", f"{torch.get_num_threads()} threads, {kernels}"
     )
+    others = f"others keep {busy_elsewhere():.1f} of them busy now"
+    yield _mark(True, f"{allowed()} cores", f"hardware.threads=auto takes the idle ones; {others}")
     yield _mark(True, "threads that wait for each other", f"OpenMP: {waiting()}")
     for name, what in (
         ("_is_amx_tile_supported", "torch uses AMX tiles"),

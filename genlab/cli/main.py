@@ -11,6 +11,7 @@ import sys
 
 from genlab import __version__
 from genlab.cli.verb import FLAGS, VERBS, Call
+from genlab.core.cores import watch
 from genlab.core.errors import ConfigError, explain
 from genlab.core.format import clean
 from genlab.core.openmp import limit_spinning
@@ -101,6 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command line and gives its exit code; every error becomes a sentence here."""
     argv = sys.argv[1:] if argv is None else argv
     limit_spinning()
+    watch()
     call = Call(verbose="-v" in argv)
     try:
         if argv[:1] == ["__complete"]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from genlab.core.contract import Model
+from genlab.core.cores import allowed, busy_elsewhere
 from genlab.core.dist import world
 from genlab.core.errors import DeviceError
 from genlab.core.registry import register
@@ -86,7 +87,8 @@ class Hardware:
     """The machine a run computes on.
 
     device: torch.device; precision: fp32 | bf16 | fp16 of the networks (weights stay fp32).
-    attention_backend: of a model with attention, once it is placed; else None.
+    attention_backend: of a model with attention, once it is placed; else None. threads: of this
+    process; busy: cores that others kept busy when their number was chosen.
     """
 
     attention_backend: str | None = None
@@ -120,12 +122,29 @@ class Hardware:
             available(attention, self.device)  # raises now rather than at the first step
         if deterministic and kind == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-        cores = (
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        )
-        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        self.threads = max(1, (cores or 1) // ranks_here) if threads == "auto" else threads
+        self.busy = 0.0
+        self._threads_given = threads != "auto"
+        self.threads = self._idle_cores() if threads == "auto" else threads
         self.micro_batch, self.devices, self.on_spike = micro_batch, devices, on_spike
+
+    def _idle_cores(self) -> int:
+        """Those of this rank: a thread that shares its core makes all the others wait for it.
+
+        Ranks share the cores out, as each is busy work to the others; on a GPU the threads only
+        prepare what it computes.
+        """
+        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if ranks_here == 1 and self.device.type == "cpu":
+            self.busy = busy_elsewhere()
+        return max(1, round(allowed() - self.busy) // ranks_here)
+
+    def keep_threads(self, threads: int | None) -> None:
+        """Takes the number that a run began with: its sums are in that order to the bit.
+
+        Unless the config gives one, or there are not that many cores; None: it is not known.
+        """
+        if threads is not None and not self._threads_given and threads <= allowed():
+            self.threads, self.busy = threads, 0.0
 
     def start(self) -> None:
         """Applies what is global to the process: threads, current device, fp32 product mode."""
@@ -200,6 +219,8 @@ class Hardware:
             what = torch.cuda.get_device_name(self.device)
         else:
             what = f"cpu, {self.threads} thread{'s' if self.threads > 1 else ''}"
+            if self.threads < allowed() and self.busy:
+                what += f" (of {allowed()} cores others keep {self.busy:.1f} busy)"
             what += f", {bf16_unit()}" if bf16_unit() else ""
         layout = ", channels_last" if self.channels_last else ""
         layout += f", attention by {self.attention_backend}" if self.attention_backend else ""

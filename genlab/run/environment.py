@@ -22,7 +22,7 @@ from genlab.core.files import read_json, write_text
 from genlab.core.openmp import waiting
 from genlab.hardware.hardware import Hardware
 
-__all__ = ["changes", "data_changes", "environment", "ranks", "record"]
+__all__ = ["changes", "data_changes", "environment", "ranks", "record", "threads"]
 
 EXACT = (
     "genlab",
@@ -72,6 +72,15 @@ def changes(folder: Path, now: Mapping[str, Any]) -> str:
         new = now["attention"] in ("triton", "flex")
         then["attention"] = "sdpa" if new else now["attention"]
     return ", ".join(f"{k} was {then.get(k)}, is {now[k]}" for k in EXACT if then.get(k) != now[k])
+
+
+def threads(folder: Path) -> int | None:
+    """How many a run began with; None if that was not recorded."""
+    try:
+        found = dict(read_json(folder / "environment.json")).get("threads")
+    except (OSError, ValueError, TypeError):
+        return None
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def ranks(then: int, allowed: bool) -> str:

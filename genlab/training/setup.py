@@ -20,7 +20,7 @@ from genlab.evaluation.in_training import TrainingMetrics
 from genlab.run.averages import Averages
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run
-from genlab.run.environment import changes, data_changes, environment, ranks, record
+from genlab.run.environment import changes, data_changes, environment, ranks, record, threads
 from genlab.run.journal import Journal
 from genlab.run.ranks import check_ranks, data_facts
 from genlab.run.state import check_state
@@ -64,6 +64,8 @@ def set_up(
     with memory_advice(config):
         components = build(config, trust=trust, trust_runs=trust_runs, meta=meta, run=run)
     components.hardware.check_training(components.model)
+    if run is not None:
+        components.hardware.keep_threads(threads(run))
     node = config["track"]
     tracker = None if node["name"] is None else registry.build("track", node, trust=trust)
     pipeline = Pipeline(components)

@@ -30,7 +30,7 @@ KEYS = {
     "sample": {
         "run": RUN,
         "outputs": "str",
-        "n": "Count",
+        "n": "Count | None",
         "batch": "Count",
         "seed": "Natural",
         "labels": "int | list[int] | None",

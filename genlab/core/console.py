@@ -7,21 +7,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from genlab.core.format import clean
 
-__all__ = ["log", "log_once", "progress", "shown_by"]
+__all__ = ["draws", "log", "log_once", "progress", "shown_by"]
 
 PAUSE = 5.0  # seconds between two lines where there is no terminal
 
 
 class Advance(Protocol):
-    """Called with the number of images done since the last call."""
+    """Called with the number of images done since the last call; a part of one is one, too."""
 
-    def __call__(self, images: int) -> None:
+    def __call__(self, images: float) -> None:
         """images: done since."""
         ...
+
+
+def draws(stream: TextIO) -> bool:
+    """Whether what is on a terminal can be redrawn in place there."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
 _show: Callable[[str], None] | None = None
@@ -62,23 +67,33 @@ def log_once(line: str) -> None:
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
-    """Shows how far `what` is while the block runs; yields the function that advances it."""
-    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
+    """Shows how far `what` is while the block runs; yields the function that advances it.
+
+    On a terminal a bar that is gone at the end, with the lines of `log` above it; elsewhere a line
+    every few seconds.
+    """
+    if draws(sys.stderr):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        how = {"console": Console(stderr=True), "transient": True, "redirect_stdout": False}
+        with Progress(*columns, **how) as bar:
             task = bar.add_task(what, total=total)
-            yield lambda images: bar.advance(task, images)
-        return
-    done, spoken = 0, time.monotonic()
 
-    def advance(images: int) -> None:
+            def above(line: str) -> None:
+                bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+            with shown_by(above):
+                yield lambda images: bar.advance(task, images)
+        return
+    done, spoken = 0.0, time.monotonic()
+
+    def advance(images: float) -> None:
         nonlocal done, spoken
         done += images
         if time.monotonic() - spoken >= PAUSE and done < total:
             spoken = time.monotonic()
-            log(f"{what}: {done:,} of {total:,}")
+            log(f"{what}: {int(done):,} of {total:,}")
 
     yield advance

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+from genlab.core.console import draws, log
 from genlab.core.errors import Stopped
 
 __all__ = ["DrawingStopped", "Signals", "check_stop", "stop_error"]
@@ -30,8 +31,9 @@ class Signals:
     checkpoint is intact then, the work since is lost. Outside the main thread it does nothing.
     """
 
-    def __init__(self) -> None:
-        self.caught = 0
+    def __init__(self, answer: str = "stopping after this step and a checkpoint") -> None:
+        """answer: what Ctrl-C has begun, in words."""
+        self.caught, self._answer = 0, answer
         self._when = 0.0
         self._before: dict[int, Any] = {}
 
@@ -65,11 +67,12 @@ class Signals:
         now = time.monotonic()
         if self.caught and number == signal.SIGINT and now - self._when < PATIENCE:
             raise KeyboardInterrupt
-        if not self.caught and number == signal.SIGINT:
-            sys.stderr.write(
-                "\nstopping after this step and a checkpoint; Ctrl-C again: at once\n"
-            )
+        first = not self.caught
         self.caught, self._when = self.caught or number, now
+        if first and number == signal.SIGINT:
+            if sys.stderr.isatty() and not draws(sys.stderr):
+                print(file=sys.stderr)  # the terminal has written ^C
+            log(f"{self._answer}; Ctrl-C again: at once")
 
 
 _checked: Signals | None = None
@@ -78,7 +81,7 @@ _checked: Signals | None = None
 def check_stop() -> None:
     """Called at every step of a long drawing; raises DrawingStopped once a signal was caught.
 
-    Only within `Signals.drawing`; elsewhere, as in `genlab sample`, it does nothing.
+    Only within `Signals.drawing`; elsewhere, as in Python, it does nothing.
     """
     if _checked is not None and _checked.caught:
         raise DrawingStopped

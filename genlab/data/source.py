@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from genlab.core.errors import DataError, Refused
+from genlab.core.sample_folder import samples_in, without_pictures
 from genlab.data.image import (
     BYTES,
     Corrupt,
@@ -33,6 +34,7 @@ __all__ = [
     "FolderImages",
     "ImageSource",
     "ZipImages",
+    "count_images",
     "fingerprint",
     "iter_images",
     "open_images",
@@ -60,8 +62,13 @@ class ImageSource(Protocol):
 
 
 def open_images(path: Path) -> ImageSource:
-    """The images of a folder, a .zip or a .npy file, or an image alone; DataError for others."""
-    if path.suffix == ".npy":
+    """The images of a folder, a .zip or a .npy file, or an image alone; DataError for others.
+
+    Of a folder that `genlab sample` made: its samples, without the pictures of them.
+    """
+    if path.is_dir():
+        path = samples_in(path)
+    if path.suffix == ".npy" and not path.is_dir():
         return ArrayImages(path)
     if path.is_dir():
         return FolderImages(path)
@@ -86,6 +93,11 @@ def fingerprint(images: ImageSource, names: Iterable[str]) -> str:
     for line in images.state(names):
         text.update(f"{line}\n".encode("utf-8", "surrogateescape"))
     return text.hexdigest()
+
+
+def count_images(path: str) -> int:
+    """How many images `iter_images` would yield."""
+    return len(open_images(Path(os.path.abspath(os.path.expanduser(path)))).names)
 
 
 def iter_images(
@@ -116,7 +128,8 @@ def iter_images(
 
 
 class FolderImages:
-    """Image files below a folder; hidden ones and other kinds of files are passed over.
+    """Image files below a folder; hidden ones, other kinds of files and pictures of samples
+    (`genlab.core.sample_folder`) are passed over.
 
     Links are followed, each folder is entered once.
     Raises DataError when there is none, with what was found instead.
@@ -143,8 +156,9 @@ class FolderImages:
             return
         self._entered.add((here.st_dev, here.st_ino))
         with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name
+            found = {entry.name: entry for entry in entries}
+            for name in without_pictures(found):
+                entry = found[name]
                 if name.startswith(".") or name == "__MACOSX":
                     continue
                 if entry.is_dir():
@@ -203,6 +217,7 @@ class ZipImages:
             raise DataError(f"{path} cannot be read ({reason})") from e
         self._members: dict[str, zipfile.ZipInfo] = {}
         others: Counter[str] = Counter()
+        wanted = set(without_pictures(self._zip.namelist()))
         for info in self._zip.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)
             if info.is_dir() or kind not in (0, stat.S_IFREG):
@@ -210,7 +225,7 @@ class ZipImages:
             name = f"/{info.filename}"
             if name.startswith("//") or "\\" in name or "/../" in name:
                 raise Refused(f"{path}: the name {info.filename!r} leaves the folder")
-            if "/." in name or "/__MACOSX/" in name:
+            if "/." in name or "/__MACOSX/" in name or info.filename not in wanted:
                 continue
             if not name.lower().endswith(SUFFIXES):
                 others[PurePosixPath(name).suffix.lower() or "no suffix"] += 1

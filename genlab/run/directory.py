@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from genlab.core.errors import ConfigError, DiskError, Locked, Refused
+from genlab.core.errors import ConfigError, DiskError, GenlabError, Locked, Refused
 from genlab.core.files import (
     check_links,
     disk,
@@ -94,6 +94,16 @@ class Run:
     def id(self) -> str:
         """The six hex digits that name the run on a command line."""
         return self.path.name.rpartition("-")[2]
+
+    @property
+    def reference(self) -> str:
+        """What names the run in a command that is typed here: its id, or its path where the id
+        alone finds none or another run."""
+        try:
+            found = find_run(self.id).path.resolve() == self.path.resolve()
+        except GenlabError:
+            found = False
+        return self.id if found else str(self.path)
 
     @cached_property
     def name(self) -> str:

@@ -54,6 +54,28 @@ def test_a_folder_in_the_order_of_names_with_the_last_tenth_held_out(tmp_path):
     assert data.load("train").x.is_contiguous(memory_format=torch.channels_last)
 
 
+RECORD = b'{"n": 20, "checkpoint": "000000000064"}'
+SHEETS = {
+    name: encoded(picture(7)) for name in ("grid.png", "trajectory.png", "interpolation.png")
+}
+
+
+@pytest.mark.parametrize("inside", ["", "images/"])
+@pytest.mark.parametrize("above", ["", "drawn/"])
+def test_pictures_of_samples_are_no_samples(tmp_path, inside, above):
+    """Also where the samples lie beside them, as they did before, in a folder above, zipped."""
+    made = {f"{inside}{n}": d for n, d in FILES.items()} | SHEETS | {"sample.json": RECORD}
+    made = {f"{above}{name}": data for name, data in made.items()}
+    for place in (folder(tmp_path / "a", made), zipped(tmp_path / "a.zip", made)):
+        data = images(place)
+        assert data.spec.classes is None and (both(data)[0] == STACKED).all()
+
+
+def test_a_picture_called_grid_is_an_image_where_nobody_has_sampled(tmp_path):
+    data = images(folder(tmp_path / "a", {**FILES, "grid.png": FILES["00.png"]}))
+    assert len(both(data)[0]) == 21
+
+
 def test_a_zip_file_holds_the_same(tmp_path):
     noise = {"__MACOSX/._00.png": BAD, "photos/.DS_Store": BAD, "photos/read.me": b"x"}
     path = zipped(tmp_path / "a.zip", {f"photos/{n}": d for n, d in FILES.items()} | noise)

@@ -125,6 +125,21 @@ def test_given_images_are_samples_of_every_metric(tmp_path, digits):
     assert found["nearest"]["values"]["nearest"] == 0, "they are training images"
 
 
+@pytest.mark.parametrize("saved", ["png", "npy"])
+def test_the_folder_that_sample_has_made_is_evaluated_as_it_is_printed(
+    gan, tmp_path, saved, capsys
+):
+    """Its pictures for people are no samples, whether or not images are resampled."""
+    words = ["n=9", f"save={saved}", "interpolate=true", f"name=made-{saved}"]
+    assert main(["sample", f"run={gan}", *words]) == 0
+    folder = capsys.readouterr().out.split()[-1]
+    assert Path(folder, "grid.png").is_file() and Path(folder, "interpolation.png").is_file()
+    words = [f"fake={folder}", "data=digits", "metric=fid", "features=raw", "n_real=20"]
+    for place in (tmp_path / "a", tmp_path / "b"):
+        assert in_folder(place, *words)["metrics"]["fid"]["protocol"]["images"] == 9
+        words.append("size=8")
+
+
 def test_two_folders(tmp_path, digits):
     a, b = save(digits[:50], tmp_path / "a"), save(digits[:50], tmp_path / "b")
     found = in_folder(tmp_path, f"fake={a}", f"real={b}", "metric=fid", "features=raw")

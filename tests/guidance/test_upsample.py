@@ -184,7 +184,7 @@ def test_pictures_of_every_kind_are_larger(run):
     words = ["guidance=upsample", "guidance.factor=3", "n=4", "interpolate=true", "animate=true"]
     assert main(["sample", f"run={run}", "name=large", *words]) == 0
     folder = run / "samples" / "large"
-    assert Image.open(folder / "000000.png").size == (24, 24)
+    assert Image.open(folder / "images/000000.png").size == (24, 24)
     tile = 24 * math.ceil(56 / 24)
     assert Image.open(folder / "grid.png").size == (2 * (tile + 3) + 3,) * 2
     assert Image.open(folder / "interpolation.png").size[0] == 9 * (tile + 3) + 3

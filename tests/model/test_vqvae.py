@@ -186,8 +186,8 @@ def photos(tmp_path):
 
 def test_a_folder_is_encoded_and_decoded(trained, photos, capsys):
     assert main(["sample", f"run={trained}", f"from={photos}", "name=t", "batch=3"]) == 0
-    said = capsys.readouterr().out
-    assert "no.png is left out" in said
+    said, err = capsys.readouterr()
+    assert "no.png is left out" in err
     assert "1 colour to grey, 1 cropped to the square" in said
     folder = trained / "samples" / "t"
     codes = np.load(folder / "codes.npy", allow_pickle=False)
@@ -211,6 +211,12 @@ def test_a_folder_is_encoded_and_decoded(trained, photos, capsys):
     assert np.abs(array[1:6].astype(int) - copies).max() <= 1
     main(["report", f"run={trained}"])
     assert "originals and reconstructions" in (trained / "report.html").read_text()
+
+
+def test_n_is_how_many_images_are_taken(trained, photos, capsys):
+    assert main(["sample", f"run={trained}", f"from={photos}", "name=few", "n=2"]) == 0
+    assert json.loads((trained / "samples/few/names.json").read_text()) == ["0.bmp", "0.png"]
+    assert "the first 2 of 8 images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -236,8 +236,8 @@ def sample(run, *words):
 def test_a_folder_is_filled_in(run, photos, mask, capsys):
     words = [f"from={photos}", f"mask={photos.parent}/mask.png", "variants=2", "batch=3"]
     folder, record = sample(run, "task=inpaint", *words, "labels=[5,6]", "seed=4")
-    said = capsys.readouterr().out
-    assert "broken.png is left out" in said
+    said, err = capsys.readouterr()
+    assert "broken.png is left out" in err
     assert "1 cropped to the square, 1 resized to 8" in said
     names = {f"{n}-{k}.png" for n in ("0", "1", "2", "wide") for k in (0, 1)}
     assert {p.name for p in (folder / "images").iterdir()} == names
@@ -275,7 +275,7 @@ def test_one_image_is_redrawn_as_an_array(run, photos):
 def test_n_is_how_many_images_are_taken(run, photos, capsys):
     _, record = sample(run, "task=edit", f"from={photos}", "strength=0.5", "n=2")
     assert record["n"] == 2
-    assert "more than the first 2 images" in capsys.readouterr().out
+    assert f"the first 2 of 5 images of {photos}; n= takes more" in capsys.readouterr().err
 
 
 def test_images_are_edited_at_the_size_that_guidance_draws(run, photos):

@@ -40,9 +40,9 @@ def sample(run, *words):
 
 def test_grid_images_and_record(path_run):
     folder = sample(path_run, "n=7", "labels=[3,1]", "seed=5", "guidance.scale=2", "sampler=euler")
-    images = [np.asarray(Image.open(folder / f"{i:06d}.png")) for i in range(7)]
+    images = [np.asarray(Image.open(folder / f"images/{i:06d}.png")) for i in range(7)]
     assert {i.shape for i in images} == {(8, 8)}
-    assert not (folder / "000007.png").exists()
+    assert not (folder / "images" / "000007.png").exists()
     record = json.loads((folder / "sample.json").read_text())
     assert record["labels"] == [3, 1]
     assert record["sampler"]["name"] == "euler"

@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all gpu-check lint format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
@@ -18,6 +18,9 @@ test: .venv/installed ## everything that is quick
 
 test-all: .venv/installed ## also the slow tests; those marked gpu run where there is one
 	$(BIN)/python -m pytest
+
+gpu-check: ## tests, speed and attention on a GPU, in nine minutes; again goes on (ARGS=--rehearse: on the CPU)
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/gpu_check.py $(ARGS)
 
 lint: .venv/installed ## ruff and mypy
 	$(BIN)/ruff format --check .

@@ -9,12 +9,14 @@ cell; a figure is the median of the rounds. FLOPs are those of the pairs that se
                                       [--rounds 5] [--json FILE]
 
 Other work on the machine shifts all figures: leave it alone meanwhile. On a CPU, seconds and
-memory: scripts/bench_peers.py --only attention.
+memory: scripts/bench_peers.py --only attention; here a CPU only rehearses.
 """
 
 import argparse
 import json
 import statistics
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -31,6 +33,9 @@ ROUND = 30.0  # milliseconds that a side is timed for in one round, at least one
 NEAR = 0.05  # by which results in bfloat16 of standard normal inputs may differ
 ROWS = 1024  # counted at a time
 OURS = "triton"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+turn = nullcontext
+"""Makes the context in which something is timed; another one lets processes take turns."""
 
 
 def _genlab(backend):
@@ -80,12 +85,12 @@ def measure(kind, length, width, tokens, model, rounds):
     torch.manual_seed(0)
     torch._dynamo.reset()  # every length gets a FlexAttention of its own, and none a general one
     mask, batch, heads = MASKS[kind](length), max(1, tokens // length), model // width
-    draw = dict(device="cuda", dtype=torch.bfloat16)
+    draw = dict(device=DEVICE, dtype=torch.bfloat16)
     q, k, v = (
         torch.randn(batch, heads, length, width, requires_grad=True, **draw) for _ in range(3)
     )
     d_out = torch.randn(batch, heads, length, width, **draw)
-    here, running, notes, given = mask.to("cuda"), {}, [], {}
+    here, running, notes, given = mask.to(DEVICE), {}, [], {}
     for name, make in SIDES.items():
         try:
             step = make(q, k, v, here)
@@ -114,9 +119,9 @@ def measure(kind, length, width, tokens, model, rounds):
     given.clear()
     torch.cuda.empty_cache()
     times = {(name, way): [] for name in running for way in ("forward", "backward")}
-    for turn in range(rounds):
+    for at in range(rounds):
         names = list(running)
-        cut = turn % max(1, len(names))
+        cut = at % max(1, len(names))
         for name in names[cut:] + names[:cut]:
             for way, (step, often) in running[name].items():
                 times[name, way].append(_milliseconds(step, often))
@@ -141,13 +146,19 @@ def _often(step):
 
 def _milliseconds(step, times):
     """Of one step, mean over some."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(times):
-        step()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / times
+    with turn():
+        if DEVICE == "cpu":
+            begun = time.perf_counter()
+            for _ in range(times):
+                step()
+            return (time.perf_counter() - begun) / times * 1e3
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(times):
+            step()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / times
 
 
 def live(mask):
@@ -224,7 +235,8 @@ def main():
     print()
     for note in notes:
         print(f"could not take part: {note}")
-    machine = {"machine": torch.cuda.get_device_name(), "torch": torch.__version__}
+    name = torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu"
+    machine = {"machine": name, "torch": torch.__version__}
     print(machine)
     if args.json:
         args.json.write_text(json.dumps({**machine, "rows": rows}, indent=1))

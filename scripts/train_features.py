@@ -38,7 +38,7 @@ def main():
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    data = FashionMNIST(args.data, size=None, flip=False, download=False)
+    data = FashionMNIST(args.data, size=None, flip=False, shift=0.0, download=False)
     net = train(*data.load("train")[:2], args.epochs)
     weights = {
         n: t.half().contiguous()

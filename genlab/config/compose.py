@@ -65,6 +65,10 @@ NEW_KEYS: dict[str, Any] = {
     "features": {"name": None},
     "eval": {"n": "auto", "labels": "even"},
     **{f"hardware.{name}.on_spike": "warn" for name in ("auto", "cpu", "cuda")},
+    **{
+        f"data.{name}.shift": 0.0
+        for name in ("celeba", "cifar10", "digits", "fashion_mnist", "folder", "mnist")
+    },
 }
 """Keys that were added after runs had been saved, at the value that means what these runs did.
 

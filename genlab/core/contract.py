@@ -280,6 +280,7 @@ class Dataset:
 
     spec: as stored, classes None when there are no labels. count: training data. names: of the
     classes. path: where they were found. flip: whether training mirrors half of the images.
+    shift: the most that training moves an image, as a share of its sides.
     notes: of their reading, for the record of a run. indifferent: the keys in which two configs
     may differ and still be of the same data. cautions: sentences on what was not taken as it
     seems, which a training says when it starts.
@@ -290,6 +291,7 @@ class Dataset:
     names: list[str] | None = None
     path: Path | None = None
     flip: bool = False
+    shift: float = 0.0
     notes: Mapping[str, Any] = {}
     indifferent: tuple[str, ...] = ("root",)
     cautions: Sequence[str] = ()

@@ -80,15 +80,20 @@ def set_up(
 def make_trainer(components: Components, data: Split) -> Trainer:
     """The trainer of components on given data (`components.data.load("train")`, as a rule).
 
-    Raises ConfigError for data that would be mirrored without the noise they are paired with.
+    Raises ConfigError for data that would be moved without the noise they are paired with.
     """
     hardware, batch = components.hardware, components.schedule.batch
     seed = components.config["seed"]
-    if data.z is not None and components.data.flip:
-        raise ConfigError(
-            "data.flip=true mirrors images, but not the noise that these are paired with; use "
-            "data.flip=false"
-        )
+    if data.z is not None:
+        for key, value, does, off in (
+            ("flip", components.data.flip, "mirrors", "false"),
+            ("shift", components.data.shift, "moves", "0"),
+        ):
+            if value:
+                raise ConfigError(
+                    f"data.{key}={str(value).lower()} {does} images, but not the noise that these "
+                    f"are paired with; use data.{key}={off}"
+                )
     stream = Stream(
         data if components.spec.classes else data._replace(y=None),
         components.codec,
@@ -97,6 +102,7 @@ def make_trainer(components: Components, data: Split) -> Trainer:
         rank=dist.rank(),
         micro=hardware.accumulation(batch),
         flip=components.data.flip,
+        shift=components.data.shift,
         device=hardware.device,
         channels_last=hardware.channels_last,
     )

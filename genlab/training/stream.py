@@ -40,8 +40,10 @@ class Stream:
         flip: bool,
         device: torch.device,
         channels_last: bool,
+        shift: float = 0.0,
     ) -> None:
-        """micro: (micro-batches, samples in each); flip: mirror half of the images."""
+        """micro: (micro-batches, samples in each); flip: mirror half of the images; shift: move
+        them by up to this share of their sides."""
         stored = data.x
         self._n, self._images = len(stored), stored.dtype == torch.uint8 and stored.dim() == 4
         self._format = torch.channels_last if channels_last else torch.contiguous_format
@@ -52,6 +54,7 @@ class Stream:
         self._labels = None if data.y is None else data.y.to(device)
         self._paired = None if data.z is None else data.z.to(device)
         self._codec, self._flip = codec, flip and self._images
+        self._shift = shift if self._images else 0.0
         self._seed, self.batch, self._device = seed, batch, device
         self._noise_seed = hash64(seed, NOISE)
         self._count, self._size = micro
@@ -94,6 +97,7 @@ class Stream:
         u = u.view(-1, *self._stored)
         if self._images:
             u = u.permute(0, 3, 1, 2) if self._pixels_last else u
+            u = self._moved(u, noise) if self._shift else u
             u = u.contiguous(memory_format=self._format)
         x = self._codec.encode(u, noise)
         y = None if self._labels is None else self._labels.index_select(0, picked)
@@ -112,6 +116,27 @@ class Stream:
         across = 2 if self._pixels_last else 3
         both = torch.cat([rows, rows.view(-1, *self._stored).flip(across).flatten(1)])
         return both.index_select(0, torch.arange(n, device=rows.device) + n * which)
+
+    def _moved(self, u: Tensor, noise: DrawNoise) -> Tensor:
+        """u [B, C, H, W] uint8 -> each image moved by up to `shift` H and W pixels.
+
+        Between pixels by linear interpolation, rounded down; what comes in is the edge repeated.
+        So the official code of Glow has it of Keras 2.2 (data_loaders/get_mnist_cifar.py).
+        """
+        x = u.float()
+        for axis in (2, 3):
+            side = u.shape[axis]
+            by = (2 * noise.uniform() - 1) * self._shift * side
+            at = (torch.arange(side, device=u.device) + by[:, None]).clamp_(0, side - 1)
+            low = at.long()
+            shape = [len(u), 1, 1, 1]
+            shape[axis] = side
+            a, b = (
+                x.gather(axis, i.view(shape).expand_as(x))
+                for i in (low, (low + 1).clamp_(max=side - 1))
+            )
+            x = torch.lerp(a, b, (at - low).view(shape))  # of equal numbers it is that number
+        return x.byte()
 
     def _picked(self, low: int, high: int) -> Tensor:
         """Indices of the images at stream positions [low, high)."""

@@ -54,7 +54,14 @@ def mini(where, part=partition):
 
 
 def celeba(root, **keys):
-    defaults = {"size": 16, "crop": "full", "attribute": None, "flip": True, "corrupt": "error"}
+    defaults = {
+        "size": 16,
+        "crop": "full",
+        "attribute": None,
+        "flip": True,
+        "shift": 0.0,
+        "corrupt": "error",
+    }
     return CelebA(str(root), **{**defaults, **keys})
 
 

@@ -120,7 +120,9 @@ def accept(monkeypatch, path):
 
 
 def cifar(root, **keys):
-    return CIFAR10(str(root), **{"size": None, "flip": True, "download": False, **keys})
+    return CIFAR10(
+        str(root), **{"size": None, "flip": True, "shift": 0.0, "download": False, **keys}
+    )
 
 
 def same(data, pinned):

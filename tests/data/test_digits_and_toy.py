@@ -16,7 +16,7 @@ def test_digits_are_those_of_scikit_learn_split_in_two():
     from sklearn.datasets import load_digits
     from sklearn.svm import SVC
 
-    data = Digits(size=None, flip=False)
+    data = Digits(size=None, flip=False, shift=0.0)
     (u, y, _), (v, z, _) = data.load("train"), data.load("test")
     assert u.shape == (data.count, *data.spec.shape) == (1500, 1, 8, 8)
     assert v.shape == (297, 1, 8, 8)
@@ -31,11 +31,11 @@ def test_digits_are_those_of_scikit_learn_split_in_two():
     assert (share - 1 / 6).abs().max() < 0.005
     classifier = SVC(gamma=0.001 * (16 / 255) ** 2).fit(u.flatten(1), y)
     assert classifier.score(v.flatten(1), z) >= 0.95
-    assert Digits(size=16, flip=True).load("test").x.shape == (297, 1, 16, 16)
+    assert Digits(size=16, flip=True, shift=0.0).load("test").x.shape == (297, 1, 16, 16)
 
 
 def test_digits_damaged_or_absent(tmp_path, monkeypatch):
-    data = Digits(size=None, flip=False)
+    data = Digits(size=None, flip=False, shift=0.0)
     good = data.path.read_bytes()
     data.path = tmp_path / "digits.csv.gz"
     lines = gzip.decompress(good).splitlines(keepends=True)
@@ -45,7 +45,7 @@ def test_digits_damaged_or_absent(tmp_path, monkeypatch):
             data.load("train")
     monkeypatch.setattr("genlab.data.digits.find_spec", lambda name: None)
     with pytest.raises(DataError, match="pip install scikit-learn"):
-        Digits(size=None, flip=False)
+        Digits(size=None, flip=False, shift=0.0)
 
 
 # --- toy distributions ---------------------------------------------------------------------------

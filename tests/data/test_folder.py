@@ -25,7 +25,7 @@ def cache_home(tmp_path, monkeypatch):
 
 def images(path, root=".", **keys):
     defaults = {"size": None, "channels": "auto", "labels": "folders", "flip": False,
-                "corrupt": "error"}  # fmt: skip
+                "shift": 0.0, "corrupt": "error"}  # fmt: skip
     return Folder(str(root), path=str(path), **{**defaults, **keys})
 
 
@@ -200,7 +200,7 @@ def test_cut_arrays_are_refused(tmp_path):
 def test_places_without_images(tmp_path):
     with pytest.raises(ConfigError, match=r"data\.path is not set"):
         Folder(".", path=None, size=None, channels="auto", labels="none", flip=False,
-               corrupt="error")  # fmt: skip
+               shift=0.0, corrupt="error")  # fmt: skip
     (tmp_path / "empty").mkdir()
     folder(tmp_path / "texts", {"a.txt": b"a", "b/c.txt": b"b", "d.md": b"d"})
     folder(tmp_path / "one", {"a.png": FILES["00.png"]})

@@ -246,7 +246,7 @@ def test_size_of_a_set(tmp_path):
         with pytest.raises(ValueError, match="between 4 and 1024"):
             mnist(tmp_path, size=size)
         with pytest.raises(ValueError, match="between 4 and 1024"):
-            Digits(size=size, flip=False)
+            Digits(size=size, flip=False, shift=0.0)
 
 
 # --- configs and the real sets -------------------------------------------------------------------

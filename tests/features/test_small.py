@@ -24,7 +24,7 @@ SPEC = Spec((1, 28, 28), 10)
 
 def fashion(split, n=None):
     try:
-        data = FashionMNIST("data", size=None, flip=False, download=False)
+        data = FashionMNIST("data", size=None, flip=False, shift=0.0, download=False)
     except DataError as e:
         pytest.skip(str(e))
     u, y, _ = data.load(split)

@@ -39,4 +39,4 @@ def write(folder, contents, zipped=True):
 
 
 def mnist(root, cls=MNIST, size=None, download=False):
-    return cls(str(root), size=size, flip=False, download=download)
+    return cls(str(root), size=size, flip=False, shift=0.0, download=download)

@@ -27,8 +27,8 @@ from genlab.core.contract import Codec, Dataset, Model, Spec, Split
 class Pairs(Dataset):
     """40 points, each with noise that is a function of it."""
 
-    def __init__(self, *, flip: bool) -> None:
-        self.spec, self.count, self.flip = Spec((2,)), 40, flip
+    def __init__(self, *, flip: bool, shift: float) -> None:
+        self.spec, self.count, self.flip, self.shift = Spec((2,)), 40, flip, shift
 
     def load(self, split):
         x = torch.arange(80.0).view(40, 2).sub(40) / 20
@@ -89,9 +89,10 @@ def seen(monkeypatch):
     return out
 
 
-def paired(tiny, flip=False, **keys):
+def paired(tiny, flip=False, shift=0.0, **keys):
     config = tiny("flow_matching", "toy", **{"schedule.images": 96, "schedule.batch": 16, **keys})
-    config["data"] = {"name": "stored_parts:Pairs", "root": "data", "flip": flip}
+    name = "stored_parts:Pairs"
+    config["data"] = {"name": name, "root": "data", "flip": flip, "shift": shift}
     config["guidance"]["scale"] = 1.0
     return config
 
@@ -131,9 +132,10 @@ def test_a_model_trains_on_the_noise_its_data_are_paired_with(tiny, seen, monkey
     assert journal(run) == journal(whole)
 
 
-def test_paired_data_are_not_mirrored(tiny):
-    with pytest.raises(ConfigError, match=r"paired with; use data\.flip=false"):
-        train_run(started(paired(tiny, flip=True)).path)
+@pytest.mark.parametrize(("key", "value", "off"), [("flip", True, "false"), ("shift", 0.1, "0")])
+def test_paired_data_are_neither_mirrored_nor_moved(tiny, key, value, off):
+    with pytest.raises(ConfigError, match=rf"paired with; use data\.{key}={off}$"):
+        train_run(started(paired(tiny, **{key: value})).path)
 
 
 def test_tokens_reach_a_model_as_int64(tiny):

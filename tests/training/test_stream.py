@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy import ndimage
 
 from genlab.codec.points import Points
 from genlab.core.contract import Spec, Split
@@ -12,7 +13,9 @@ N = 10
 DATA = torch.arange(N, dtype=torch.float32)[:, None].expand(N, 2).contiguous()
 
 
-def stream(batch=4, rank=0, micro=(1, 4), seed=0, data=DATA, labels=None, flip=False, codec=None):
+def stream(
+    batch=4, rank=0, micro=(1, 4), seed=0, data=DATA, labels=None, flip=False, codec=None, **keys
+):
     return Stream(
         Split(data, labels),
         codec or Points(Spec((2,)), scale=1.0),
@@ -23,6 +26,7 @@ def stream(batch=4, rank=0, micro=(1, 4), seed=0, data=DATA, labels=None, flip=F
         flip=flip,
         device=torch.device("cpu"),
         channels_last=False,
+        **keys,
     )
 
 
@@ -91,6 +95,42 @@ def test_flips_belong_to_a_position():
     assert torch.equal(whole[flipped], image[flipped].flip(-1).float())
     assert torch.equal(run((4, 16)), whole)
     assert torch.equal(torch.cat([run((2, 16), 0), run((2, 16), 1)]), whole)
+
+
+class Bytes:
+    """A codec that leaves what it is given."""
+
+    spec = Spec((3, 20, 30))
+
+    def encode(self, u, noise):
+        return u
+
+
+def test_shifts_are_those_of_keras():
+    """As its ImageDataGenerator makes them with scipy, rounded down; edges repeat."""
+    u = torch.randint(0, 256, (16, 3, 20, 30), generator=torch.Generator().manual_seed(0)).byte()
+    u[0] = 77
+    pixels_last = u.contiguous(memory_format=torch.channels_last)
+    (micro,) = stream(16, 0, (1, 16), 3, u, torch.arange(16), codec=Bytes(), shift=0.1).open(16)
+    moved = next(micro)
+    noise = DrawNoise(hash64(3, 2), 16, 16, slice(0, 16), torch.Generator(), None)
+    down, right = (side * (0.2 * noise.uniform().double() - 0.1) for side in (20, 30))
+    assert 1.5 < down.abs().max() < 2
+    assert 2 < right.abs().max() < 3
+    differ = 0
+    for i, image in enumerate(u[moved.y]):
+        offset = [down[i], right[i]]
+        for c, plane in enumerate(image.numpy().astype("float32")):
+            theirs = ndimage.affine_transform(plane, [1, 1], offset, order=1, mode="nearest")
+            gap = moved.x[i, c].int() - torch.from_numpy(theirs.astype("uint8")).int()
+            assert gap.abs().max() <= 1, "a whole number may be missed by a rounding"
+            differ += int((gap != 0).sum())
+    assert differ < 20
+    assert (moved.x[moved.y == 0] == 77).all()
+    other = stream(16, 0, (1, 16), 3, pixels_last, codec=Bytes(), shift=0.1).open(16)
+    assert torch.equal(next(other[0]).x, moved.x)
+    parts = [stream(16, r, (2, 4), 3, u, codec=Bytes(), shift=0.1).open(16) for r in (0, 1)]
+    assert torch.equal(torch.cat([next(m).x for both in parts for m in both]), moved.x)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

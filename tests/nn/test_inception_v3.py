@@ -46,6 +46,12 @@ def convolutions(net):
     return [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
 
 
+@pytest.fixture(scope="module")
+def net():
+    """A network to fill, with seven classes."""
+    return Inception(7)
+
+
 # --- resampling ----------------------------------------------------------------------------------
 
 
@@ -91,6 +97,89 @@ def test_a_folded_normalization_is_the_normalization():
     assert torch.allclose(folded, norm(conv(x)), atol=1e-5)
 
 
+class Plain:
+    """The graph of 2015 written out layer by layer, by torchvision's names.
+
+    Szegedy et al. 2015, arXiv 1512.00567, but for averages, which do not count the padding, and
+    the last pool, which is a maximum.
+    """
+
+    def __init__(self, weights):
+        self.w = weights
+
+    def conv(self, name, x, stride=1, pad=(0, 0)):
+        w = self.w
+        x = torch.conv2d(x, w[f"{name}.conv.weight"], stride=stride, padding=pad)
+        norm = [w[f"{name}.bn.{k}"] for k in ("running_mean", "running_var", "weight", "bias")]
+        mean, var, scale, shift = (t.view(1, -1, 1, 1) for t in norm)
+        return ((x - mean) / (var + 0.001).sqrt() * scale + shift).clamp(min=0)
+
+    def average(self, x):
+        """3x3 means of as many pixels as there are."""
+        ones = torch.ones_like(x[:1, :1])
+        kernel = torch.ones(1, 1, 3, 3)
+        n, c, h, w = x.shape
+        total = torch.conv2d(x.reshape(n * c, 1, h, w), kernel, padding=1).view(n, c, h, w)
+        return total / torch.conv2d(ones, kernel, padding=1)
+
+    def largest(self, x, stride, pad=0):
+        x = torch.nn.functional.pad(x, [pad] * 4, value=-torch.inf)
+        return x.unfold(2, 3, stride).unfold(3, 3, stride).amax((4, 5))
+
+    def __call__(self, x):
+        c = self.conv
+        x = c("Conv2d_1a_3x3", x, 2)
+        x = c("Conv2d_2a_3x3", x)
+        x = c("Conv2d_2b_3x3", x, pad=(1, 1))
+        x = self.largest(x, 2)
+        x = c("Conv2d_3b_1x1", x)
+        x = c("Conv2d_4a_3x3", x)
+        x = self.largest(x, 2)
+        for m in ("Mixed_5b.branch", "Mixed_5c.branch", "Mixed_5d.branch"):
+            one = c(f"{m}1x1", x)
+            five = c(f"{m}5x5_2", c(f"{m}5x5_1", x), pad=(2, 2))
+            three = c(f"{m}3x3dbl_2", c(f"{m}3x3dbl_1", x), pad=(1, 1))
+            three = c(f"{m}3x3dbl_3", three, pad=(1, 1))
+            x = torch.cat([one, five, three, c(f"{m}_pool", self.average(x))], 1)
+        m = "Mixed_6a.branch"
+        three = c(f"{m}3x3dbl_2", c(f"{m}3x3dbl_1", x), pad=(1, 1))
+        x = torch.cat([c(f"{m}3x3", x, 2), c(f"{m}3x3dbl_3", three, 2), self.largest(x, 2)], 1)
+        for m in ("Mixed_6b.branch", "Mixed_6c.branch", "Mixed_6d.branch", "Mixed_6e.branch"):
+            short, long = c(f"{m}7x7_1", x), c(f"{m}7x7dbl_1", x)
+            short = c(f"{m}7x7_3", c(f"{m}7x7_2", short, pad=(0, 3)), pad=(3, 0))
+            for i, pad in ((2, (3, 0)), (3, (0, 3)), (4, (3, 0)), (5, (0, 3))):
+                long = c(f"{m}7x7dbl_{i}", long, pad=pad)
+            pool = c(f"{m}_pool", self.average(x))
+            x = torch.cat([c(f"{m}1x1", x), short, long, pool], 1)
+        m = "Mixed_7a.branch"
+        three = c(f"{m}3x3_2", c(f"{m}3x3_1", x), 2)
+        seven = c(f"{m}7x7x3_2", c(f"{m}7x7x3_1", x), pad=(0, 3))
+        seven = c(f"{m}7x7x3_4", c(f"{m}7x7x3_3", seven, pad=(3, 0)), 2)
+        x = torch.cat([three, seven, self.largest(x, 2)], 1)
+        for m, pool in (("Mixed_7b.branch", self.average), ("Mixed_7c.branch", None)):
+            short = c(f"{m}3x3_1", x)
+            long = c(f"{m}3x3dbl_2", c(f"{m}3x3dbl_1", x), pad=(1, 1))
+            parts = [c(f"{m}1x1", x)]
+            for name, h in (("3x3_2", short), ("3x3dbl_3", long)):
+                parts += [c(f"{m}{name}a", h, pad=(0, 1)), c(f"{m}{name}b", h, pad=(1, 0))]
+            pooled = pool(x) if pool else self.largest(x, 1, pad=1)
+            x = torch.cat([*parts, c(f"{m}_pool", pooled)], 1)
+        return x.mean((2, 3))
+
+
+def test_the_network_is_the_graph_written_out(net):
+    """On images so small that the last maps are 2 x 2, where its average and maximum differ."""
+    weights = random_weights(7)
+    net.take(weights, Path("weights"))
+    x = torch.rand(2, 3, 111, 107, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.inference_mode():
+        found, expected = net(x), Plain(weights)(x)
+    scale = float(expected.abs().mean())
+    torch.testing.assert_close(found["pool"], expected, rtol=1e-3, atol=1e-4 * scale)
+    logits = expected @ weights["fc.weight"].T
+    torch.testing.assert_close(found["logits"], logits, rtol=1e-3, atol=1e-3 * scale)
+
+
 @pytest.mark.peer
 def test_the_network_is_that_of_torch_fidelity(tmp_path):
     """Their graph with the same random weights: features and logits agree, from bytes on."""
@@ -125,12 +214,6 @@ def test_the_released_weights_give_the_features_of_the_released_graph():
 
 
 # --- weights -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def net():
-    """A network to fill, with seven classes."""
-    return Inception(7)
 
 
 def test_the_order_of_tensors_in_a_file_does_not_matter(net):

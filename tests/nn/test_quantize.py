@@ -214,6 +214,21 @@ def test_restarts_touch_dead_codes_alone_and_survive_the_next_step():
     torch.testing.assert_close(q.codebook[1::2], fresh, rtol=1e-3, atol=1e-3)
 
 
+def test_a_code_restarts_below_its_share_of_an_even_use():
+    """Eight vectors to four codes are two each, and half of that is one."""
+    q = quantizer(decay=0.5, restart=0.5)
+    set_codes(q, [[0.0, 0.0], [4.0, 4.0], [100.0, 0.0], [0.0, 100.0]])
+    q.count[2:] = torch.tensor([2.02, 1.98])  # 1.01 and 0.99 after a step without hits
+    q.total.copy_(q.codebook * q.count[:, None])
+    z = on_plane([[0.5, 0.0]] * 4 + [[4.0, 5.0]] * 4)
+    q.collect(z, torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]).view(1, 8, 1), Rows([0.99]))
+    q.commit()
+    assert q.restarts == 1
+    expected = torch.tensor([[100.0, 0.0], [4.0, 5.0]])
+    torch.testing.assert_close(q.codebook[2:], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(q.count[2:], torch.tensor([1.01, 2.0]))
+
+
 def test_forward_and_recomputation_move_no_state():
     q = quantizer(restart=0.5)
     before = {k: v.clone() for k, v in q.state_dict().items()}

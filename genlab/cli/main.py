@@ -7,17 +7,21 @@ torch. A verb that needs them imports them when it is its turn.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from genlab import __version__
 from genlab.cli.verb import FLAGS, VERBS, Call
+from genlab.core.console import draws
 from genlab.core.cores import watch
-from genlab.core.errors import ConfigError, explain
+from genlab.core.errors import ConfigError, Stopped, explain
 from genlab.core.format import clean
 from genlab.core.openmp import limit_spinning
 
 __all__ = ["main"]
 
+
+INTERRUPTED = 130  # exit code of Ctrl-C
 
 _SAME = {"--multirun": "-m", "-h": "--help", "--verbose": "-v", "-V": "--version"}
 _FIELDS = {
@@ -100,6 +104,7 @@ def _dispatch(call: Call) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command line and gives its exit code; every error becomes a sentence here."""
+    program = argv is None
     argv = sys.argv[1:] if argv is None else argv
     limit_spinning()
     watch()
@@ -124,7 +129,13 @@ def main(argv: list[str] | None = None) -> int:
         worked = call.verb in ("train", "resume", "sample", "eval") and not (call.help or call.cfg)
         return 141 if worked else 0
     except (Exception, KeyboardInterrupt) as error:
+        if program:  # nothing is left to stop, and Python would show where it stood at its exit
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         code, lines = explain(error, call.verb)
+        if code == INTERRUPTED and sys.stderr.isatty():  # which has written ^C
+            after_signals = isinstance(error, Stopped)  # that began a line where none is redrawn
+            new = "\r\x1b[K" if draws(sys.stderr) else "" if after_signals else "\n"
+            print(end=new, file=sys.stderr)
         if call.verbose:
             import traceback
 

@@ -40,7 +40,7 @@ def log(line: str) -> None:
         return
     try:
         print(line, file=sys.stderr, flush=True)
-    except OSError:
+    except (OSError, RuntimeError):  # or a signal's line comes in the middle of another one
         pass
 
 

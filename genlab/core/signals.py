@@ -65,13 +65,13 @@ class Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if number == signal.SIGINT and sys.stderr.isatty() and not draws(sys.stderr):
+            print(file=sys.stderr)  # the terminal has written ^C
         if self.caught and number == signal.SIGINT and now - self._when < PATIENCE:
             raise KeyboardInterrupt
         first = not self.caught
         self.caught, self._when = self.caught or number, now
         if first and number == signal.SIGINT:
-            if sys.stderr.isatty() and not draws(sys.stderr):
-                print(file=sys.stderr)  # the terminal has written ^C
             log(f"{self._answer}; Ctrl-C again: at once")
 
 

@@ -43,6 +43,7 @@ from genlab.core.files import (
     read_text,
     write_text,
 )
+from genlab.run.directory import Run, resume_command
 from genlab.run.failpoint import point
 from genlab.run.tensors import load_model
 
@@ -258,7 +259,8 @@ class Checkpoints:
         if free < 1.2 * need:
             raise DiskError(
                 f"disk full at {self.folder}: a checkpoint needs {need / 1e6:.1f} MB and "
-                f"{free / 1e6:.1f} MB are free; free some space, then genlab resume"
+                f"{free / 1e6:.1f} MB are free; free some space, then "
+                f"{resume_command(Run(self.folder.parent))}"
             )
 
     def _retire(self, keep: int) -> None:

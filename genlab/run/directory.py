@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import socket
 import stat
 import time
@@ -30,7 +31,7 @@ from genlab.core.files import (
 from genlab.core.format import clean
 from genlab.run.trust import made_here, own_code, sign
 
-__all__ = ["NAME", "Run", "find_run", "newest", "runs", "unknown_run"]
+__all__ = ["NAME", "Run", "find_run", "newest", "resume_command", "runs", "unknown_run"]
 
 NAME = re.compile(r"\d{8}-\d{6}-(?:\d+-)?[0-9a-f]{6}")
 """Directory names of runs: date, time (UTC), (number if two start in one second,) config hash."""
@@ -234,6 +235,11 @@ def _flock(f: IO[bytes], path: Path, patience: float) -> None:
         f"{os.getpid()} {socket.gethostname()}".encode()
     )  # for people; the lock itself is the flock
     f.flush()
+
+
+def resume_command(run: Run) -> str:
+    """What goes on with it, typed where this process works."""
+    return f"genlab resume run={shlex.quote(run.reference)}"
 
 
 def runs(outputs: str | Path) -> list[Run]:

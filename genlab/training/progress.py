@@ -7,7 +7,8 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -43,6 +44,8 @@ class ProgressDisplay:
         self._console: Console | None = None
         self._live: Live | None = None
         self._drawn = -math.inf
+        self._lines: deque[str] = deque()  # to be written
+        self._busy = False
 
     def __enter__(self) -> Self:
         if self._out.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
@@ -61,9 +64,13 @@ class ProgressDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._live is not None:
+        if self._live is None or self._console is None:
+            return
+        try:
             self._live.update(self._picture())
             self._live.stop()  # draws the last state and gives the cursor back
+        finally:  # Ctrl-C may come here, too
+            self._console.show_cursor()
             self._live = None
 
     def update(self, line: Mapping[str, Any]) -> None:
@@ -74,19 +81,39 @@ class ProgressDisplay:
         for name, value in fresh.items():
             if _is_loss(name):
                 self._trends.setdefault(name, deque(maxlen=TREND)).append(value)
-        if self._live is None:
-            self._out.line("  ".join(self._words(list(fresh))))
-        elif time.monotonic() - self._drawn >= REFRESH:
-            self._measure()
-            self._live.update(self._picture(), refresh=True)
-            self._drawn = time.monotonic()
+        with self._writing():
+            if self._live is None:
+                self._out.line("  ".join(self._words(list(fresh))))
+            elif time.monotonic() - self._drawn >= REFRESH:
+                self._measure()
+                self._live.update(self._picture(), refresh=True)
+                self._drawn = time.monotonic()
 
     def log(self, text: str) -> None:
-        """Prints a line that stays, above the live display."""
-        if self._live is not None and self._console is not None:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            self._out.line(text)
+        """Prints a line that stays, above the live display.
+
+        Of a signal that comes while something is written: as soon as that is.
+        """
+        self._lines.append(text)
+        if self._busy:
+            return
+        with self._writing():
+            pass
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Context in which nothing else is written; then the lines that are due."""
+        self._busy = True
+        try:
+            yield
+            while self._lines:
+                text = self._lines.popleft()
+                if self._live is not None and self._console is not None:
+                    self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+                else:
+                    self._out.line(text)
+        finally:
+            self._busy = False
 
     def warn(self, text: str) -> None:
         """A line that stays, and until the next one in the panel too."""

@@ -6,6 +6,7 @@ A first start, `genlab resume`, a rank of several and a job of a sweep all come 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,7 +27,8 @@ from genlab.core.signals import DrawingStopped, stop_error
 from genlab.core.spikes import AFTER, PATIENCE, Spike
 from genlab.core.subprocesses import terminate_with_parent
 from genlab.run import spike
-from genlab.run.directory import Run
+from genlab.run.checkpoint import Checkpoints
+from genlab.run.directory import Run, resume_command
 from genlab.run.journal import read_journal
 from genlab.training.events import Evaluate, Event, Log, Moment, Sample, Save, Spikes, intervals
 from genlab.training.progress import ProgressDisplay
@@ -60,9 +62,13 @@ def train_run(
             pin(setup.components.pretrained, run.path)
             return _train(run, setup, allow)
         except BaseException as e:
+            error = _at_once(run) if isinstance(e, KeyboardInterrupt) else e
             with suppress(GenlabError, OSError):  # a full disk must not hide why we stop
-                run.status = _status(e)
-            raise
+                if not run.status.startswith("done"):  # its report alone is missing
+                    run.status = _status(error)
+            if error is e:
+                raise
+            raise error from None
 
 
 def _train(run: Run, setup: Setup, allow: Sequence[str]) -> int:
@@ -79,9 +85,14 @@ def _status(error: BaseException) -> str:
             return f"interrupted: {error}"
         case GenlabError():
             return f"failed: {error}"
-        case KeyboardInterrupt():
-            return "interrupted: Ctrl-C twice"
     return f"failed: {type(error).__name__}: {error}"
+
+
+def _at_once(run: Run) -> Stopped:
+    """The error of a run that a second Ctrl-C has stopped, or one before its first step."""
+    names = Checkpoints(run.path / "checkpoints").names()
+    kept = f"the checkpoint at image {int(names[-1]):,} is kept" if names else "nothing is saved"
+    return Stopped(signal.SIGINT, f"Ctrl-C, at once: {kept}; go on with {resume_command(run)}")
 
 
 class RunLoop:
@@ -130,7 +141,8 @@ class RunLoop:
             if not dist.is_lost(e):
                 raise
             text = str(e).splitlines()[0]
-            raise PeerLost(f"another rank is gone ({text}); go on with genlab resume") from e
+            again = resume_command(run)
+            raise PeerLost(f"another rank is gone ({text}); go on with {again}") from e
         finally:
             dist.stop()
         return 0
@@ -186,7 +198,9 @@ class RunLoop:
 
     def _stop(self, number: int) -> NoReturn:
         images = self.training.clock.images
-        raise stop_error(number, f"image {images:,}, saved; go on with {self._resume()}")
+        raise stop_error(
+            number, f"image {images:,}, saved; go on with {resume_command(self.training.run)}"
+        )
 
     def _stop_at(self, found: Spike) -> NoReturn:
         training, names = self.training, self.training.checkpoints.names()
@@ -195,15 +209,12 @@ class RunLoop:
             row = PATIENCE if training.hardware.on_spike == "skip" else AFTER
             kept = f"the checkpoint at image {int(names[-1]):,}" if names else "no checkpoint"
             state = f"{row} other batches are no better, so that {kept} is the last one"
-        again = f"go on with {self._resume()} optimizer.lr=<less> allow=[config]"
+        again = (
+            f"go on with {resume_command(self.training.run)} optimizer.lr=<less> allow=[config]"
+        )
         if not names and training.trainer.spikes.weights_bad:
             again = "train with a lower optimizer.lr"
         raise Spiked(f"{spike.sentence([found])}; {state}: {again}")
-
-    def _resume(self) -> str:
-        # the id where it is looked for by itself
-        by_id = self.training.config["outputs"] == "outputs"
-        return f"genlab resume run={self.training.run.id if by_id else self.training.run.path}"
 
     def _done(self) -> str:
         """The status of a run that has drawn all its images; said where it was not calm."""

@@ -246,10 +246,12 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tiny, at, name, 
 def test_a_second_ctrl_c_stops_at_once(tiny, at):
     run = started(tiny("gan"))
     at(40, signalled(signal.SIGINT, signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped) as e:
         train_run(run.path)
-    assert run.status == "interrupted: Ctrl-C twice"
-    assert int(newest(run).name) < 40
+    last = int(newest(run).name)
+    words = f"the checkpoint at image {last} is kept; go on with genlab resume run={run.path}"
+    assert e.value.code == 130 and str(e.value) == f"Ctrl-C, at once: {words}"
+    assert run.status == f"interrupted: {e.value}" and last < 40
     train_run(run.path)
     assert run.status == "done"
 

@@ -17,9 +17,9 @@ from genlab.evaluation.evaluate import Evaluator, select_metrics
 from genlab.evaluation.reference import Reference, of_data, read_images, size_of, subset
 from genlab.evaluation.target import EvalTarget, GivenImages, ModelOutputs, number_of_samples
 from genlab.hardware.hardware import Hardware
-from genlab.run.directory import find_run
 from genlab.run.results import write_result
 from genlab.sampling.pipeline import load
+from genlab.sampling.trained_run import find_trained, say_state
 
 __all__ = ["main"]
 
@@ -106,16 +106,14 @@ def of_run(
     others: overrides of its sampler, guidance, hardware; how: `trust` and `links` as `load` takes
     them.
     """
-    run = find_run(str(asked["run"]), asked["outputs"])
+    run = find_trained(str(asked["run"]), asked["outputs"])
     pipeline = load(run.path, overrides=others, checkpoint=asked["checkpoint"], **how)
     device, checkpoint = pipeline.hardware.device, pipeline.checkpoint
     assert checkpoint is not None
     dist.start(device)
     average = pipeline.post_hoc_ema(asked["weights"])
     if dist.rank() == 0:
-        if not run.status.startswith("done"):
-            state = "still training" if run.status == "running" else run.status
-            log(f"{run.title} is {state}; taking its checkpoint at image {checkpoint.images:,}")
+        say_state(run, checkpoint.images)
         if average is not None:
             log(str(average))
     n = number_of_samples(asked["n"], device, training=False)

@@ -24,9 +24,10 @@ from genlab.core.errors import CheckpointError, ConfigError
 from genlab.core.random import SampleNoise
 from genlab.run.averages import Averages, PostHocEMA
 from genlab.run.checkpoint import Checkpoint, Checkpoints
-from genlab.run.directory import Run, find_run
+from genlab.run.directory import Run, resume_command
 from genlab.run.trust import trusted, trusted_runs
 from genlab.sampling.edit import ImageEditor, Task
+from genlab.sampling.trained_run import find_trained
 
 __all__ = ["STEPS", "Pipeline", "load"]
 
@@ -49,7 +50,7 @@ def load(
     config to import code from outside genlab (True), or those of runs that it names (their paths);
     links: follow links of one's own to folders. Raises a GenlabError.
     """
-    found = find_run(str(run), outputs)
+    found = find_trained(str(run), outputs)
     found.check_links(links)
     place = {"outputs": str(found.path.parent.parent)}  # where it lies now
     config = _with(found.config, overrides) | place
@@ -58,7 +59,7 @@ def load(
     saved = Checkpoints(found.path / "checkpoints").find(checkpoint)
     if saved is None:
         raise CheckpointError(
-            f"{found.path} has no checkpoint yet; train it with genlab resume run={found.id}"
+            f"{found.path} has no checkpoint yet; train it with {resume_command(found)}"
         )
     how = {"trust": trusted(found.path, trust, first=True), "trust_runs": trusted_runs(trust)}
     return Pipeline(build(config, **how, run=found.path), saved)
@@ -368,7 +369,7 @@ class Pipeline:
             )
         raise ConfigError(
             f"model {name} draws no images of its own, it reconstructs given ones: "
-            f"genlab sample run={self.run.id} from=<folder or .zip of images>"
+            f"genlab sample run={self.run.reference} from=<folder or .zip of images>"
         )
 
     def interpolate(

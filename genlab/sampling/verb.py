@@ -23,6 +23,7 @@ from genlab.sampling.drawing import drawing, stoppable
 from genlab.sampling.from_images import write_edits, write_reconstructions
 from genlab.sampling.kept_samples import KeptSamples, read_record, same
 from genlab.sampling.pipeline import STEPS, Pipeline, load
+from genlab.sampling.trained_run import find_trained, say_state
 
 __all__ = ["main"]
 
@@ -42,10 +43,13 @@ def main(words: Sequence[str]) -> int:
         (own if word.partition("=")[0] in KEYS["sample"] else others).append(word)
     asked = compose(own, primary="sample")
     trust, links = options.get("trust", False), "links" in options.get("allow", [])
-    pipeline = load(asked["run"], asked["outputs"], trust, others, links=links)
     _check_given(asked)
     reconstructs = asked["from"] is not None and asked["task"] is None
     asked["n"] = asked["n"] or (None if reconstructs else SAMPLES)
+    run = find_trained(str(asked["run"]), asked["outputs"], draws=not reconstructs)
+    pipeline = load(run.path, trust=trust, overrides=others, links=links)
+    assert pipeline.checkpoint is not None
+    say_state(run, pipeline.checkpoint.images)
     pipeline.require(Reconstructs if reconstructs else Generates)
     if asked["animate"] and not pipeline.sampler.follows_path:
         pipeline.trajectory(1)  # raises before anything is drawn

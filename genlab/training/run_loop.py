@@ -64,7 +64,7 @@ def train_run(
         except BaseException as e:
             error = _at_once(run) if isinstance(e, KeyboardInterrupt) else e
             with suppress(GenlabError, OSError):  # a full disk must not hide why we stop
-                if not run.status.startswith("done"):  # its report alone is missing
+                if error is e or not run.status.startswith("done"):  # but for its report
                     run.status = _status(error)
             if error is e:
                 raise

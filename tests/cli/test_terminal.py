@@ -58,6 +58,7 @@ def test_ctrl_c_in_training(tmp_path, term, times):
     session.ctrl_c()
     if times == 2:
         session.until("Ctrl-C again: at once")
+        time.sleep(0.1)
         session.ctrl_c()
     assert session.finish() == 130
     lines = clean(session)

@@ -209,8 +209,10 @@ LONGER = Key("schedule.images", "as it was", "a larger number goes on with a fin
 METRIC = Key(
     "metric", "losses, evaluations", "values or metrics to show: fid, 'kid,heldout/*', '*'"
 )
-SORT = Key("sort", "as they began", "a value, a key or images; best first, -KEY the other way")
-PAGE = Key("page", "<outputs>/compare.html", "the .html file to write; null for none")
+SORT = Key(
+    "sort", "as they began", "fid or metric/fid, a key, images; the best first, -KEY turns it round"
+)
+PAGE = Key("page", "<outputs>/compare-<runs>.html", "the .html file to write; null for none")
 ROOT = Key("data.root", "$GENLAB_DATA or data", "where data sets lie")
 
 OF_RUN = ("sampler", "guidance", "hardware")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["clean", "count", "duration", "number", "short", "size", "table"]
+__all__ = ["clean", "count", "cut", "duration", "fitting", "number", "short", "size", "table"]
 
 
 def clean(text: str) -> str:
@@ -63,3 +63,22 @@ def table(rows: Sequence[Sequence[str]], gap: str = "  ", indent: str = "") -> s
         (indent + gap.join(c.ljust(w) for c, w in zip(row, widths, strict=True))).rstrip()
         for row in rows
     )
+
+
+def fitting(widths: Sequence[int], order: Sequence[int], room: int, gap: int = 2) -> list[int]:
+    """The columns of these widths that have room beside each other, by their places.
+
+    order: in which they are taken; one that has no room is passed over, but the first never.
+    """
+    kept: list[int] = []
+    used = -gap
+    for i in order:
+        if not kept or used + gap + widths[i] <= room:
+            kept.append(i)
+            used += gap + widths[i]
+    return sorted(kept)
+
+
+def cut(words: str, most: int) -> str:
+    """At most so many letters, the last ones dots where it is longer."""
+    return words if len(words) <= most else words[: max(1, most - 3)].rstrip(", ") + "..."

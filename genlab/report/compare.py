@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,12 +13,12 @@ from typing import Any
 from genlab.core.errors import ConfigError
 from genlab.core.files import read_text
 from genlab.report.columns import Column
-from genlab.report.groups import short_key
+from genlab.report.compare_text import as_text
 from genlab.report.run_data import read_run
-from genlab.report.table import Row, Table, image_range, tabulate
+from genlab.report.table import Row, Table, tabulate
 from genlab.run.directory import NAME, Run, newest, runs, unknown_run
 
-__all__ = ["as_json", "as_text", "find_runs", "main"]
+__all__ = ["as_json", "find_runs", "main", "page_name"]
 
 
 def main(
@@ -31,7 +33,8 @@ def main(
 ) -> int:
     """Prints the table of some runs and writes their page.
 
-    page: an .html file, null for none; "" is compare.html in outputs, and none beside JSON.
+    page: an .html file, null for none; "" is one in outputs that is called as what was compared,
+    and none beside JSON.
     """
     if page and page != "null" and not page.endswith((".html", ".htm")):
         raise ConfigError(f"page={page}: give the name of an .html file, or null for no page")
@@ -44,10 +47,28 @@ def main(
         from genlab.report.overview import write_overview
 
         folder = Path(outputs) if Path(outputs).is_dir() else Path()
-        target = write_overview(table, Path(page) if page else folder / "compare.html")
+        name = page_name([*refs, *([f"metric={metric}"] if metric else [])])
+        target = write_overview(table, Path(page) if page else folder / name)
         if not json:
             print(f"\npage: {target}")
     return 0
+
+
+def page_name(words: Sequence[str]) -> str:
+    """The file name of a comparison: compare.html of all runs, compare-a1b2c3+gan.html of some.
+
+    words: what was asked for. Other words make another name: where one is no part of a file name,
+    or long, a hash of all of them says which.
+    """
+    plain = [re.sub(r"[^A-Za-z0-9_.=-]+", "-", word.rstrip("/")).strip("-.") for word in words]
+    stem = "+".join(["compare", *filter(None, plain)]).replace("+", "-", 1)
+    if plain != words or len(stem) > LONGEST:
+        digest = hashlib.sha256("\0".join(words).encode(errors="surrogateescape")).hexdigest()
+        stem = f"{stem[:LONGEST]}-{digest[:6]}"
+    return f"{stem}.html"
+
+
+LONGEST = 80  # letters of what a page is called by
 
 
 # --- which runs ----------------------------------------------------------------------------------
@@ -129,83 +150,6 @@ def _why_none(ref: str, known: Sequence[Run], outputs: str) -> str:
     if path.is_file():
         return f"{ref} is a file; a run is a directory"
     return unknown_run(ref, known, outputs)
-
-
-# --- as text -------------------------------------------------------------------------------------
-
-
-def as_text(table: Table, width: int, every: bool = False) -> str:
-    """The table, folded into blocks that fit the width, and its notes.
-
-    every: also the bounds, biases and the like that belong to other numbers.
-    """
-    shown = table.columns if every else [c for c in table.columns if c.is_primary]
-    columns = [[_printable(cell) for cell in column] for column in _columns(table, shown)]
-    lines = "\n\n".join(_block(block, i) for i, block in enumerate(_fold(columns, width)))
-    notes = ["* the best of its column"] if any(row.best for row in table.rows) else []
-    if hidden := list(dict.fromkeys(c.name for c in table.columns if c not in shown)):
-        notes.append(f"metric='*' shows also {', '.join(hidden)}")
-    notes += [_printable(note) for note in table.notes]
-    return "\n".join([lines, *([""] if notes else []), *notes])
-
-
-def _columns(table: Table, shown: Sequence[Column]) -> Iterator[list[str]]:
-    """Each column with three heads: its kind, its name, how it differs from others of the name."""
-    rows = table.rows
-    yield ["", "", "", *(row.label for row in rows)]
-    kind = "config"
-    for key in table.keys.shown:
-        yield [kind, short_key(key), "", *(_cut(r.group.values.get(key, "-")) for r in rows)]
-        kind = ""
-    kind = "evaluated with"
-    for key in table.settings:
-        yield [kind, key, "", *(_cut(row.settings.get(key, "-")) for row in rows)]
-        kind = ""
-    yield ["trained", "runs", "", *(str(len(row.group.runs)) for row in rows)]
-    yield ["", "seeds", "", *(_cut(",".join(row.group.seeds)) or "-" for row in rows)]
-    yield ["", "images", "", *(image_range(row.group.images) for row in rows)]
-    kind = "measured"
-    for column in shown:
-        cells = []
-        for row in rows:
-            mean, notes = row.cell_text(column)
-            cells.append(mean + (f" ({notes})" if notes else "") + " *" * (column in row.best))
-        yield [kind, column.name, _cut(table.distinctions.get(column, ""), 48), *cells]
-        kind = ""
-
-
-def _fold(columns: Sequence[list[str]], width: int) -> Iterator[list[list[str]]]:
-    first, *others = columns
-    block, used = [first], max(map(len, first))
-    for column in others:
-        wide = 2 + max(map(len, column))
-        if used + wide > width and len(block) > 1:
-            yield block
-            block, used = [first], max(map(len, first))
-        block.append(column)
-        used += wide
-    yield block
-
-
-def _block(columns: Sequence[list[str]], number: int) -> str:
-    """Aligned lines; heads without words are left out, after the first block also empty rows."""
-    lines = list(zip(*columns, strict=True))
-    filled = [line for line in lines[:3] if any(line)]
-    filled += [line for line in lines[3:] if not number or {*line[1:]} - {"-"}]
-    widths = [max(map(len, column)) for column in zip(*filled, strict=True)]
-    return "\n".join(
-        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
-        for line in filled
-    )
-
-
-def _cut(words: str, most: int = 32) -> str:
-    return words if len(words) <= most else f"{words[: most - 3]}..."
-
-
-def _printable(words: str) -> str:
-    """Names on a disk may hold what moves the cursor of a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in words)
 
 
 # --- as JSON -------------------------------------------------------------------------------------

@@ -64,7 +64,8 @@ class Table:
     """Rows, columns, the keys in which rows differ, and what a reader must know.
 
     settings: keys of the evaluations' settings that differ. distinctions: how a column differs
-    from others of its name. notes: sentences.
+    from others of its name. notes: sentences. sorted_by: the key or the title of the column that
+    decides the order of the rows.
     """
 
     groups: list[SeedGroup]
@@ -74,6 +75,7 @@ class Table:
     columns: list[Column]
     distinctions: dict[Column, str]
     notes: list[str]
+    sorted_by: str = ""
 
     @property
     def runs(self) -> list[RunData]:
@@ -86,7 +88,7 @@ class Table:
         return column.name if distinction is None else f"{column.name} ({distinction})"
 
     @cached_property
-    def _distinguishing(self) -> list[str]:
+    def distinguishing(self) -> list[str]:
         """Of the keys that differ a few by which every group differs from all others."""
         readable = [g.values for g in self.groups if g.values]
         components = [k for k in self.keys.shown if k in ("model.name", "data.name")]
@@ -96,9 +98,9 @@ class Table:
         """How a group differs from all others: flow_matching, lr 0.001."""
         if not group.values:
             return group.runs[0].short_id
-        lasts = [k.rpartition(".")[2] for k in self._distinguishing]
+        lasts = [k.rpartition(".")[2] for k in self.distinguishing]
         parts = []
-        for key, last in zip(self._distinguishing, lasts, strict=True):
+        for key, last in zip(self.distinguishing, lasts, strict=True):
             value = group.values.get(key)
             name = last if lasts.count(last) == 1 else key
             if value is not None:
@@ -120,13 +122,12 @@ def tabulate(runs: Sequence[RunData], metric: Sequence[str] = (), sort: str = ""
     better, else the least; -sort turns it round. Raises ConfigError for a name no run has.
     """
     groups = group_by_seed(runs)
-    rows = []
+    metric, rows = _patterns(metric, groups), []
     for group in groups:
         journal = last_logged(group, metric)
         found = evaluated(group, metric) or {(): {}}
         rows += [Row("", group, dict(how), cells | journal) for how, cells in found.items()]
     columns = _in_order(all_keys(row.cells for row in rows))
-    _check(metric, columns, groups)
     keys, (distinctions, notes) = differing_keys(groups), distinguish(columns)
     table = Table(groups, keys, _differing_settings(rows), rows, columns, distinctions, notes)
     _mark_best(table)
@@ -170,20 +171,35 @@ def _in_order(columns: Sequence[Column]) -> list[Column]:
     return sorted(columns, key=lambda c: (c.metric == "journal", names.index(c.name)))
 
 
-def _check(metric: Sequence[str], columns: Sequence[Column], groups: Sequence[SeedGroup]) -> None:
-    """ConfigError for the patterns that nothing fits."""
-    missing = [p for p in metric if not any(matches(c.name, c.metric, [p]) for c in columns)]
-    if missing:
-        found = all_keys(
-            cells
-            for group in groups
-            for cells in (last_logged(group, ["*"]), *evaluated(group, ["*"]).values())
-        )
-        names = list(dict.fromkeys(c.name for c in found))
-        hints = (suggest(p, names) or f"There are: {', '.join(names) or 'none'}." for p in missing)
-        raise ConfigError(
-            *(f"metric={p}: no run has it. {h}" for p, h in zip(missing, hints, strict=True))
-        )
+def _patterns(metric: Sequence[str], groups: Sequence[SeedGroup]) -> list[str]:
+    """The patterns of `metric=`, each fitting something; ConfigError for those that nothing fits.
+
+    What was measured has two names, fid and metric/fid: one that nothing has stands for the other.
+    """
+    if not metric:
+        return []
+    found = all_keys(
+        cells
+        for group in groups
+        for cells in (last_logged(group, ["*"]), *evaluated(group, ["*"]).values())
+    )
+    names = list(dict.fromkeys(c.name for c in found))
+    patterns, problems = [], []
+    for given in metric:
+        called = (given, _other_name(given))
+        fits = [p for p in called if any(matches(c.name, c.metric, [p]) for c in found)]
+        patterns += fits[:1]
+        if not fits:
+            hint = suggest(given, names) or f"There are: {', '.join(names) or 'none'}."
+            problems.append(f"metric={given}: no run has it. {hint}")
+    if problems:
+        raise ConfigError(*problems)
+    return patterns
+
+
+def _other_name(name: str) -> str:
+    """metric/fid of fid and the reverse: what a journal calls that which an evaluation found."""
+    return name.removeprefix(METRIC) if name.startswith(METRIC) else METRIC + name
 
 
 def _mark_best(table: Table) -> None:
@@ -246,8 +262,7 @@ def few(words: Sequence[str], most: int = 8) -> str:
 def _sort(table: Table, sort: str) -> None:
     key = sort.removeprefix("-")
     texts = {short_key(k): k for k in table.keys.shown} | {k: k for k in table.keys.shown}
-    columns = [c for c in table.columns if key in (c.name, table.title(c))]
-    column = max(columns, key=lambda c: sum(c in r.cells for r in table.rows), default=None)
+    column, alike = _column_to_sort_by(table, key)
 
     def place(row: Row) -> tuple[bool, float, str]:
         if column is not None:
@@ -265,13 +280,26 @@ def _sort(table: Table, sort: str) -> None:
         known = [*dict.fromkeys(c.name for c in table.columns), *texts, *table.settings, "images"]
         hint = suggest(key, known) or f"There are: {', '.join(known)}."
         raise ConfigError(f"sort={sort}: no column of that name. {hint}")
-    if len(columns) > 1 and column is not None:
+    table.sorted_by = table.title(column) if column else texts.get(key, key)
+    if alike and column is not None:
         table.notes.append(f"sorted by {table.title(column)}")
     if sort.startswith("-"):  # what has no value stays last
         table.rows.sort(key=lambda r: place(r)[1:], reverse=True)
         table.rows.sort(key=lambda r: place(r)[0])
     else:
         table.rows.sort(key=place)
+
+
+def _column_to_sort_by(table: Table, key: str) -> tuple[Column | None, bool]:
+    """The column that a name means, and whether others could be meant; of them most rows have it.
+
+    What was measured has two names, that of its metric and that of the journal, as `keep.best`
+    takes it: fid and metric/fid. A column that is called so comes first.
+    """
+    found = [c for c in table.columns if key in (c.name, table.title(c))]
+    found = found or [c for c in table.columns if c.name == _other_name(key)]
+    best = max(found, key=lambda c: sum(c in r.cells for r in table.rows), default=None)
+    return best, len(found) > 1
 
 
 def _number(text: str | None) -> float:

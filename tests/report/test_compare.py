@@ -10,6 +10,7 @@ import pytest
 from genlab.cli import main as cli
 from genlab.core.errors import ConfigError
 from genlab.report import compare
+from genlab.report.compare_text import as_text
 from tests.helpers.side_by_side import Maker, evaluate, table
 
 
@@ -89,14 +90,54 @@ def test_table_and_page(make, capsys):
         assert code in (2, 7) and err.startswith("genlab: ") and err.count("\n") == 1, words
 
 
-def test_a_narrow_terminal_gets_blocks_that_lose_nothing(make):
+def test_a_narrow_terminal_gets_one_table_and_the_names_of_what_it_leaves_out(make):
     for i in range(6):
         evaluate(make(**{f"data__key{i}": "x" * 20}), {f"value{i}": float(i)}, protocol={"n": i})
-    found = table(*compare.find_runs([], str(make().parents[1])))
-    wide, narrow = compare.as_text(found, 10_000, True), compare.as_text(found, 80, True)
-    blocks = narrow.partition("* the best")[0]
-    assert all(len(line) <= 80 for line in blocks.splitlines() if "columns:" not in line)
-    assert {*wide.split()} == {*narrow.split()}
+    runs = compare.find_runs([], str(make(optimizer__lr=7).parents[1]))
+    found = table(*runs, sort="optimizer.lr")
+    wide = as_text(found, 10_000, True).splitlines()
+    for width in (40, 80, 120):
+        lines = as_text(found, width, True).splitlines()
+        assert max(map(len, lines)) <= width
+        rows = lines[: lines.index("")]
+        assert len(rows) <= 6 + len(runs), "three heads with what differs folded, and the rows"
+        ids = [row.split()[1] for row in rows[-len(runs) :]]
+        assert {*ids} == {f.name[-6:] for f in runs}, "whatever the order"
+        words = " ".join(lines).split("columns: ")[1]
+        for name in {f"data.key{i}" for i in range(6)} - {*rows[1].split()}:
+            assert name in words
+    assert "optimizer.lr" in rows[1] and "columns:" not in "".join(wide)
+    assert all(f"value{i}" in wide[1] and f"data.key{i}" in wide[1] for i in range(6))
+
+
+def test_ids_stand_in_the_rows_and_what_differs_before_what_was_measured(make):
+    first, second = make(seed=1), make(seed=2)
+    other = make(optimizer__lr=0.01)
+    evaluate(other, {"fid": 2.0})
+    text = as_text(table(first, second, other), 80)
+    rows = text.splitlines()
+    assert [row.split()[:2] for row in rows[-2:]] == [["A", "a00000"], ["B", "a00002"]]
+    assert "a00000 +1" in text, "the first of a group, and how many more"
+    head = next(row for row in rows if " run " in row).split()
+    assert head.index("run") < head.index("optimizer.lr") < head.index("fid") < head.index("seeds")
+
+
+def test_a_page_is_called_as_what_was_compared(make, capsys):
+    runs = [make(), make(model__name="glow"), make(model__name="glow", seed=1)]
+    out = runs[0].parents[1]
+
+    def page(*words):
+        last = run(capsys, *words, f"outputs={out}")[1].splitlines()[-1]
+        assert last.startswith(f"page: {out}/compare") and last.endswith(".html")
+        return last
+
+    asked = [(), ("a00000", "a00001"), ("gan",), ("gl*",), ("gl?",), (str(runs[0]),)]
+    asked += [("gan", "metric=loss/*")]
+    pages = [page(*words) for words in asked]
+    assert len({*pages}) == len(pages) and [page(*words) for words in asked] == pages
+    assert pages[:2] == [f"page: {out}/compare.html", f"page: {out}/compare-a00000+a00001.html"]
+    names = [compare.page_name(words) for words in (["a+b"], ["a", "b"], ["a-b"], ["x" * 3000])]
+    assert len({*names}) == 4 and max(map(len, names)) < 100
 
 
 def test_one_run_and_a_running_one(make, capsys):

@@ -260,6 +260,23 @@ def test_sort_puts_the_best_first_and_what_lacks_a_value_last(make):
         order("optimizer.l")
 
 
+def test_a_sort_takes_the_name_that_the_best_checkpoint_is_chosen_by(make):
+    """Of what was measured: metric/fid as journals have it, fid as evaluations do."""
+    for fid in (3.0, 1.0, 2.0):
+        evaluate(make(optimizer__lr=fid), {"fid": fid})
+    evaluated = compare.find_runs([], str(make(optimizer__lr=9).parents[1]))
+
+    def order(*folders, **options):
+        rows = table(*folders, **options).rows
+        return [float(row.group.values["optimizer.lr"]) for row in rows]
+
+    assert order(*evaluated, sort="metric/fid") == order(*evaluated, sort="fid") == [1, 2, 3, 9]
+    assert order(*evaluated, sort="-metric/fid") == [3, 2, 1, 9]
+    logged = [measured(make(optimizer__lr=fid, data__x=1), fid) for fid in (5.0, 4.0)]
+    for name in ("fid", "metric/fid"):
+        assert order(*logged, sort=name, metric=[name]) == [4, 5]
+
+
 def test_bounds_and_biases_are_no_primary_columns():
     def is_primary(name, metric, better=""):
         return Column(name, metric, (), better).is_primary

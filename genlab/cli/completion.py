@@ -95,7 +95,9 @@ def _all(before: list[str], current: str) -> Iterable[str]:
         case "completion":
             return ["bash", "zsh"]
         case "list":
-            return [*catalog.groups(), "runs", "outputs="]
+            kinds = [*catalog.groups(*folders), "runs"]
+            filters = ["model=", "data=", "seed=", "state=", "outputs="]
+            return filters if "runs" in given else [*kinds, "outputs="]
         case "compare":  # a run is named by itself
             runs = [r.removeprefix("run=") for r in _runs(given, "run=")]
             return [*runs, *(f"{key.name}=" for key in VERBS[verb].keys)]

@@ -27,7 +27,7 @@ USAGE = {
         "genlab compare [RUN ...], where RUN is a run directory, a folder of runs or of\n"
         "  a sweep, an id, latest, or a part of names (with * ? []); without any: all runs"
     ),
-    "list": "genlab list [WHAT], where WHAT is one of\n  {things}",
+    "list": "genlab list [WHAT] [key=value ...], where WHAT is one of\n  {things}",
 }
 EPILOGS = {
     "train": "`genlab show` lists every key of a config and who chose it.",
@@ -62,7 +62,7 @@ EXAMPLES = {
         "genlab compare outputs/sweeps/20250102-030405",
         "genlab compare 'gan-*' page=null",
     ],
-    "list": ["genlab list", "genlab list models", "genlab list runs --json"],
+    "list": ["genlab list", "genlab list models", "genlab list runs model=gan state=done"],
     "show": ["genlab show model=gan data=mnist"],
     "doctor": ["genlab doctor", "genlab doctor data.root=/data"],
     "completion": [

@@ -8,35 +8,57 @@ import math
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from genlab.cli.run_table import chosen, runs_table
 from genlab.config import catalog
 from genlab.core import registry
 from genlab.core.errors import ConfigError
 from genlab.core.files import opened, read_text
-from genlab.core.format import clean, duration, number, short, size, table
+from genlab.core.format import cut, table
 from genlab.core.registry import GROUPS, suggest
 
 __all__ = ["class_doc", "components", "group_of", "listing", "runs"]
 
 
-def listing(what: str, outputs: str = "outputs", as_json: bool = False) -> str:
-    """The answer of `genlab list [what]`."""
+def listing(
+    what: str,
+    outputs: str = "outputs",
+    as_json: bool = False,
+    *,
+    given: Mapping[str, str] = MappingProxyType({}),
+    folders: Sequence[Path] = (),
+    width: int = 10_000,
+) -> str:
+    """The answer of `genlab list [what]`.
+
+    given: key -> value that runs are to have. folders: of one's own configs. width: of the
+    terminal.
+    """
     if what == "runs":
-        found = runs(Path(outputs))
-        return _dump(found) if as_json else _runs_table(found, outputs)
+        every = runs(Path(outputs))
+        found = chosen(every, given)
+        if as_json:
+            return _dump([{k: v for k, v in run.items() if k != "keys"} for run in found])
+        if found:
+            return runs_table(found, width)
+        if every:
+            asked = " ".join(f"{key}={value}" for key, value in given.items())
+            return f"none of the {len(every)} runs in {outputs} has {asked}"
+        return f"no runs in {outputs}; `genlab train` makes one (outputs=DIR looks elsewhere)"
     if what:
-        group = group_of(what)
-        rows = components(group)
+        group = group_of(what, *folders)
+        rows = components(group, *folders)
         return _dump(rows) if as_json else table([(r["name"], r["doc"]) for r in rows])
-    groups = {g: registry.names(g) for g in ordered(catalog.groups())}
+    groups = {g: registry.names(g, *folders) for g in ordered(catalog.groups(*folders))}
     if as_json:
         return _dump(groups)
     lines = [(g, str(len(names)), ", ".join(names)) for g, names in groups.items()]
     return (
-        table([(g, n, _cut(names, 79)) for g, n, names in lines])
+        table([(g, n, cut(names, 79)) for g, n, names in lines])
         + "\n\n`genlab list model` says what each is; `genlab list runs` shows the runs."
     )
 
@@ -46,9 +68,9 @@ def ordered(groups: Sequence[str]) -> list[str]:
     return sorted(groups, key=lambda g: (GROUPS.index(g) if g in GROUPS else len(GROUPS), g))
 
 
-def group_of(what: str) -> str:
-    """The group meant by its singular or plural."""
-    groups = catalog.groups()
+def group_of(what: str, *folders: Path) -> str:
+    """The group meant by its singular or plural. folders: of one's own configs."""
+    groups = catalog.groups(*folders)
     for group in groups:
         if what in {group, group + "s", group + "es", re.sub("y$", "ies", group)}:
             return group
@@ -56,20 +78,25 @@ def group_of(what: str) -> str:
     raise ConfigError(f"nothing to list under {what!r}. {near}")
 
 
-def components(group: str) -> list[dict[str, str]]:
-    """name, doc (first line of the yaml or of the class) and config file of each component."""
+def components(group: str, *folders: Path) -> list[dict[str, str]]:
+    """name, doc (first line of the yaml or of the class) and config file of each component.
+
+    folders: of one's own configs, whose files are named by their paths.
+    """
     found = []
-    for name in registry.names(group):
-        path = catalog.find_yaml(group, name)
+    for name in registry.names(group, *folders):
+        path = catalog.find_yaml(group, name, *folders)
         assert path is not None
-        keys = catalog.lines(group, name).values()
+        keys = catalog.lines(group, name, *folders).values()
         own = [k.default for k in keys if k.name.endswith(".name")]
         doc = catalog.summary(path) or (class_doc(group, own[0]) if own else "")
         if given := {
             k.name: k.default.strip("'\"") for k in keys if k.name.startswith("promise.")
         }:
             doc += f" ({given.get('promise.metric')} {given.get('promise.value')})"
-        found.append({"name": name, "doc": doc, "file": f"configs/{group}/{name}.yaml"})
+        ours = path.is_relative_to(registry.configs_dir())
+        file = f"configs/{group}/{name}.yaml" if ours else str(path)
+        found.append({"name": name, "doc": doc, "file": file})
     return found
 
 
@@ -95,12 +122,14 @@ def runs(outputs: Path) -> list[dict[str, Any]]:
 
     found = []
     for run in sorted(directory.runs(outputs), key=lambda r: r.path.name, reverse=True):
-        last, total = _journal(run.path / "metrics.jsonl"), _total(run.path / "config.yaml")
+        last, keys = _journal(run.path / "metrics.jsonl"), _keys(run.path / "config.yaml")
+        total = keys.get("schedule.images", "")
         found.append(
             {
                 "id": run.id,
                 "name": run.name,
                 "path": str(run.path),
+                "seed": int(seed) if (seed := keys.get("seed", "")).isdecimal() else None,
                 "state": run.status,
                 "spike": last.pop("spike", None),
                 "images": max(last.pop("images", 0), _saved(run.path)),
@@ -108,21 +137,28 @@ def runs(outputs: Path) -> list[dict[str, Any]]:
                 "loss": last,
                 "bytes": _bytes(run.path),
                 "seconds": _age(run.path),
+                "typed": _typed(run.path / "overrides.txt"),
+                "keys": keys,
             }
         )
     return found
 
 
-TOTAL = "schedule.images"
-
-
-def _total(path: Path) -> str:
-    """Images of the whole run; "" where its config cannot be read."""
+def _keys(path: Path) -> dict[str, str]:
+    """Dotted key -> value as text of a config; empty where it cannot be read."""
     try:
         keys = catalog.scan_text(read_text(path, limit=TAIL * 4))
     except (OSError, ValueError):
-        return ""
-    return next((key.default for key in keys if key.name == TOTAL), "")
+        return {}
+    return {key.name: key.default.strip("'\"") for key in keys}
+
+
+def _typed(path: Path) -> list[str]:
+    """What was typed for a run."""
+    try:
+        return [line for line in read_text(path, limit=TAIL).splitlines() if line.strip()]
+    except (OSError, ValueError):
+        return []
 
 
 def _journal(path: Path) -> dict[str, Any]:
@@ -186,42 +222,7 @@ def _age(path: Path) -> float | None:
         return None
 
 
-def _state(run: dict[str, Any]) -> str:
-    """The status, with the image of the last spike where it does not speak of spikes itself."""
-    status, spike = str(run["state"]), run["spike"]
-    if spike is None or status.startswith(("done:", "failed:")):
-        return status
-    return f"{status}{',' if ':' in status else ':'} spike at image {spike:,}"
-
-
-def _runs_table(found: list[dict[str, Any]], outputs: str) -> str:
-    if not found:
-        return f"no runs in {outputs}; `genlab train` makes one (outputs=DIR looks elsewhere)"
-    rows = [("id", "run", "state", "images", "loss", "size", "age")]
-    for r in found:
-        losses = " ".join(
-            f"{k} {number(v)}" if len(r["loss"]) > 1 else number(v) for k, v in r["loss"].items()
-        )
-        of = short(r["total"]) if r["total"] is not None else "?"
-        rows.append(
-            (
-                r["id"],
-                r["name"],
-                _cut(_state(r), 40),
-                f"{short(r['images'])} / {of}",
-                losses or "-",
-                size(r["bytes"]),
-                duration(r["seconds"]) if r["seconds"] is not None else "?",
-            )
-        )
-    return table([[clean(cell) for cell in row] for row in rows])
-
-
 # --- text ----------------------------------------------------------------------------------------
-
-
-def _cut(line: str, width: int) -> str:
-    return line if len(line) <= width else line[: max(1, width - 3)].rstrip(", ") + "..."
 
 
 def _dump(value: Any) -> str:

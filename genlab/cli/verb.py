@@ -52,10 +52,9 @@ class Verb(NamedTuple):
 
 def _checked(call: Call) -> list[str]:
     """The overrides of a verb that composes a config, once their names are known to exist."""
-    verb, folders = VERBS[call.verb], [Path(d) for d in call.config_dirs]
+    verb, folders = VERBS[call.verb], _folders(call)
     words = [_listed(word) for word in call.words]
-    problems = [f"--config-dir {f}: there is no such folder" for f in folders if not f.is_dir()]
-    problems += overrides.check(
+    problems = overrides.check(
         words,
         primary=verb.primary,
         multirun=call.multirun,
@@ -66,6 +65,16 @@ def _checked(call: Call) -> list[str]:
     if problems:
         raise ConfigError(*problems)
     return words
+
+
+def _folders(call: Call) -> list[Path]:
+    """Those of --config-dir; ConfigError for one that is not there."""
+    folders = [Path(d) for d in call.config_dirs]
+    if missing := [
+        f"--config-dir {f}: there is no such folder" for f in folders if not f.is_dir()
+    ]:
+        raise ConfigError(*missing)
+    return folders
 
 
 def _listed(word: str) -> str:
@@ -154,12 +163,22 @@ def _list(call: Call) -> int:
     what = [w for w in call.words if "=" not in w]
     if len(what) > 1:
         raise ConfigError(f"list shows one thing at a time, not {' and '.join(what)}")
-    given = _options(call._replace(words=tuple(w for w in call.words if "=" in w)))
+    words = [w.partition("=") for w in call.words if "=" in w]
+    given = {key: value.strip("'\"") for key, _, value in words}
     if given and what != ["runs"]:
-        raise ConfigError("outputs= goes with `genlab list runs`")
+        raise ConfigError(f"{next(iter(given))}= goes with `genlab list runs`")
     from genlab.cli.list import listing
 
-    print(listing(what[0] if what else "", given.get("outputs", "outputs"), call.json))
+    print(
+        listing(
+            what[0] if what else "",
+            given.pop("outputs", "outputs"),
+            call.json,
+            given=given,
+            folders=_folders(call),
+            width=_width(),
+        )
+    )
     return 0
 
 
@@ -210,10 +229,17 @@ METRIC = Key(
     "metric", "losses, evaluations", "values or metrics to show: fid, 'kid,heldout/*', '*'"
 )
 SORT = Key(
-    "sort", "as they began", "fid or metric/fid, a key, images; the best first, -KEY turns it round"
+    "sort",
+    "as they began",
+    "fid or metric/fid, a key, images; the best first, -KEY turns it round",
 )
 PAGE = Key("page", "<outputs>/compare-<runs>.html", "the .html file to write; null for none")
 ROOT = Key("data.root", "$GENLAB_DATA or data", "where data sets lie")
+
+OF_RUNS = (
+    Key("model", "any", "of runs: gan, wgan*; so also data, seed and any other key of a config"),
+    Key("state", "any", "of runs: done, running, interrupted, failed; several with commas"),
+)
 
 OF_RUN = ("sampler", "guidance", "hardware")
 """Groups in which a trained run may be given another choice."""
@@ -251,7 +277,12 @@ VERBS = {
         flags=("--json",),
         keys=(METRIC, SORT, PAGE, OUTPUTS),
     ),
-    "list": Verb("models, data, networks ... or runs", _list, flags=("--json",), keys=(OUTPUTS,)),
+    "list": Verb(
+        "models, data, networks ... or runs",
+        _list,
+        flags=("--json", "--config-dir DIR"),
+        keys=(OUTPUTS, *OF_RUNS),
+    ),
     "show": Verb(
         "every key of a config, and who chose it",
         _show,

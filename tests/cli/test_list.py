@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from genlab.cli import main as cli
-from genlab.cli.list import components
+from genlab.cli.list import components, listing
 from genlab.config import catalog
 from genlab.core import registry
 from genlab.core.console import log
@@ -114,6 +114,81 @@ def test_list_runs_survives_what_it_finds(tmp_path, capsys):
     assert rows["abc125"]["seconds"] is None
     assert run(capsys, "list", "runs", f"outputs={tmp_path}")[0] == 0
     assert "no runs" in run(capsys, "list", "runs", f"outputs={tmp_path / 'nowhere'}")[1]
+
+
+def typed(outputs, name, seed, *words, model="gan"):
+    path = make_run(outputs / "x", name, metrics=line(images=64, **{"loss/d": 1.5, "loss/g": 2}))
+    (path / "config.yaml").write_text(
+        f"seed: {seed}\nmodel:\n  name: {model}\ndata:\n  name: digits\n"
+        f"optimizer:\n  lr: {words[0].partition('=')[2]}\nschedule:\n  images: 64\n"
+    )
+    (path / "overrides.txt").write_text("\n".join([f"model={model}", "n=1", *words]))
+    place = outputs / f"{model}-digits" / name
+    place.parent.mkdir(exist_ok=True)
+    path.rename(place)
+
+
+def test_list_runs_says_what_sets_them_apart_in_80_columns(tmp_path):
+    long = "a_rather_long_name_of_a_model_of_ones_own"
+    typed(tmp_path, "20250102-030405-abc123", 7, "optimizer.lr=0.001")
+    typed(tmp_path, "20250102-030406-abc124", 8, "optimizer.lr=0.01", "b=" + "c" * 200, model=long)
+    for width in (80, 120):
+        head, *rows = listing("runs", str(tmp_path), width=width).splitlines()
+        assert max(map(len, (head, *rows))) <= width
+        assert [row.split()[0] for row in rows] == ["abc124", "abc123"]
+        assert "seed" in head.split() and rows[1].endswith("  lr=0.001"), rows
+        assert "n=1" not in "".join(rows), "what all were given sets none apart"
+        assert "lr=0.01 b=c" in rows[0]
+    whole = listing("runs", str(tmp_path))
+    assert "c" * 200 in whole and long in whole
+
+
+@pytest.mark.parametrize(
+    ("words", "ids"),
+    [
+        ("model=gan", {"abc123"}),
+        ("model=g*,wgan", {"abc123", "abc124"}),
+        ("data=digits state=done", {"abc123", "abc124"}),
+        ("state=interrupted,failed", set()),
+        ("optimizer.lr=1e-3", {"abc123"}),
+        ("seed=8", {"abc124"}),
+    ],
+)
+def test_list_runs_takes_what_they_are_to_have(tmp_path, capsys, words, ids):
+    typed(tmp_path, "20250102-030405-abc123", 7, "optimizer.lr=0.001")
+    typed(tmp_path, "20250102-030406-abc124", 8, "optimizer.lr=0.01", model="wgan")
+    asked = ["list", "runs", *words.split(), f"outputs={tmp_path}"]
+    code, out, _ = run(capsys, *asked, "--json")
+    assert code == 0 and {r["id"] for r in json.loads(out)} == ids
+    text = run(capsys, *asked)[1]
+    assert ids <= set(text.split()) and (ids or text.startswith("none of the 2 runs"))
+
+
+def test_list_runs_knows_the_keys_of_runs(tmp_path, capsys):
+    typed(tmp_path, "20250102-030405-abc123", 7, "optimizer.lr=0.001")
+    code, _, err = run(capsys, "list", "runs", "modle=gan", f"outputs={tmp_path}")
+    assert code == 2 and "no run has a key 'modle'. Did you mean 'model'" in err
+    code, _, err = run(capsys, "list", "models", "model=gan")
+    assert code == 2 and "genlab list runs" in err
+
+
+def test_list_has_ones_own_components(tmp_path, capsys):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text(
+        "# @package _global_\n# A GAN of mine.\ndefaults: [gan]\n"
+    )
+    own = ["--config-dir", str(tmp_path)]
+    assert ["mine", "A", "GAN", "of", "mine."] in [
+        row.split() for row in run(capsys, "list", "models", *own)[1].splitlines()
+    ]
+    assert "mine" in json.loads(run(capsys, "list", "--json", *own)[1])["model"]
+    (row,) = [
+        r
+        for r in json.loads(run(capsys, "list", "model", "--json", *own)[1])
+        if r["name"] == "mine"
+    ]
+    assert Path(row["file"]) == tmp_path / "model" / "mine.yaml"
+    assert run(capsys, "list", "models", "--config-dir", str(tmp_path / "no"))[0] == 2
 
 
 @pytest.fixture

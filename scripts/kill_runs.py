@@ -30,6 +30,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from genlab.core.cores import allowed
 from genlab.run.failpoint import POINTS
 
 CLOCKS = ("seconds", "images_per_second", "memory")  # of the journal: the machine, not the model
@@ -241,7 +242,8 @@ def main() -> int:
     a = arguments()
     runs = len(a.sweep.split(","))
     words = [f"model={a.model}", f"data={a.data}", f"hardware.precision={a.precision}"]
-    words += [f"schedule.batch={a.batch}", f"every.seconds={a.every}", *a.words]
+    words += [f"schedule.batch={a.batch}", f"every.seconds={a.every}"]
+    words += [f"hardware.threads={allowed()}", *a.words]  # auto may differ between the two runs
     kind = (
         "-sweep"
         if a.sweep

@@ -8,10 +8,11 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
 
 demo: .venv/installed ## train the default on real digits, draw some, write a report (minutes)
-	$(BIN)/genlab train outputs=outputs/demo
-	$(BIN)/genlab sample outputs=outputs/demo n=200 name=demo animate=true interpolate=true
-	$(BIN)/python scripts/classify_digits.py outputs/demo
-	$(BIN)/genlab report outputs=outputs/demo
+	$(BIN)/genlab train
+	run=$$($(BIN)/genlab train | sed -n 's/^this run is done: //p') && \
+	$(BIN)/genlab sample run=$$run n=200 name=demo animate=true interpolate=true && \
+	$(BIN)/python scripts/classify_digits.py $$run/samples/demo && \
+	$(BIN)/genlab report run=$$run
 
 test: .venv/installed ## everything that is quick
 	GOMP_SPINCOUNT=1000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"

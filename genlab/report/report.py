@@ -135,9 +135,9 @@ SPIKES = 50  # of the table
 
 
 def _commands_section(run: RunData, sets: Sequence[ImageSet]) -> Markup:
-    name = run.short_id if run.has_id else str(run.path)
+    name = Run(run.path).reference
     ref = f"run={shlex.quote(name)}"
-    again = " ".join(["genlab train", *map(shlex.quote, run.overrides)])
+    again = shlex.join(["genlab", "train", *run.overrides, "fresh=true"])
     rows = []
     if run.checkpoint is not None and training_grids(sets).reconstructs:
         rows.append(("encode and decode a folder of images", f"genlab sample {ref} from=photos"))

@@ -41,7 +41,7 @@ class Run:
     """A run directory, outputs/<model>-<data>/<yyyymmdd-hhmmss>-<hash6>/.
 
     config.yaml       the resolved config
-    overrides.txt     what was typed, a line each
+    overrides.txt     what was typed, a line each; --config-dir last
     provenance.json   dotted key -> the file or command line that set it
     title             <model>-<data> as chosen, where the folder is named otherwise: a variant in a
                       YAML of its own, a class outside genlab
@@ -292,4 +292,6 @@ def unknown_run(ref: str, known: Sequence[Run], outputs: str | Path) -> str:
     hint = suggest(ref, [run.id for run in known]) or (
         f"The newest is {known[-1].id!r}." if known else "There is none."
     )
-    return f"no run {ref!r} in {outputs}. {hint} (`genlab list runs` shows all)"
+    there = [] if str(outputs) == "outputs" else [f"outputs={outputs}"]
+    listing = shlex.join(["genlab", "list", "runs", *there])
+    return f"no run {ref!r} in {outputs}. {hint} (`{listing}` shows all)"

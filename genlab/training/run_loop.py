@@ -6,6 +6,7 @@ A first start, `genlab resume`, a rank of several and a job of a sweep all come 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from genlab.assemble.pretrained import pin
 from genlab.config.keys import ALLOWED
 from genlab.core import dist
 from genlab.core.console import log, shown_by
-from genlab.core.contract import Network
+from genlab.core.contract import Generates, Network
 from genlab.core.errors import Diverged, GenlabError, PeerLost, Spiked, Stopped
 from genlab.core.files import remove_leftovers
 from genlab.core.memory import memory_advice
@@ -137,6 +138,8 @@ class RunLoop:
                 from genlab.report.report import write_report
 
                 log(f"report: {write_report(run.path)}")
+                if isinstance(training.model, Generates):
+                    log(f"draw from it with genlab sample run={shlex.quote(run.reference)}")
         except RuntimeError as e:
             if not dist.is_lost(e):
                 raise

@@ -9,6 +9,7 @@ skips what is done and resumes what is not.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,7 +102,7 @@ def run_job(words: Sequence[str], plain: bool = False) -> int:
     global _stopped
     if _stopped:
         return 128 + _stopped
-    log(f"== genlab train {' '.join(words)}")
+    log(f"== {shlex.join(['genlab', 'train', *words])}")
     environment = {**os.environ, **({"TERM": "dumb"} if plain else {})}
     command = [sys.executable, "-m", "genlab", "train", *words]
     code, _stopped = subprocesses.run([command], [environment])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -54,8 +55,10 @@ def main(
 
         return measure(config)
     run = None if options.get("fresh") else _newest_run_of(config)
+    folders = [f"--config-dir={Path(folder).resolve()}" for folder in config_dirs]
     if run is not None and run.status.startswith("done"):
-        print(f"this run is done: {clean(str(run.path))}\nfresh=true trains another")
+        again = shlex.join(["genlab", "train", *overrides, *folders, "fresh=true"])
+        print(f"this run is done: {clean(str(run.path))}\n{clean(again)} trains another")
         return 0
     from genlab.training.launch import launch
 
@@ -68,7 +71,8 @@ def main(
     if run is None:
         who = provenance(overrides, config_dirs)
         name = title(overrides, config_dirs)
-        create = partial(Run.create, config, digest(config), overrides, who, name)
+        typed = [*overrides, *folders]
+        create = partial(Run.create, config, digest(config), typed, who, name)
         return launch(config, create, **how)
     after = retyped(run, config)
     how["trust"] = own_code(after) <= own_code(config)  # the run is somebody's who wrote the same

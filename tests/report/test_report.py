@@ -30,8 +30,9 @@ def test_page_of_a_whole_run(run: Path) -> None:
     page = Page(path)
     for words in (
         "gan on digits", "done", "4,000 of 4,000", "50s", "parameters 1.5M generator",
-        "genlab sample run=abc123 n=64", "genlab resume run=abc123 schedule.images=8000",
-        "genlab train optimizer.lr=3e-4 'data.root=/a b'", "genlab.load('abc123').sample(16)",
+        f"genlab sample run={run} n=64", f"genlab resume run={run} schedule.images=8000",
+        "genlab train optimizer.lr=3e-4 'data.root=/a b' fresh=true",
+        f"genlab.load('{run}').sample(16)",
         "lr 0.0003 command line", "classes auto model/gan.yaml", "generator.width 64",
         "2k images", "torch 2.13", "loss/g", "loss/d",
     ):  # fmt: skip

@@ -19,10 +19,12 @@ from genlab.core.contract import (
     Codec,
     Dataset,
     Denoises,
+    Guidance,
     Model,
     Network,
     Optimizer,
     Process,
+    Sampler,
     Schedule,
     Spec,
 )
@@ -31,9 +33,10 @@ from genlab.core.random import hash64
 from genlab.hardware.hardware import Hardware
 from genlab.run.parents import read_parents
 
-__all__ = ["Components", "build"]
+__all__ = ["Components", "build", "with_other_sampler"]
 
 INIT = 4  # keeps the seed of the starting weights apart from those of the stream
+OF_SAMPLING = ("guidance.", "sampler.")  # keys of a run that is drawn with
 
 
 @dataclass
@@ -75,26 +78,8 @@ def build(
     are then those it began with. Raises ConfigError with all problems at once; DataError,
     DeviceError and CheckpointError as they come.
     """
-    problems: list[str] = []
-    pretrained: dict[str, PretrainedRun] = {}
-    parents = read_parents(run) if run else {}
-    outputs = run.parent.parent if run else Path(config["outputs"])
-
-    def make(group: str, node: Mapping[str, Any], key: str | None = None, **given: Any) -> Any:
-        if node.get("name") is None:
-            return None
-        runs = {}
-        try:
-            for name, ref in registry.named_runs(group, node).items():
-                where = f"{key or group}.{name}"
-                runs[name] = pretrained[where] = PretrainedRun(
-                    where, ref, config, outputs, build, parents.get(where), meta, trust_runs
-                )
-            return registry.build(group, node, key, trust, runs, **given)
-        except ConfigError as e:
-            problems.extend(e.problems)
-            return None
-
+    parts = _Parts(config, trust, trust_runs, meta, run)
+    make, problems = parts.make, parts.problems
     hardware: Hardware = make("hardware", config["hardware"])
     data: Dataset = make("data", config["data"], root=config["data"].get("root"))
     schedule: Schedule = make("schedule", config["schedule"])
@@ -137,22 +122,105 @@ def build(
             problems.extend(e.problems)
     if None in (model, sampler):
         raise ConfigError(*problems)
-    path = model.process if isinstance(model, Denoises) else None
-    bound = PathSampler(sampler, guidance, path, through)
-    problems += check_compatibility(config, model, networks, bound, spec)
-    for key, other in pretrained.items():
-        problems += other.differences(config, data, spec)
-        if key.startswith(("guidance.", "sampler.")):
-            other.count = bound.count
-    if problems:
-        raise ConfigError(*problems)
+    bound = parts.bind(model, networks, data, spec, sampler, through, guidance)
     if not meta:
         hardware.place(model)
         if hardware.compile:
             _compile(model, networks)
     return Components(
-        config, hardware, data, codec, spec, model, bound, schedule, optimizers, pretrained
+        config, hardware, data, codec, spec, model, bound, schedule, optimizers, parts.pretrained
     )
+
+
+def with_other_sampler(
+    components: Components,
+    config: Mapping[str, Any],
+    *,
+    trust: bool = True,
+    trust_runs: Sequence[str] = (),
+    run: Path | None = None,
+) -> Components:
+    """The same model, data and hardware with the sampler and guidance of another config.
+
+    config: resolved, the same otherwise; the rest and the errors as of `build`.
+    """
+    parts = _Parts(config, trust, trust_runs, False, run)
+    model, spec = components.model, components.spec
+    sampler = parts.make("sampler", config["sampler"], spec=spec)
+    through = _through(config["sampler"], parts.make, spec)
+    guidance = parts.make("guidance", config["guidance"])
+    if sampler is None or parts.problems:
+        raise ConfigError(*parts.problems)
+    networks = {role: m for role, m in model.named_children() if isinstance(m, Network)}
+    bound = parts.bind(model, networks, components.data, spec, sampler, through, guidance)
+    others = {k: v for k, v in components.pretrained.items() if not k.startswith(OF_SAMPLING)}
+    pretrained = {**others, **parts.pretrained}
+    return replace(components, config=config, sampler=bound, pretrained=pretrained)
+
+
+class _Parts:
+    """What is being made of a config: problems, and runs that it names, as they are met."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        trust: bool,
+        trust_runs: Sequence[str],
+        meta: bool,
+        run: Path | None,
+    ) -> None:
+        self.config, self.trust, self.trust_runs, self.meta = config, trust, trust_runs, meta
+        self.problems: list[str] = []
+        self.pretrained: dict[str, PretrainedRun] = {}
+        self.parents = read_parents(run) if run else {}
+        self.outputs = run.parent.parent if run else Path(config["outputs"])
+
+    def make(
+        self, group: str, node: Mapping[str, Any], key: str | None = None, **given: Any
+    ) -> Any:
+        """A component of a node; None where it has none, or is a problem."""
+        if node.get("name") is None:
+            return None
+        runs = {}
+        try:
+            for name, ref in registry.named_runs(group, node).items():
+                where = f"{key or group}.{name}"
+                runs[name] = self.pretrained[where] = PretrainedRun(
+                    where,
+                    ref,
+                    self.config,
+                    self.outputs,
+                    build,
+                    self.parents.get(where),
+                    self.meta,
+                    self.trust_runs,
+                )
+            return registry.build(group, node, key, self.trust, runs, **given)
+        except ConfigError as e:
+            self.problems.extend(e.problems)
+            return None
+
+    def bind(
+        self,
+        model: Model,
+        networks: Mapping[str, Network],
+        data: Dataset,
+        spec: Spec,
+        sampler: Sampler,
+        through: Process | None,
+        guidance: Guidance | None,
+    ) -> PathSampler:
+        """A sampler bound to a model; ConfigError with what does not fit, and all before."""
+        path = model.process if isinstance(model, Denoises) else None
+        bound = PathSampler(sampler, guidance, path, through)
+        self.problems += check_compatibility(self.config, model, networks, bound, spec)
+        for key, other in self.pretrained.items():
+            self.problems += other.differences(self.config, data, spec)
+            if key.startswith(OF_SAMPLING):
+                other.count = bound.count
+        if self.problems:
+            raise ConfigError(*self.problems)
+        return bound
 
 
 def _through(

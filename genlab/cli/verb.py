@@ -18,7 +18,7 @@ from genlab.config.keys import ALLOWED
 from genlab.core.errors import ConfigError
 from genlab.core.registry import suggest
 
-__all__ = ["FLAGS", "VERBS", "Call", "Verb"]
+__all__ = ["FLAGS", "VERBS", "Call", "Verb", "checked"]
 
 
 class Call(NamedTuple):
@@ -50,7 +50,7 @@ class Verb(NamedTuple):
 # --- what was typed ------------------------------------------------------------------------------
 
 
-def _checked(call: Call) -> list[str]:
+def checked(call: Call) -> list[str]:
     """The overrides of a verb that composes a config, once their names are known to exist."""
     verb, folders = VERBS[call.verb], _folders(call)
     words = [_listed(word) for word in call.words]
@@ -103,7 +103,7 @@ def _train(call: Call) -> int:
     for flag, given in (("--cfg job", call.cfg), ("--dry-run", call.dry_run)):
         if call.multirun and given:
             raise ConfigError(f"{flag} looks at one config: leave out -m and give one value a key")
-    words = _checked(call)
+    words = checked(call)
     from genlab.training import verb
 
     return verb.main(
@@ -117,21 +117,21 @@ def _train(call: Call) -> int:
 
 
 def _sample(call: Call) -> int:
-    words = _checked(call)
+    words = checked(call)
     from genlab.sampling import verb
 
     return verb.main(words)
 
 
 def _eval(call: Call) -> int:
-    words = _checked(call)
+    words = checked(call)
     from genlab.evaluation import verb
 
     return verb.main(words)
 
 
 def _resume(call: Call) -> int:
-    words = _checked(call)
+    words = checked(call)
     from genlab.training import resume
 
     return resume.main(words)
@@ -183,7 +183,7 @@ def _list(call: Call) -> int:
 
 
 def _show(call: Call) -> int:
-    words = _checked(call)
+    words = checked(call)
     from genlab.cli import show
 
     print(show.text(words, list(call.config_dirs), width=_width()))

@@ -324,14 +324,11 @@ def _sampling(pipeline: Pipeline) -> Mapping[str, Any]:
 
 def _likelihood(pipeline: Pipeline) -> tuple[str, str]:
     """How the likelihood of a model is computed, and why there is none; one of them is empty."""
-    model, codec = pipeline.model, pipeline.codec
-    if not isinstance(model, HasLikelihood):
+    if not isinstance(pipeline.model, HasLikelihood):
         return "", ""
-    if not model.discrete_likelihood and codec.logdet(torch.zeros(1, *codec.spec.shape)) is None:
-        return "", f"codec={codec.name} gives images no density; train with codec=dequantize"
     try:
-        return model.likelihood(), ""
-    except DeviceError as e:
+        return pipeline.likelihood(), ""
+    except (ConfigError, DeviceError) as e:
         return "", str(e)
 
 

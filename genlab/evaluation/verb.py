@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +21,85 @@ from genlab.run.results import write_result
 from genlab.sampling.pipeline import load
 from genlab.sampling.trained_run import find_trained, say_state
 
-__all__ = ["main"]
+__all__ = ["evaluate", "main"]
 
 OF_RUNS_ALONE = ("run", "checkpoint", "weights", "labels", "batch")
 OF_RUN = ("sampler", "guidance", "hardware")  # groups whose keys go to the run
 
 
 def main(words: Sequence[str]) -> int:
-    """Evaluates a run, or the images of fake=, and writes result.json; returns 0."""
-    options, rest = split_options(words)
-    given = any(w.startswith("fake=") and w != "fake=null" for w in rest)
-    ours: list[str] = []
-    others: list[str] = []
-    for word in rest:
-        group = word.lstrip("+~").partition("=")[0].partition(".")[0]
-        of_run_alone = group in OF_RUN or word.startswith("data.root=")
-        (others if of_run_alone and not given else ours).append(word)
-    named = any(w.partition("=")[0] == "metric" for w in ours)
-    if not named:  # all there are; those that cannot be had are left out, and said
-        every = [n for n in registry.names("metric") if n != "none"]
-        ours.insert(0, f"metric=[{','.join(every)}]")
-    asked = compose(ours, primary="eval")
-    idle = [w for w in ours if w.partition("=")[0] in OF_RUNS_ALONE] if given else []
-    _check(asked, idle)
-    devices = _devices(others, asked)
-    if devices > 1 and dist.world() == 1:
+    """Evaluates a run, or the images of fake=, writes result.json and prints it; returns 0."""
+    asked = _Asked(words)
+    if asked.devices > 1 and dist.world() == 1:
         from genlab.core import subprocesses
 
-        return subprocesses.run_ranks(["eval", *words], devices)
+        return subprocesses.run_ranks(["eval", *words], asked.devices)
+    _evaluate(asked, _show)
+    return 0
+
+
+def evaluate(words: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`genlab eval` in Python: value -> {value, better, metric, protocol}.
+
+    value: None where it is not finite; better: low, high, or "" without order. The result is
+    written as by the command; metrics that are left out are said on stderr. Raises a GenlabError.
+    """
+    asked = _Asked(words)
+    if asked.devices > 1:
+        raise ConfigError("hardware.devices= is of the command line: genlab eval ...")
+    results = _evaluate(asked, _log_left_out)
+    return {
+        name: {"value": value, "better": record["better"].get(name, ""), "metric": metric,
+               "protocol": record["protocol"]}
+        for metric, record in results.items()
+        for name, value in record["values"].items()
+    }  # fmt: skip
+
+
+class _Asked:
+    """What was typed: keys of the evaluation, those of the run, how to run."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        """Raises ConfigError with every problem of the keys beside each other."""
+        options, rest = split_options(words)
+        self.given = any(w.startswith("fake=") and w != "fake=null" for w in rest)
+        ours: list[str] = []
+        self.others: list[str] = []
+        for word in rest:
+            group = word.lstrip("+~").partition("=")[0].partition(".")[0]
+            of_run_alone = group in OF_RUN or word.startswith("data.root=")
+            (self.others if of_run_alone and not self.given else ours).append(word)
+        self.named = any(w.partition("=")[0] == "metric" for w in ours)
+        if not self.named:  # all there are; those that cannot be had are left out, and said
+            every = [n for n in registry.names("metric") if n != "none"]
+            ours.insert(0, f"metric=[{','.join(every)}]")
+        self.config = compose(ours, primary="eval")
+        _check(self.config, [w for w in ours if self.given and _of_run_alone(w)])
+        self.devices = _devices(self.others, self.config)
+        links = "links" in options.get("allow", [])
+        self.how = {"trust": options.get("trust", False), "links": links}
+
+
+def _of_run_alone(word: str) -> bool:
+    return word.partition("=")[0] in OF_RUNS_ALONE
+
+
+Results = dict[str, dict[str, Any]]  # metric -> its record, see run/results.py
+Show = Callable[[Evaluator, Mapping[str, Any], Path], None]
+
+
+def _evaluate(asked: _Asked, show: Show) -> Results:
+    """Measures and writes what was asked; empty on ranks that write nothing."""
+    config = asked.config
     try:
-        how = {"trust": options.get("trust", False), "links": "links" in options.get("allow", [])}
-        target = of_images(asked) if given else of_run(asked, others, how)
-        reference, features = _reference(asked, target), asked["features"]
-        evaluate = select_metrics(
-            asked["metric"], features, target, reference, named=named, trust=True
+        target = of_images(config) if asked.given else of_run(config, asked.others, asked.how)
+        reference, features = _reference(config, target), config["features"]
+        evaluator = select_metrics(
+            config["metric"], features, target, reference, named=asked.named, trust=True
         )
-        _run(evaluate, asked, strict=named)
+        return _run(evaluator, config, asked.named, show)
     finally:
         dist.stop()
-    return 0
 
 
 def _devices(others: Sequence[str], asked: Mapping[str, Any]) -> int:
@@ -186,13 +226,13 @@ def _check_size(target: Spec, real: Spec, which: str, kept: Spec) -> None:
 # --- results -----------------------------------------------------------------------------------
 
 
-def _run(evaluate: Evaluator, asked: Mapping[str, Any], strict: bool) -> None:
-    target, left_out = evaluate.target, evaluate.left_out
+def _run(evaluator: Evaluator, asked: Mapping[str, Any], strict: bool, show: Show) -> Results:
+    target, left_out = evaluator.target, evaluator.left_out
     streams = target.folder / f".streams-{target.digest()[:12]}"  # others of other samples
     cache = Path(asked["outputs"]) / ".cache" / "features"
-    results, seconds = evaluate(streams, cache, strict=strict)
+    results, seconds = evaluator(streams, cache, strict=strict)
     if dist.rank():
-        return
+        return {}
     for name in [n for n, record in results.items() if "error" in record]:
         left_out[name] = results.pop(name)["error"]
     if not results:
@@ -203,13 +243,25 @@ def _run(evaluate: Evaluator, asked: Mapping[str, Any], strict: bool) -> None:
     folder = target.folder / (asked["name"] or f"{stem}{target.digest(protocols)[:6]}")
     spent = {name: round(s, 2) for name, s in seconds.items()}
     machine = {**target.environment, "seconds": spent}
-    path = write_result(folder, target.description, results, machine)
-    _print(evaluate, results)
+    show(evaluator, results, write_result(folder, target.description, results, machine))
+    return dict(results)
+
+
+def _show(evaluator: Evaluator, results: Mapping[str, Any], path: Path) -> None:
+    """Prints the table, where it is kept, and the page of the run, which has it now."""
+    _print(evaluator, results)
     print(clean(str(path)))
-    if of_a_run:
+    target = evaluator.target
+    if isinstance(target, ModelOutputs):
         from genlab.report.report import write_report
 
         print(f"report: {clean(str(write_report(target.folder.parent)))}")
+
+
+def _log_left_out(evaluator: Evaluator, results: Mapping[str, Any], path: Path) -> None:
+    for reason, names in _reasons(evaluator):
+        if reason:
+            log(f"without {', '.join(names)}: {reason}")
 
 
 def _print(evaluator: Evaluator, results: Mapping[str, Mapping[str, Any]]) -> None:
@@ -238,10 +290,14 @@ def _print(evaluator: Evaluator, results: Mapping[str, Mapping[str, Any]]) -> No
         rest = ", ".join(f"{k} {number(v)}" for k, v in more)
         rows.append((name, number(value), f"{record['seconds']:.1f} s", rest))
     print(table(rows, indent="  "))
+    for reason, names in _reasons(evaluator):
+        which = ", ".join(names)
+        print(f"  without {which}: {reason}" if reason else f"  not for these: {which}")
+
+
+def _reasons(evaluator: Evaluator) -> list[tuple[str, list[str]]]:
+    """Why metrics were left out, and which; "" where another model or features would be needed."""
     reasons: dict[str, list[str]] = {}
     for name, reason in evaluator.left_out.items():
-        other = reason.startswith("it ")  # another model or other features would be needed
-        reasons.setdefault("" if other else reason, []).append(name)
-    for reason, names in sorted(reasons.items(), reverse=True):
-        which = ", ".join(sorted(names))
-        print(f"  without {which}: {reason}" if reason else f"  not for these: {which}")
+        reasons.setdefault("" if reason.startswith("it ") else reason, []).append(name)
+    return [(reason, sorted(names)) for reason, names in sorted(reasons.items(), reverse=True)]

@@ -53,6 +53,11 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def __repr__(self) -> str:
+        """Id, title, status, path."""
+        what = {"id": self.id, "title": self.name, "status": self.status, "path": str(self.path)}
+        return f"Run({', '.join(f'{key}={value!r}' for key, value in what.items())})"
+
     @classmethod
     def create(
         cls,

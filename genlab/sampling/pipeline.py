@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +12,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genlab.assemble.components import Components, build
+from genlab.assemble.components import Components, build, with_other_sampler
 from genlab.config.compose import validate
 from genlab.config.keys import KEYS
 from genlab.config.saved import apply
 from genlab.core import schema
-from genlab.core.contract import Generates, HasLikelihood, Noise, Reconstructs
+from genlab.core.contract import Generates, HasLikelihood, Reconstructs
 from genlab.core.errors import CheckpointError, ConfigError
 from genlab.core.random import SampleNoise
-from genlab.run.averages import Averages, PostHocEMA
 from genlab.run.checkpoint import Checkpoint, Checkpoints
 from genlab.run.directory import Run, resume_command
 from genlab.run.trust import trusted, trusted_runs
+from genlab.sampling.arrays import Images, Output, as_tensor, check_output, handed_out
 from genlab.sampling.edit import ImageEditor, Task
+from genlab.sampling.tensors import TensorPipeline
 from genlab.sampling.trained_run import find_trained
 
 __all__ = ["STEPS", "Pipeline", "load"]
 
-OF_RUN = ("sampler", "guidance", "hardware")  # groups that another may be chosen of
+OF_MODEL = ("sampler", "guidance")  # groups that another may be chosen of for any drawing
+OF_RUN = (*OF_MODEL, "hardware")  # and when a run is loaded
 PAIRS, STEPS = 6, 9  # rows and columns of an interpolation strip
 
 
 def load(
-    run: str | Path = "latest",
+    run: str | Path | Run = "latest",
     outputs: str | Path = "outputs",
     trust: bool | Sequence[str] = False,
     overrides: Sequence[str] = (),
@@ -45,12 +45,13 @@ def load(
 ) -> Pipeline:
     """The pipeline of a trained run: `genlab.load("outputs/...").sample(16)`.
 
-    run: path, id or latest; overrides: of sampler, guidance and hardware, as on a command line;
-    checkpoint: latest (the newest valid one), best, or the images it had seen; trust: allow its
-    config to import code from outside genlab (True), or those of runs that it names (their paths);
-    links: follow links of one's own to folders. Raises a GenlabError.
+    run: path, id, latest, or what `genlab.train` returned; overrides: of sampler, guidance and
+    hardware, as on a command line; checkpoint: latest (the newest valid one), best, or the images
+    it had seen; trust: allow its config to import code from outside genlab (True), or those of
+    runs that it names (their paths); links: follow links of one's own to folders. Raises a
+    GenlabError.
     """
-    found = find_trained(str(run), outputs)
+    found = run if isinstance(run, Run) else find_trained(str(run), outputs)
     found.check_links(links)
     place = {"outputs": str(found.path.parent.parent)}  # where it lies now
     config = _with(found.config, overrides) | place
@@ -62,204 +63,78 @@ def load(
             f"{found.path} has no checkpoint yet; train it with {resume_command(found)}"
         )
     how = {"trust": trusted(found.path, trust, first=True), "trust_runs": trusted_runs(trust)}
-    return Pipeline(build(config, **how, run=found.path), saved)
+    return Pipeline(build(config, **how, run=found.path), saved, how)
 
 
-class Pipeline:
+class Pipeline(TensorPipeline):
     """Draws, encodes, decodes and measures with a model, at given weights.
 
     `genlab.load` makes one of a saved run. One of components alone works with the model as it
-    stands, so a training looks at itself through it.
-
-    What takes and gives arrays does so in batches; what takes and gives tensors does it at once:
-    on any device, the result on the CPU. u are stored data, uint8 [n, C, H, W] or float points
-    [n, 2]; weights are "ema", "raw", or the relative std of a power-function average that is made
-    of those the run has kept.
+    stands, so a training looks at itself through it. What takes and gives arrays or images does so
+    in batches; tensors are the business of its base class.
     """
 
-    def __init__(self, components: Components, checkpoint: Checkpoint | None = None) -> None:
-        """checkpoint: whose weights are loaded; None leaves those that the model has."""
-        self.components, self.config = components, components.config
-        self.hardware, self.data = components.hardware, components.data
-        self.codec, self.spec = components.codec, components.spec
-        self.model, self.sampler = components.model, components.sampler
-        self.checkpoint = checkpoint
-        if checkpoint is not None:
-            self.hardware.start()
-            checkpoint.load(self.model)
-            kept = Averages(checkpoint.run)
-            rebuild = partial(kept.rebuild, self.model, checkpoint.images)
-            self._rebuild = lru_cache(maxsize=1)(rebuild)  # a model holds one of them at a time
+    def __init__(
+        self,
+        components: Components,
+        checkpoint: Checkpoint | None = None,
+        trust: Mapping[str, Any] | None = None,
+    ) -> None:
+        """checkpoint: whose weights are loaded; None leaves those that the model has.
 
-    @property
-    def run(self) -> Run:
-        """The run it was loaded from."""
-        assert self.checkpoint is not None
-        return Run(self.checkpoint.run)
-
-    @property
-    def title(self) -> str:
-        """<model>-<data>/<directory> at image <images>."""
-        assert self.checkpoint is not None
-        return f"{self.run.title} at image {self.checkpoint.images:,}"
-
-    @property
-    def classes(self) -> int | None:
-        """Number of labels the model was trained with; None if it is unconditional."""
-        return self.spec.classes
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of what is drawn: that of the data unless guidance draws at another size."""
-        return self.components.output_shape
-
-    def record(self) -> dict[str, Any]:
-        """How it draws, for a sample.json."""
-        assert self.checkpoint is not None
-        return {
-            "checkpoint": self.checkpoint.folder.name,
-            "sampler": self.sampler_config(),
-            "guidance": self.config["guidance"],
-            **self.named_runs(),
-        }
-
-    def sampler_config(self) -> dict[str, Any]:
-        """The config of its sampler, with the steps it takes: a list of levels has its own."""
-        node, steps = self.config["sampler"], self.sampler.sampler.steps
-        return node if steps is None else {**node, "steps": steps}
-
-    def named_runs(self) -> dict[str, Any]:
-        """Which checkpoints its components draw with besides, for a record: all of them count."""
-        found = {key: other.record() for key, other in self.components.pretrained.items()}
-        first = found.pop("guidance.run", None)  # as records had it before others could name runs
-        runs = {} if first is None else {"reference": first}
-        return runs | ({"runs": found} if found else {})
-
-    # --- weights -------------------------------------------------------------------------------
-
-    @contextmanager
-    def using(self, weights: str | float) -> Iterator[None]:
-        """The model in evaluation mode with these weights; afterwards as it was."""
-        self.post_hoc_ema(weights)
-        model = self.model
-        before = model.training, model.weights
-        model.eval()
-        model.weights = weights
-        try:
-            yield
-        finally:
-            model.train(before[0])
-            model.weights = before[1]
-
-    def post_hoc_ema(self, weights: str | float) -> PostHocEMA | None:
-        """Makes the average of a relative std, and says of what; None for "ema" and "raw".
-
-        Raises ConfigError for other weights, for those that guidance compares the model with and
-        where there is no such average, CheckpointError where those that were kept do not make it.
+        trust: `trust` and `trust_runs` as `build` takes them, for samplers that are chosen later.
         """
-        try:
-            weights = schema.coerce(weights, schema.WEIGHTS)
-        except ValueError as e:
-            raise ConfigError(f"weights must be {e}, not {weights!r}") from None
-        own = self.checkpoint
-        for key, other in self.components.pretrained.items():
-            if key.startswith("guidance.") and (other.checkpoint, other.weights) == (own, weights):
-                beside = f"{key.removesuffix('run')}checkpoint=<images it had seen>"
-                what = beside if key.endswith(".run") else "another checkpoint of it"
-                raise ConfigError(
-                    f"{other} is this run at this checkpoint with these weights, and guides it "
-                    f"nowhere: name another run, or {what}"
-                )
-        if isinstance(weights, str):
-            return None
-        if own is None:
-            raise ConfigError(f"weights={weights:g} is of a trained run, not of a fresh model")
-        return self._rebuild(weights)
+        super().__init__(components, checkpoint)
+        self._trust: Mapping[str, Any] = trust or {}
+        self._varied: tuple[tuple[str, ...], Pipeline] | None = None
 
-    # --- tensors, all at once ------------------------------------------------------------------
+    def __repr__(self) -> str:
+        """What it is: run, model, data, shape, classes, checkpoint."""
+        config, saved = self.config, self.checkpoint
+        of = {"run": self.run.id} if saved else {}
+        of |= {key: config[key]["name"] for key in ("model", "data")}
+        of |= {"draws": list(self.output_shape), "classes": self.classes}
+        of |= {"images_seen": saved.images, "path": str(self.run.path)} if saved else {}
+        return f"Pipeline({', '.join(f'{k}={v!r}' for k, v in of.items())})"
 
-    def start(self, noise: Noise) -> Tensor:
-        """[n, *Z] where sampling starts."""
-        assert isinstance(self.model, Generates)
-        shape = self.output_shape
-        resized = shape != self.spec.shape  # the prior of a path is standard normal
-        z = noise.normal(*shape) if resized else self.model.prior(noise)
-        return z * self.sampler.temperature
-
-    @torch.inference_mode()
-    def draw(
+    def varied(
         self,
-        labels: Sequence[int] | None,
-        seed: int,
-        indices: Sequence[int],
-        weights: str | float = "ema",
-    ) -> Tensor:
-        """Samples u [n, ...]. labels: n; indices: which of the endless samples of `seed`."""
-        noise = SampleNoise(seed, indices, self.hardware.device)
-        y = None if labels is None else torch.tensor(labels, device=self.hardware.device)
-        assert isinstance(self.model, Generates)
-        with self.using(weights), self.hardware.autocast():
-            x = self.model.transport(self.start(noise), y, noise, self.sampler)
-        return self.codec.decode(x).cpu()
+        *words: str,
+        steps: int | None = None,
+        sampler: str | None = None,
+        guidance: float | str | None = None,
+    ) -> Pipeline:
+        """The same model at the same weights with another sampler or guidance.
 
-    @torch.inference_mode()
-    def encode(self, u: Tensor, weights: str | float = "ema") -> Tensor:
-        """u [n, ...] -> codes [n, ...], of a model with an encoder."""
-        assert isinstance(self.model, Reconstructs)
-        with self.using(weights), self.hardware.autocast():
-            return self.model.encode(self.codec.encode(u.to(self.hardware.device), None)).cpu()
-
-    @torch.inference_mode()
-    def decode(self, codes: Tensor, weights: str | float = "ema") -> Tensor:
-        """codes [n, ...] -> u [n, ...], of a model with a decoder."""
-        assert isinstance(self.model, Reconstructs)
-        with self.using(weights), self.hardware.autocast():
-            x = self.model.decode(codes.to(self.hardware.device))
-        return self.codec.decode(x).cpu()
-
-    @torch.inference_mode()
-    def log_prob(
-        self,
-        u: Tensor,
-        labels: Tensor | None,
-        seed: int,
-        indices: Sequence[int],
-        weights: str | float = "ema",
-    ) -> Tensor:
-        """u [n, ...] -> log p(u) [n] float64 nats = log p(x) + log |dx/du|.
-
-        The noise of the codec, and of an estimate, is a function of (seed, index). Where the model
-        is of the bytes themselves there is no log |dx/du|.
+        words: as on a command line, `sampler.churn=40`; steps: sampler.steps; sampler: its name;
+        guidance: guidance.scale, or its name. Raises ConfigError for what the run has not or the
+        model cannot do.
         """
-        assert isinstance(self.model, HasLikelihood)
-        noise = SampleNoise(seed, indices, self.hardware.device)
-        y = None if labels is None else labels.to(self.hardware.device)
-        x = self.codec.encode(u.to(self.hardware.device), noise)
-        with self.using(weights), self.hardware.autocast():
-            nats = self.model.log_prob(x, y, noise).double()
-        if not self.model.discrete_likelihood:
-            inside = self.codec.logdet(x)
-            assert inside is not None
-            nats += inside.double()
-        return nats.cpu()
-
-    def bits_per_dim(
-        self,
-        u: Tensor,
-        labels: Tensor | None,
-        seed: int,
-        indices: Sequence[int],
-        weights: str | float = "ema",
-    ) -> Tensor:
-        """u [n, ...] -> -log p(u) / (D ln 2) [n] float64, where u has D numbers each."""
-        nats = self.log_prob(u, labels, seed, indices, weights)
-        return nats / (-math.log(2) * math.prod(self.spec.shape))
+        named = {"sampler": sampler, "sampler.steps": steps}
+        named["guidance" if isinstance(guidance, str) else "guidance.scale"] = guidance
+        given = (*(f"{k}={v}" for k, v in named.items() if v is not None), *words)
+        if not given:
+            return self
+        if self._varied is None or self._varied[0] != given:
+            config = _with(self.config, given, OF_MODEL)
+            if problems := validate(config):
+                raise ConfigError(*problems)
+            run = self.checkpoint.run if self.checkpoint else None
+            other = copy(self)
+            other.components = with_other_sampler(self.components, config, **self._trust, run=run)
+            other.config, other.sampler = config, other.components.sampler
+            other._varied = None
+            self._varied = given, other
+        return self._varied[1]
 
     # --- arrays, in batches --------------------------------------------------------------------
 
     def labels(self, n: int, asked: int | Sequence[int] | None = None) -> list[int] | None:
         """n labels: `asked` repeated, or all classes in turn; None without classes."""
         k = self.spec.classes
+        if isinstance(asked, np.ndarray | np.integer | Tensor):
+            asked = asked.tolist()
+        _check(labels=asked if asked is None or isinstance(asked, int) else list(asked))
         if k is None:
             if asked is not None:
                 raise ConfigError(
@@ -278,57 +153,114 @@ class Pipeline:
     def sample(
         self,
         n: int,
-        *,
         labels: int | Sequence[int] | None = None,
+        *,
+        steps: int | None = None,
+        sampler: str | None = None,
+        guidance: float | str | None = None,
+        overrides: Sequence[str] = (),
         seed: int = 0,
         batch: int = 64,
         weights: str | float = "ema",
+        output: Output = "array",
         progress: Callable[[int], None] | None = None,
-    ) -> NDArray[Any]:
-        """uint8 [n, C, H, W] images (or float32 [n, 2] points).
+    ) -> Any:
+        """uint8 [n, C, H, W] images (or float32 [n, 2] points); output="pil": n Pillow images.
+
+        labels: a class or a list that is repeated, else all in turn. steps, sampler, guidance,
+        overrides: for this call, as of `varied`. weights: ema, raw, or the std of an average.
 
         Image i is a function of (seed, i, its label) alone, not of n or batch; convolutions may
         differ in the last bit between batch sizes, which is at most one grey level.
         """
         self.require(Generates)
+        _check(n=n, batch=batch, seed=seed)
+        check_output(output, self.output_shape)
+        how = self.varied(*overrides, steps=steps, sampler=sampler, guidance=guidance)
         y = self.labels(n, labels)
         parts = []
         for start in range(0, n, batch):
             stop = min(n, start + batch)
             part = None if y is None else y[start:stop]
-            parts.append(self.draw(part, seed, range(start, stop), weights).numpy())
+            parts.append(how.draw(part, seed, range(start, stop), weights).numpy())
             if progress:
                 progress(stop)
-        return np.concatenate(parts)
+        return handed_out(np.concatenate(parts), output)
 
     def reconstruct(
-        self, images: NDArray[np.uint8], *, batch: int = 64, weights: str | float = "ema"
-    ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """uint8 [n, C, H, W] -> (their codes, int64 [n, h, w] of a VQ-VAE; uint8 [n, C, H, W]).
+        self,
+        images: Images,
+        *,
+        batch: int = 64,
+        weights: str | float = "ema",
+        output: Output = "array",
+    ) -> tuple[NDArray[Any], Any]:
+        """Images -> (their codes, int64 [n, h, w] of a VQ-VAE; copies uint8 [n, C, H, W]).
 
-        Raises ConfigError for a model that does not reconstruct and for images of another shape.
+        images: uint8 [n, C, H, W], or n Pillow images; output="pil": the copies as such. Raises
+        ConfigError for a model that does not reconstruct and for images of another shape.
         """
         self.require(Reconstructs)
-        u = _tensor(images, self.data.spec.shape)
+        check_output(output, self.data.spec.shape)
+        u = as_tensor(images, self.data.spec.shape)
         codes = [self.encode(part, weights) for part in u.split(batch)]
         copies = [self.decode(part, weights) for part in codes]
-        return torch.cat(codes).numpy(), torch.cat(copies).numpy()
+        return torch.cat(codes).numpy(), handed_out(torch.cat(copies).numpy(), output)
+
+    def log_prob(
+        self,
+        images: Images,
+        labels: int | Sequence[int] | None = None,
+        *,
+        seed: int = 0,
+        batch: int = 64,
+        weights: str | float = "ema",
+    ) -> NDArray[np.float64]:
+        """Images -> log p of the bytes they are stored as, float64 [n], in nats.
+
+        images: as of `reconstruct`, or float [n, 2] points. labels: that they take in turn; None
+        asks for the density without labels. Where it is an estimate, or of dequantized bytes, its
+        noise is a function of (seed, number of the image). Divided by -ln 2 and the numbers of an
+        image it is bits per dimension. Raises ConfigError for a model without a density, and
+        DeviceError where the package that integrates it is missing.
+        """
+        self.require(HasLikelihood)
+        _check(batch=batch, seed=seed)
+        self.likelihood()
+        if labels is None and self.classes and not self.model.label_dropout:
+            raise ConfigError("labels= is needed: this run knows no density without a label")
+        u = as_tensor(images, self.data.spec.shape)
+        y = None if labels is None else torch.tensor(self.labels(len(u), labels))
+        found = []
+        for i in range(0, len(u), batch):
+            part = u[i : i + batch]
+            at = None if y is None else y[i : i + batch]
+            found.append(self.nats(part, at, seed, range(i, i + len(part)), weights))
+        return torch.cat(found).numpy()
 
     def edit(
         self,
-        images: NDArray[np.uint8],
+        images: Images,
         task: Task = "edit",
         *,
         mask: NDArray[np.bool_] | None = None,
         strength: float | None = None,
         variants: int = 1,
         labels: int | Sequence[int] | None = None,
+        steps: int | None = None,
+        sampler: str | None = None,
+        guidance: float | str | None = None,
+        overrides: Sequence[str] = (),
         seed: int = 0,
         batch: int = 64,
         weights: str | float = "ema",
+        output: Output = "array",
         first: int = 0,
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    ) -> tuple[Any, Any]:
         """uint8 [n, C, H, W] -> (edits [n, variants, C, H, W], known [n, C, H, W]), uint8 too.
+
+        images may also be n Pillow images; output="pil" gives n lists of edits, and a list of what
+        was known. steps, sampler, guidance, overrides: for this call, as of `varied`.
 
         task: inpaint (what lies inside the mask), colourise, or edit: to the noise and back, see
         `ImageEditor`. mask: [H, W], True where it shall draw. strength: of edit, the share of
@@ -339,11 +271,11 @@ class Pipeline:
         `first` is the number of the first of `images` where they come in parts. Raises ConfigError
         for a run or options that allow no such edit, DataError for a mask that does not fit.
         """
-        given = {"task": task, "strength": strength, "variants": variants, "batch": batch}
-        if problems := schema.mistyped(given, {key: KEYS["sample"][key] for key in given}):
-            raise ConfigError(*problems)
-        editor = ImageEditor(self.components, task, mask=mask, strength=strength, labels=labels)
-        u, device = _tensor(images, self.output_shape), self.hardware.device
+        _check(task=task, strength=strength, variants=variants, batch=batch, seed=seed)
+        check_output(output, self.output_shape)
+        how = self.varied(*overrides, steps=steps, sampler=sampler, guidance=guidance)
+        editor = ImageEditor(how.components, task, mask=mask, strength=strength, labels=labels)
+        u, device = as_tensor(images, how.output_shape), self.hardware.device
         y = None if labels is None else torch.tensor(self.labels(first + len(u), labels))
         edits, known = [], []
         for part in u.split(max(1, batch // variants)):
@@ -352,17 +284,21 @@ class Pipeline:
             part = part.to(device).repeat_interleave(variants, 0)
             at = None if y is None else y[first:stop].to(device).repeat_interleave(variants)
             with torch.inference_mode(), self.using(weights):
-                drawn, seen = editor(part, self.start(noise), at, noise)
+                drawn, seen = editor(part, how.start(noise), at, noise)
             edits.append(drawn.unflatten(0, (-1, variants)).cpu())
             known.append(seen[::variants].cpu())
             first = stop
-        return torch.cat(edits).numpy(), torch.cat(known).numpy()
+        return tuple(handed_out(torch.cat(u).numpy(), output) for u in (edits, known))
 
-    def require(self, capability: type[Generates] | type[Reconstructs]) -> None:
+    def require(
+        self, capability: type[Generates] | type[Reconstructs] | type[HasLikelihood]
+    ) -> None:
         """ConfigError with what to do instead, for a model without a capability."""
         if isinstance(self.model, capability):
             return
         name = repr(self.config["model"]["name"])
+        if capability is HasLikelihood:
+            raise ConfigError(f"model {name} has no density; flows and models of a path have one")
         if capability is Reconstructs:
             raise ConfigError(
                 f"model {name} has no encoder, so it cannot reconstruct images; leave out from="
@@ -418,25 +354,27 @@ class Pipeline:
         return frames
 
 
-def _tensor(images: NDArray[Any], shape: tuple[int, ...]) -> Tensor:
-    """Images as a tensor; ConfigError for any but uint8 [n, *shape]."""
-    if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
-        raise ConfigError(
-            f"this run takes uint8 images [n, {', '.join(map(str, shape))}], "
-            f"not {images.dtype} {list(images.shape)}"
-        )
-    return torch.tensor(images)  # a copy: what Pillow gives is read-only
+def _check(**given: Any) -> None:
+    """ConfigError for values that the keys of `genlab sample` do not take."""
+    takes = {**KEYS["sample"], "n": "Count"}
+    if problems := schema.mistyped(given, {key: takes[key] for key in given}):
+        raise ConfigError(*problems)
 
 
-def _with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """The run's config with another sampler, guidance or hardware."""
+def _with(
+    config: Mapping[str, Any], words: Sequence[str], groups: Sequence[str] = OF_RUN
+) -> dict[str, Any]:
+    """The run's config with another sampler or guidance, or hardware where it is loaded."""
 
     def refusal(key: str, was: Any, value: Any) -> str:
-        if key == "data.root" or key.partition(".")[0] in OF_RUN:
+        group = key.partition(".")[0]
+        if group in groups or (key == "data.root" and groups == OF_RUN):
             return ""
+        if group in OF_RUN or key == "data.root":
+            return f"{key} is chosen when a run is loaded: genlab.load(..., overrides=[...])"
         return (
             f"{key}: sampling can change sampler, guidance, hardware and data.root; "
             "the rest belongs to the run"
         )
 
-    return apply(config, words, OF_RUN, refusal)
+    return apply(config, words, groups, refusal)

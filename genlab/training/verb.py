@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from genlab.config.compose import compose, digest, provenance, split_options, title
+from genlab.core.errors import PeerLost
 from genlab.core.format import clean
 from genlab.core.registry import import_from_here, paths
 from genlab.run.directory import Run
@@ -18,7 +19,7 @@ from genlab.run.parents import name_by_path
 from genlab.run.trust import own_code, trusted_runs
 from genlab.training.resume import reopen, retyped
 
-__all__ = ["main"]
+__all__ = ["main", "train"]
 
 
 def main(
@@ -46,14 +47,45 @@ def main(
     if cfg_only:
         print(OmegaConf.to_yaml(OmegaConf.create(config)), end="")
         return 0
-    config = name_by_path(config, config["outputs"])
-    for node, key in paths(config):
-        if node[key] and (path := Path(node[key]).expanduser()).exists():
-            node[key] = str(path.resolve())  # the same from anywhere
+    _place(config)
     if dry_run:
         from genlab.training.dry_run import measure
 
         return measure(config)
+    return _train(config, options, overrides, config_dirs)
+
+
+def train(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Run:
+    """`genlab train` in Python: as `main`, but gives the run that is done.
+
+    Raises a GenlabError, PeerLost where one of several ranks has failed.
+    """
+    import_from_here()
+    options, overrides = split_options(words)
+    config = compose(overrides, config_dirs)
+    _place(config)
+    if code := _train(config, options, overrides, config_dirs):
+        raise PeerLost(f"the ranks of this run ended with exit code {code}; see what they said")
+    run = _newest_run_of(config)
+    assert run is not None
+    return run
+
+
+def _place(config: dict[str, Any]) -> None:
+    """Names runs and files of a config so that they are the same from anywhere."""
+    config |= name_by_path(config, config["outputs"])
+    for node, key in paths(config):
+        if node[key] and (path := Path(node[key]).expanduser()).exists():
+            node[key] = str(path.resolve())
+
+
+def _train(
+    config: dict[str, Any],
+    options: Mapping[str, Any],
+    overrides: Sequence[str],
+    config_dirs: Sequence[str],
+) -> int:
+    """Trains the run of a config, a new one or the newest that it has; returns the exit code."""
     run = None if options.get("fresh") else _newest_run_of(config)
     folders = [f"--config-dir={Path(folder).resolve()}" for folder in config_dirs]
     if run is not None and run.status.startswith("done"):

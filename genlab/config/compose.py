@@ -69,6 +69,13 @@ NEW_KEYS: dict[str, Any] = {
         f"data.{name}.shift": 0.0
         for name in ("celeba", "cifar10", "digits", "fashion_mnist", "folder", "mnist")
     },
+    "network.unet.resample_proj": False,
+    "network.unet.norm_eps": 1e-5,
+    "network.unet_mp.clip": None,
+    "network.dit.frequencies": None,
+    "network.dit.gelu": "exact",
+    "network.glow.edge_bias": False,
+    "network.glow.logscale_factor": 1.0,
 }
 """Keys that were added after runs had been saved, at the value that means what these runs did.
 

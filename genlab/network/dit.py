@@ -46,6 +46,8 @@ class DiT(Network):
         position: Literal["sincos", "learned", "rope"],
         qk_norm: bool,
         embedding: Count,
+        frequencies: Count | None,
+        gelu: Literal["exact", "tanh"],
         dropout: Fraction,
         outputs: Literal[1, 2],
     ) -> None:
@@ -72,13 +74,13 @@ class DiT(Network):
         self.register_buffer("fixed", fixed, persistent=False)
         rotary = Rotary(head_width, axes=2) if position == "rope" else None
         self.register_buffer("places", places if rotary else None, persistent=False)
-        self.condition = Condition(embedding, spec.classes)
+        self.condition = Condition(embedding, spec.classes, frequencies)
         self.blocks = nn.ModuleList(
             AdaLNBlock(
                 width,
                 embedding,
                 SelfAttention(width, head_width, qk_norm=qk_norm, rotary=rotary, dropout=dropout),
-                MLP(width, round(mlp * width)),
+                MLP(width, round(mlp * width), gelu),
                 dropout,
             )
             for _ in range(depth)

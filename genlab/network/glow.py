@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from genlab.core.contract import Bijection, Spec
 from genlab.core.registry import register
-from genlab.core.schema import Count
+from genlab.core.schema import Count, Positive
 from genlab.nn.embed import LabelEmbedding
 from genlab.nn.flow import Standardize, squeeze, unsqueeze
 from genlab.nn.flow_step import FlowSteps
@@ -26,7 +26,8 @@ class Glow(Bijection):
     deviation of each number, those of the label if there are labels.
 
     Reference: Kingma and Dhariwal 2018, arXiv 1807.03039, figure 2 and section 3. The prior of a
-    label differs in being one of each number, where theirs is one of each channel.
+    label differs in being one of each number, where theirs is one of each channel (and edge); the
+    1x1 convolutions are learned by their factors L and U, which their code learns as they are.
     """
 
     def __init__(
@@ -38,21 +39,27 @@ class Glow(Bijection):
         width: Count,
         coupling: Literal["affine", "sigmoid", "additive"],
         reversible: bool,
+        edge_bias: bool,
+        logscale_factor: Positive,
     ) -> None:
         """spec: shape (C, H, W), labels K or None; depth: steps of a level; width: of couplings.
 
         reversible: recompute the steps in the backward pass instead of keeping their states.
+        edge_bias: 3x3 convolutions have a channel that is 1 around the image. logscale_factor: k
+        of an actnorm's exp(k logs) (x + b).
         """
         super().__init__()
         channels, height, width_px = _plan(spec, levels)
         self.sides, self.flows, self.priors = [], nn.ModuleList(), nn.ModuleList()
         for level in range(levels):
             channels, height, width_px = 4 * channels, height // 2, width_px // 2
-            self.flows.append(FlowSteps(depth, channels, width, coupling, reversible))
+            self.flows.append(
+                FlowSteps(depth, channels, width, coupling, reversible, edge_bias, logscale_factor)
+            )
             self.sides.append((height, width_px))
             if level < levels - 1:
                 channels //= 2
-                self.priors.append(Standardize(channels))
+                self.priors.append(Standardize(channels, edge_bias))
         self.top = (height, width_px, channels)
         self.label = LabelEmbedding(spec.classes or 0, 2 * height * width_px * channels)
         nn.init.zeros_(self.label.weight)

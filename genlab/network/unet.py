@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -16,12 +17,20 @@ from genlab.nn.attention import SelfAttention2d
 from genlab.nn.embed import Condition
 from genlab.nn.norm import GroupNorm
 from genlab.nn.patch import narrow
-from genlab.nn.resample import FIRDown
+from genlab.nn.resample import ConvDown, ConvUp, FIRDown
 from genlab.nn.residual import Block, Layer, Style, zero
 
 __all__ = ["UNet"]
 
 QUIET = 1e-5  # what the last layer of a branch is multiplied by where it does not start at zero
+
+QKV = {"xavier": 1.0, "ddpm": 2.0, "song": 0.2}
+"""Variance of the weights of q, k and v at the start, in that of Xavier's for one matrix [3 C, C].
+
+DDPM has three of [C, C] (diffusion_tf/models/unet.py), twice the variance; Song et al. give these
+a tenth (NIN of score_sde_pytorch, models/layers.py), which is a fifth of one of [3 C, C], as EDM
+writes it (training/networks.py).
+"""
 
 
 @register
@@ -29,9 +38,9 @@ class UNet(Network):
     """U-Net with residual blocks, attention and skips, that denoises images.
 
     Levels of halving size; on each, `blocks` blocks on the way down and as many on the way up,
-    each of which is given the output of its mirror image. A convolution between two levels
-    (resample=conv) changes the number of channels before it doubles the size, which costs a
-    quarter of the other order; a block between them (block, fir) keeps it.
+    each of which is given the output of its mirror image. What is between two levels keeps the
+    number of channels; but resample=conv, which is no paper's, changes it before it doubles the
+    size, which costs a quarter of the other order.
 
     The keys make one network of several papers: DDPM (Ho et al. 2020, arXiv 2006.11239, appendix
     B), ADM (Dhariwal and Nichol 2021, arXiv 2105.05233), DDPM++ and NCSN++ (Song et al. 2021,
@@ -50,17 +59,19 @@ class UNet(Network):
         mults: list[Count],
         blocks: Count | list[Count],
         skip_inputs: bool,
-        resample: Literal["conv", "block", "fir"],
+        resample: Literal["conv", "ddpm", "iddpm", "block", "fir"],
+        resample_proj: bool,
         pyramid: Literal["none", "residual"],
         attention: list[Count],
         attention_up: Literal["all", "last"],
-        head_width: Count,
+        head_width: Count | None,
         embedding: Count,
         frequencies: Count | None,
         embed: Literal["sinusoids", "closed", "fourier"],
         modulation: Literal["scale_shift", "shift"],
         skip_scale: Positive,
-        init: Literal["torch", "xavier"],
+        norm_eps: Positive,
+        init: Literal["torch", "xavier", "ddpm", "song"],
         dropout: Fraction | list[Fraction],
         outputs: Literal[1, 2],
     ) -> None:
@@ -70,11 +81,19 @@ class UNet(Network):
         halvable(size, levels, "pixels" if patch == 1 else "patches")
         widths, counts = [width * m for m in mults], _each("blocks", blocks, levels)
         drops, sides = _each("dropout", dropout, levels), [max(size) >> n for n in range(levels)]
-        style = Style(embedding, modulation, skip_scale, resample == "fir")
+        in_blocks = resample in ("block", "fir")
+        if resample_proj and not in_blocks:
+            raise ValueError(
+                "resample_proj=true is of blocks that change the size, and there are none with "
+                f"resample={resample}; use resample=block, resample=fir or resample_proj=false"
+            )
+        style = Style(
+            embedding, modulation, skip_scale, resample == "fir", resample_proj, norm_eps
+        )
 
         def layer(inside: int, level: int, attends: bool = True) -> Layer:
-            width = head_width if attends and sides[level] in attention else None
-            return Layer(inside, widths[level], drops[level], style, width)
+            head = (head_width or widths[level]) if attends and sides[level] in attention else None
+            return Layer(inside, widths[level], drops[level], style, head)
 
         self.condition = Condition(embedding, spec.classes, frequencies, embed)
         self.stem = nn.Conv2d(patch**2 * channels, width, 3, padding=1)
@@ -93,17 +112,17 @@ class UNet(Network):
                 )
             )
             inside = outside
-            if level < levels - 1 and resample == "conv":
-                inside = widths[level + 1]
-                self.shrink.append(nn.Conv2d(outside, inside, 3, stride=2, padding=1))
-            elif level < levels - 1:
+            if level < levels - 1 and in_blocks:
                 self.shrink.append(Block(outside, outside, drops[level + 1], style, "half"))
+            elif level < levels - 1:
+                inside = widths[level + 1] if resample == "conv" else outside
+                self.shrink.append(ConvDown(outside, inside, around=resample != "ddpm"))
             if level < levels - 1 and pyramid == "residual":
                 self.pyramid.append(FIRDown(aside, inside))
                 aside = inside
-        attends = head_width if attention else None
+        head = (head_width or inside) if attention else None
         self.middle = nn.ModuleList(
-            Layer(inside, inside, drops[-1], style, width) for width in (attends, None)
+            Layer(inside, inside, drops[-1], style, width) for width in (head, None)
         )
         for level in reversed(range(levels)):
             layers = []
@@ -112,29 +131,36 @@ class UNet(Network):
                 layers.append(layer(inside + skip, level, attention_up == "all" or last))
                 inside = widths[level]
             self.up.append(nn.ModuleList(layers))
-            if level > 0 and resample == "conv":
-                outside, inside = inside, widths[level - 1]
-                self.grow.append(nn.Conv2d(outside, inside, 3, padding=1))
-            elif level > 0:
+            if level > 0 and in_blocks:
                 self.grow.append(Block(inside, inside, drops[level - 1], style, "double"))
-        self.norm = GroupNorm(inside)
+            elif level > 0:
+                outside, inside = inside, widths[level - 1] if resample == "conv" else inside
+                self.grow.append(ConvUp(outside, inside, large=resample != "conv"))
+        self.norm = GroupNorm(inside, norm_eps)
         self.outputs = outputs
         self.head = zero(nn.Conv2d(inside, patch**2 * outputs * channels, 3, padding=1))
-        if init == "xavier":
-            self._xavier()
+        if init != "torch":
+            self._xavier(QKV[init])
 
-    def _xavier(self) -> None:
-        """Starting weights that keep the variance; those at the end of a branch are near zero."""
-        ends = [self.head]
+    def _xavier(self, qkv: float) -> None:
+        """Starting weights that keep the variance; those at the end of a branch are near zero.
+
+        qkv: of the variance of what makes queries, keys and values.
+        """
+        ends, queries = [self.head], []
         for part in self.modules():
             if isinstance(part, (nn.Conv2d, nn.Linear)):
                 nn.init.xavier_uniform_(part.weight)
                 nn.init.zeros_(part.bias)
             if isinstance(part, (Block, SelfAttention2d)):
                 ends.append(part.conv2 if isinstance(part, Block) else part.out)
+            if isinstance(part, SelfAttention2d):
+                queries.append(part.qkv)
         with torch.no_grad():
             for end in ends:
                 end.weight.mul_(QUIET)
+            for layer in queries:
+                layer.weight.mul_(math.sqrt(qkv))
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x [B, C, H, W], t [B] in [0, 1], y [B] or None -> [B, outputs C, H, W] float32."""
@@ -174,11 +200,8 @@ class UNet(Network):
 
 
 def _resized(between: nn.Module, h: Tensor, e: Tensor) -> Tensor:
-    """h on the next level, by a block or a convolution, that with stride 1 is followed by more."""
-    if isinstance(between, Block):
-        return between(h, e)
-    h = between(h)
-    return h if between.stride == (2, 2) else F.interpolate(h, scale_factor=2.0, mode="nearest")
+    """h on the next level, by a block or a convolution."""
+    return between(h, e) if isinstance(between, Block) else between(h)
 
 
 def _each(key: str, value: Any, levels: int) -> list[Any]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genlab.core.contract import Network, Spec
 from genlab.core.registry import register
-from genlab.core.schema import Count, Fraction
+from genlab.core.schema import Count, Fraction, Positive
 from genlab.network.image import halvable, patches
 from genlab.nn import magnitude_preserving as mp
 from genlab.nn.embed import Waves
@@ -25,7 +25,8 @@ class _Block(nn.Module):
     s = skip(x), on the way down divided by its mean square over the channels
     weighted_sum(s, conv(silu(c conv(silu(r)))), balance),  c = 1 + gain W e
 
-    r is s on the way down and x on the way up. gain starts at zero.
+    r is s on the way down and x on the way up. gain starts at zero. What leaves the block, after
+    attention if there is any, lies in -clip .. clip.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class _Block(nn.Module):
         head_width: int | None = None,
         balance: float,
         dropout: float,
+        clip: float | None,
     ) -> None:
         super().__init__()
         self.down, self.size, self.balance, self.dropout = down, size, balance, dropout
+        self.clip = clip
         self.skip = mp.Conv(inside, outside, 1) if inside != outside else nn.Identity()
         self.conv1 = mp.Conv(outside if down else inside, outside, 3)
         self.affine = mp.Linear(embedding, outside)
@@ -63,7 +66,8 @@ class _Block(nn.Module):
         h = mp.silu(h * c[:, :, None, None].to(h.dtype))
         if self.dropout:
             h = F.dropout(h, self.dropout, self.training)
-        return self.attention(mp.weighted_sum(s, self.conv2(h), self.balance))
+        h = self.attention(mp.weighted_sum(s, self.conv2(h), self.balance))
+        return h if self.clip is None else h.clamp(-self.clip, self.clip)
 
 
 @register
@@ -78,7 +82,8 @@ class UNetMP(Network):
     schedule=inverse_sqrt: weights of fixed length turn at the learning rate, to the
     end. `normalize_weights` keeps them at that length.
 
-    Reference: Karras et al. 2024, arXiv 2312.02696, config G.
+    Reference: Karras et al. 2024, arXiv 2312.02696, config G. Vectors of labels differ in being of
+    mean square 1 each, where theirs are the columns of a matrix whose rows are.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class UNetMP(Network):
         head_width: Count,
         balance: Fraction,
         dropout: Fraction,
+        clip: Positive | None,
         outputs: Literal[1, 2],
     ) -> None:
         """spec: shape (C, H, W), labels K or None; the keys as in configs/network/unet_mp.yaml."""
@@ -106,6 +112,7 @@ class UNetMP(Network):
             return _Block(
                 inside, outside, embedding, down=down, size=size,
                 head_width=head_width if attends else None, balance=balance, dropout=dropout,
+                clip=clip,
             )  # fmt: skip
 
         self.waves = Waves(width)
@@ -124,7 +131,7 @@ class UNetMP(Network):
                 skips.append(inside)
         self.middle = nn.ModuleList(
             _Block(
-                inside, inside, embedding, down=False, balance=balance, dropout=dropout,
+                inside, inside, embedding, down=False, balance=balance, dropout=dropout, clip=clip,
                 head_width=attends,
             )
             for attends in (head_width if attention else None, None)

@@ -182,13 +182,16 @@ class SelfAttention2d(SelfAttention):
     Reference: Ho et al. 2020, arXiv 2006.11239, appendix B.
     """
 
-    def __init__(self, channels: int, head_width: int, skip_scale: float = 1.0) -> None:
-        """channels: C; head_width: D, has to divide C; skip_scale: of the sum with x."""
+    def __init__(
+        self, channels: int, head_width: int, skip_scale: float = 1.0, eps: float = 1e-5
+    ) -> None:
+        """channels: C; head_width: D, has to divide C; skip_scale: of the sum with x; eps: of
+        the norm."""
         super().__init__(channels, head_width)
         self.skip_scale = skip_scale
         qkv, out = self.qkv, self.out
         del self.qkv, self.out  # optimizers of checkpoints know parameters by their order
-        self.norm, self.qkv, self.out = GroupNorm(channels), qkv, out
+        self.norm, self.qkv, self.out = GroupNorm(channels, eps), qkv, out
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 

@@ -41,12 +41,13 @@ def product(x: Tensor, matrix: Tensor, vector: Tensor) -> Tensor:
 class Mixing(nn.Module):
     """The linear maps of all steps of a level: actnorm, then an invertible 1x1 convolution.
 
-    y = W (exp(logs) (x + b)),  W = P L (U + diag(sign exp(log_s)))
-    log |dy/dx| = H W sum(logs + log_s)
+    y = W (exp(k logs) (x + b)),  W = P L (U + diag(sign exp(log_s)))
+    log |dy/dx| = H W sum(k logs + log_s)
 
-    P is a fixed permutation, L unit lower and U strictly upper triangular; W begins as a random
-    rotation. Both maps are one matrix and one vector, made for all steps at once: so a step costs
-    one product, and an inverse two triangular solves of small matrices.
+    k is the log-scale factor: with 3, as in the official code, scales are learned three times as
+    fast. P is a fixed permutation, L unit lower and U strictly upper triangular; W begins as a
+    random rotation. Both maps are one matrix and one vector, made for all steps at once: so a step
+    costs one product, and an inverse two triangular solves of small matrices.
 
     Reference: Kingma and Dhariwal 2018, arXiv 1807.03039, sections 3.1 and 3.2, eq. 10 and 11.
     """
@@ -54,9 +55,10 @@ class Mixing(nn.Module):
     permutation: Tensor
     sign: Tensor
 
-    def __init__(self, steps: int, channels: int) -> None:
-        """steps: K; channels: C."""
+    def __init__(self, steps: int, channels: int, factor: float = 1.0) -> None:
+        """steps: K; channels: C; factor: k of the log-scales."""
         super().__init__()
+        self.factor = factor
         rotation = torch.linalg.qr(torch.randn(steps, channels, channels, dtype=torch.float64))[0]
         permutation, lower, upper = torch.linalg.lu(rotation)
         diagonal = upper.diagonal(dim1=1, dim2=2)
@@ -73,14 +75,14 @@ class Mixing(nn.Module):
         lower, upper = self.lower.double().tril(-1), self.upper.double().triu(1)
         lower = lower + torch.eye(lower.shape[1], device=lower.device, dtype=lower.dtype)
         upper = upper + (self.sign * self.log_s.double().exp()).diag_embed()
-        return lower, upper * self.logs.double().exp()[:, None]
+        return lower, upper * (self.factor * self.logs.double()).exp()[:, None]
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Matrices A [K, C, C], vectors a [K, C] of y = A x + a, log |det A| [], in float64."""
         lower, upper = self._factors()
         matrix = self.permutation.double() @ lower @ upper
         vector = (matrix @ self.b.double()[:, :, None])[:, :, 0]
-        return matrix, vector, (self.logs.double() + self.log_s.double()).sum()
+        return matrix, vector, (self.factor * self.logs.double() + self.log_s.double()).sum()
 
     def inverse(self) -> Tensor:
         """A^-1 [K, C, C] float64: x = A^-1 y - b."""
@@ -92,14 +94,25 @@ class Mixing(nn.Module):
     @torch.no_grad()
     def start(self, step: int, x: Tensor) -> None:
         """Makes the channels of x [B, H, W, C] zero mean and unit variance after this step."""
-        standardize_(self.b[step], self.logs[step], x)
+        standardize_(self.b[step], self.logs[step], x, self.factor)
 
 
-def standardize_(b: Tensor, logs: Tensor, x: Tensor) -> None:
-    """Sets b and logs [C] such that exp(logs) (x + b) has mean 0 and variance 1; x [..., C]."""
+def standardize_(b: Tensor, logs: Tensor, x: Tensor, factor: float = 1.0) -> None:
+    """Sets b, logs [C] such that exp(factor logs) (x + b) has mean 0, variance 1; x [..., C]."""
     x = x.double().flatten(0, -2)
     b.copy_(-x.mean(0))
-    logs.copy_(-x.std(0, correction=0).clamp_min(1e-6).log())
+    logs.copy_(-x.std(0, correction=0).clamp_min(1e-6).log() / factor)
+
+
+def edges(kernel: Tensor, height: int, width: int) -> Tensor:
+    """What a channel of 1 around the image and 0 in it adds: kernel [O, 3, 3] -> [1, O, H, W].
+
+    So a convolution knows where the image ends, which zeros around it do not tell.
+
+    Reference: github.com/openai/glow, tfops.py, add_edge_padding.
+    """
+    around = F.pad(kernel.new_zeros(1, 1, height, width), (1, 1, 1, 1), value=1.0)
+    return F.conv2d(around, kernel[:, None])
 
 
 class Net(nn.Module):
@@ -107,25 +120,33 @@ class Net(nn.Module):
 
     An actnorm follows the first two, as in the official code; it is folded into their weights. The
     last begins at zero and is scaled by exp(3 logs), so that a coupling begins as the identity.
+    edge: the 3x3 ones are told where the image ends (`edges`).
 
     Reference: Kingma and Dhariwal 2018, arXiv 1807.03039, section 3.3 (zero initialization).
     """
 
-    def __init__(self, inside: int, width: int, outside: int) -> None:
-        """inside, outside: channels; width: of the two hidden layers."""
+    def __init__(
+        self, inside: int, width: int, outside: int, edge: bool = False, factor: float = 1.0
+    ) -> None:
+        """inside, outside: channels; width: of the two hidden layers; factor: of log-scales."""
         super().__init__()
+        self.factor = factor
         self.first = nn.Parameter(torch.randn(width, inside, 3, 3) * 0.05)
         self.second = nn.Parameter(torch.randn(width, width, 1, 1) * 0.05)
         self.b = nn.Parameter(torch.zeros(2, width))
         self.logs = nn.Parameter(torch.zeros(2, width))
-        self.last = ZeroConv(width, outside)
+        self.last = ZeroConv(width, outside, edge)
+        self.edge = nn.Parameter(torch.randn(width, 3, 3) * 0.05) if edge else None
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """x [B, H, W, inside] -> [B, H, W, outside] in the type of x, computed in `dtype`."""
-        gain = self.logs.exp()[:, :, None, None, None]
-        bias = (self.b * self.logs.exp()).to(dtype)
+        gain = (self.factor * self.logs).exp()[:, :, None, None, None]
+        bias = (self.b * gain[..., 0, 0, 0]).to(dtype)
         h = x.to(dtype).permute(0, 3, 1, 2)
-        h = F.relu_(F.conv2d(h, (self.first * gain[0]).to(dtype), bias[0], padding=1))
+        h = F.conv2d(h, (self.first * gain[0]).to(dtype), bias[0], padding=1)
+        if self.edge is not None:
+            h = h + edges(self.edge * gain[0, :, 0], *h.shape[2:]).to(dtype)
+        h = F.relu_(h)
         h = F.relu_(F.conv2d(h, (self.second * gain[1]).to(dtype), bias[1]))
         return self.last(h.permute(0, 2, 3, 1), dtype).to(x.dtype)
 
@@ -133,27 +154,34 @@ class Net(nn.Module):
     def start(self, x: Tensor) -> None:
         """Makes what enters each ReLU zero mean and unit variance on x [B, H, W, inside]."""
         h = F.conv2d(x.permute(0, 3, 1, 2), self.first.to(x.dtype), padding=1)
-        standardize_(self.b[0], self.logs[0], h.permute(0, 2, 3, 1))
-        h = F.relu((h + self.b[0, :, None, None]) * self.logs[0, :, None, None].exp())
+        if self.edge is not None:
+            h = h + edges(self.edge, *h.shape[2:]).to(x.dtype)
+        standardize_(self.b[0], self.logs[0], h.permute(0, 2, 3, 1), self.factor)
+        gain = (self.factor * self.logs[0, :, None, None]).exp()
+        h = F.relu((h + self.b[0, :, None, None]) * gain)
         h = F.conv2d(h, self.second.to(x.dtype))
-        standardize_(self.b[1], self.logs[1], h.permute(0, 2, 3, 1))
+        standardize_(self.b[1], self.logs[1], h.permute(0, 2, 3, 1), self.factor)
 
 
 class ZeroConv(nn.Module):
-    """A 3x3 convolution that begins at zero: exp(3 logs) (conv(x) + b)."""
+    """A 3x3 convolution that begins at zero: exp(3 logs) (conv(x) + b), with `edges` if asked."""
 
-    def __init__(self, inside: int, outside: int) -> None:
+    def __init__(self, inside: int, outside: int, edge: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(outside, inside, 3, 3))
         self.b = nn.Parameter(torch.zeros(outside))
         self.logs = nn.Parameter(torch.zeros(outside))
+        self.edge = nn.Parameter(torch.zeros(outside, 3, 3)) if edge else None
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """x [B, H, W, inside] -> [B, H, W, outside] in `dtype`."""
         gain = (3 * self.logs).exp()
         weight = (self.weight * gain[:, None, None, None]).to(dtype)
         x = x.to(dtype).permute(0, 3, 1, 2)
-        return F.conv2d(x, weight, (self.b * gain).to(dtype), padding=1).permute(0, 2, 3, 1)
+        y = F.conv2d(x, weight, (self.b * gain).to(dtype), padding=1)
+        if self.edge is not None:
+            y = y + edges(self.edge * gain[:, None, None], *y.shape[2:]).to(dtype)
+        return y.permute(0, 2, 3, 1)
 
 
 Kind = Literal["affine", "sigmoid", "additive"]
@@ -176,12 +204,14 @@ class Coupling(nn.Module):
     official code; the bound: Dinh et al. 2016, arXiv 1605.08803, section 4.1.
     """
 
-    def __init__(self, channels: int, width: int, kind: Kind) -> None:
-        """channels: even; width: of the network's hidden layers."""
+    def __init__(
+        self, channels: int, width: int, kind: Kind, edge: bool = False, factor: float = 1.0
+    ) -> None:
+        """channels: even; width: of the network's hidden layers; edge, factor: of `Net`."""
         super().__init__()
         half = channels // 2
         self.kind = kind
-        self.net = Net(half, width, half if kind == "additive" else channels)
+        self.net = Net(half, width, half if kind == "additive" else channels, edge, factor)
 
     def parts(self, x1: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """shift and log scale (None: additive), each [B, H, W, C/2]."""
@@ -219,11 +249,11 @@ class Standardize(nn.Module):
     the official code.
     """
 
-    def __init__(self, channels: int) -> None:
-        """channels: of x1, and of x2."""
+    def __init__(self, channels: int, edge: bool = False) -> None:
+        """channels: of x1, and of x2; edge: of the convolution."""
         super().__init__()
         self.channels = channels
-        self.conv = ZeroConv(channels, 2 * channels)
+        self.conv = ZeroConv(channels, 2 * channels, edge)
 
     def _moments(self, x1: Tensor) -> tuple[Tensor, Tensor]:
         return self.conv(x1, x1.dtype).chunk(2, dim=3)

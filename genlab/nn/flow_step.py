@@ -29,12 +29,19 @@ class FlowSteps(nn.Module):
         width: int,
         coupling: Kind,
         reversible: bool,
+        edge: bool = False,
+        factor: float = 1.0,
     ) -> None:
-        """steps: K; channels: of the state, even; width: of the coupling networks."""
+        """steps: K; channels: of the state, even; width: of the coupling networks.
+
+        edge: these are told where the image ends; factor: of the log-scales of actnorms.
+        """
         super().__init__()
         self.reversible = reversible
-        self.mixing = Mixing(steps, channels)
-        self.couplings = nn.ModuleList(Coupling(channels, width, coupling) for _ in range(steps))
+        self.mixing = Mixing(steps, channels, factor)
+        self.couplings = nn.ModuleList(
+            Coupling(channels, width, coupling, edge, factor) for _ in range(steps)
+        )
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """x [B, H, W, C] -> (y [B, H, W, C], log |dy/dx| [B]); coupling networks in `dtype`."""

@@ -26,11 +26,11 @@ class GroupNorm(nn.GroupNorm):
     2022, arXiv 2206.00364; scale and shift: Dhariwal and Nichol 2021, arXiv 2105.05233.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
         """channels: any number >= 1."""
         most = min(32, max(1, channels // 4))
         groups = next(g for g in range(most, 0, -1) if channels % g == 0)
-        super().__init__(groups, channels, eps=1e-5)
+        super().__init__(groups, channels, eps=eps)
 
     def forward(
         self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None

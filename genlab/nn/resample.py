@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["FIRDown", "grow", "shrink"]
+__all__ = ["ConvDown", "ConvUp", "FIRDown", "grow", "shrink"]
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
 """The binomial filter, along each axis: what is finer than the smaller map holds fades."""
@@ -35,6 +35,47 @@ def grow(x: Tensor, fir: bool) -> Tensor:
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
     # the transpose of shrink; a pixel is one of the four that its mean is of
     return F.conv_transpose2d(x, 4 * _fir(x), stride=2, padding=1, groups=x.shape[1])
+
+
+class ConvDown(nn.Conv2d):
+    """A 3x3 convolution around every other pixel of every other row.
+
+    around: of a map of even sides, zeros are added on all sides, and the first of the pixels is
+    that of the corner; else on the right and below alone, as TensorFlow does, and it is the next.
+
+    Reference: Ho et al. 2020, diffusion_tf/models/unet.py (right and below); Nichol and Dhariwal
+    2021, improved_diffusion/unet.py (around).
+    """
+
+    def __init__(self, inside: int, outside: int, around: bool = True) -> None:
+        """inside, outside: channels."""
+        super().__init__(inside, outside, 3, stride=2, padding=1 if around else 0)
+        self.around = around
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, inside, H, W] -> [B, outside, H/2, W/2]."""
+        return super().forward(x if self.around else F.pad(x, (0, 1, 0, 1)))
+
+
+class ConvUp(nn.Conv2d):
+    """A 3x3 convolution and every pixel four times.
+
+    large: the convolution is of the large map and may mend its steps; else of the small one, which
+    costs a quarter.
+
+    Reference: Ho et al. 2020, diffusion_tf/models/unet.py (large).
+    """
+
+    def __init__(self, inside: int, outside: int, large: bool) -> None:
+        """inside, outside: channels."""
+        super().__init__(inside, outside, 3, padding=1)
+        self.large = large
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, inside, H, W] -> [B, outside, 2 H, 2 W]."""
+        if self.large:
+            return super().forward(grow(x, fir=False))
+        return grow(super().forward(x), fir=False)
 
 
 class FIRDown(nn.Module):

@@ -29,13 +29,16 @@ class Style:
 
     embedding: numbers of the condition. modulation: what it does to a block's second
     normalization. skip_scale: what the sum of a branch and its skip is multiplied by; 1 / sqrt 2
-    keeps the variance. fir: sizes are changed with the filter 1-3-3-1.
+    keeps the variance. fir: sizes are changed with the filter 1-3-3-1. project: a skip that
+    changes the size has a 1x1 convolution, as one that changes the channels. eps: of the norms.
     """
 
     embedding: int
     modulation: Literal["scale_shift", "shift"] = "scale_shift"
     skip_scale: float = 1.0
     fir: bool = False
+    project: bool = False
+    eps: float = 1e-5
 
 
 class Block(nn.Module):
@@ -62,13 +65,14 @@ class Block(nn.Module):
     ) -> None:
         """inside, outside: channels; size: of the result."""
         super().__init__()
-        self.norm1 = GroupNorm(inside)
+        self.norm1 = GroupNorm(inside, style.eps)
         self.conv1 = nn.Conv2d(inside, outside, 3, padding=1)
         self.scaled = style.modulation == "scale_shift"
         self.affine = nn.Linear(style.embedding, (1 + self.scaled) * outside)
-        self.norm2 = GroupNorm(outside)
+        self.norm2 = GroupNorm(outside, style.eps)
         self.conv2 = zero(nn.Conv2d(outside, outside, 3, padding=1))
-        self.skip = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
+        projects = inside != outside or (style.project and size != "same")
+        self.skip = nn.Conv2d(inside, outside, 1) if projects else nn.Identity()
         self.dropout, self.size, self.style = dropout, size, style
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
@@ -100,7 +104,9 @@ class Layer(nn.Module):
         super().__init__()
         self.block = Block(inside, outside, dropout, style)
         self.attention = (
-            SelfAttention2d(outside, head_width, style.skip_scale) if head_width else nn.Identity()
+            SelfAttention2d(outside, head_width, style.skip_scale, style.eps)
+            if head_width
+            else nn.Identity()
         )
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -15,10 +17,12 @@ __all__ = ["MLP", "AdaLNBlock", "Block"]
 class MLP(nn.Sequential):
     """W2 gelu(W1 h), token by token.
 
+    gelu(x) = x P(z <= x), z standard normal, or x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
+
     Reference: Hendrycks and Gimpel 2016, arXiv 1606.08415.
     """
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, gelu: Literal["exact", "tanh"] = "exact") -> None:
         """width: C of the tokens; hidden: numbers between W1 and W2.
 
         Raises ValueError without any.
@@ -27,7 +31,8 @@ class MLP(nn.Sequential):
             raise ValueError(
                 f"a perceptron of tokens of {width} numbers has {hidden} inside; use a larger mlp"
             )
-        super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        act = nn.GELU("tanh" if gelu == "tanh" else "none")
+        super().__init__(nn.Linear(width, hidden), act, nn.Linear(hidden, width))
 
 
 class Block(nn.Module):

@@ -97,7 +97,7 @@ def test_a_key_says_where_it_comes_from_and_keeps_its_comment():
     depth, start = keys["network.net.blocks"], keys["network.net.init"]
     assert (depth.default, depth.file) == ("4", "network/unet_ddpmpp_song.yaml")
     assert depth.comment == catalog.lines("network", "unet")["network.net.blocks"].comment != ""
-    assert (start.default, start.file) == ("xavier", "network/unet_ddpm.yaml")
+    assert (start.default, start.file) == ("song", "network/unet_ddpmpp_song.yaml")
 
 
 def test_a_config_of_ones_own_inherits(mine, capsys):
@@ -178,6 +178,7 @@ ITS_OWN = {
     "network.net.dropout": "in residual blocks, or of attention weights",
     "network.net.patch": "1 of a U-Net reads pixels, 2 of DiT makes tokens",
     "network.net.embedding": "of dit, mlp and unet: unet_mp has none, and no base is theirs alone",
+    "network.net.frequencies": "of dit and unet, as their embedding",
     "network.generator.width": "of a last layer that halves, of hidden layers, of every map",
     "network.generator.z_dim": "of dcgan, mlp_gan and resnet_gan, which have no other key alike",
     "network.discriminator.width": "as of the generator",

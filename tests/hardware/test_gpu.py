@@ -98,7 +98,7 @@ def test_glow_is_inverted_and_recomputed():
     for reversible in (False, True):
         torch.manual_seed(0)
         net = Glow(Spec((3, 32, 32)), levels=3, depth=4, width=64, coupling="affine",
-                   reversible=reversible).cuda()  # fmt: skip
+                   edge_bias=True, logscale_factor=3.0, reversible=reversible).cuda()  # fmt: skip
         net.start(x)
         z, log_det = net(x, None)
         assert (net.inverse(z, None) - x).abs().max() < 1e-5

@@ -40,8 +40,13 @@ def state(*shape: int, dtype: torch.dtype = WIDE) -> Tensor:
 
 def glow(shape: tuple[int, ...] = (1, 8, 8), classes: int | None = 3, **keys: object) -> Glow:
     torch.manual_seed(0)
-    sizes = {"levels": 2, "depth": 2, "width": 8, "coupling": "affine", "reversible": False}
+    sizes = {"levels": 2, "depth": 2, "width": 8, "coupling": "affine", "reversible": False,
+             "edge_bias": False, "logscale_factor": 1.0}  # fmt: skip
     return Glow(Spec(shape, classes), **{**sizes, **keys})
+
+
+OFFICIAL = {"coupling": "sigmoid", "edge_bias": True, "logscale_factor": 3.0}
+"""Keys of the official code."""
 
 
 def log_det(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -138,6 +143,54 @@ def test_an_affine_coupling_never_scales_by_more_than_e():
     assert 0.99 < log_scale.abs().max() <= 1
 
 
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (2, 2), (1, 3)])
+def test_a_coupling_network_of_the_official_code_by_its_definition(height, width):
+    """Zeros around a map and, as one channel more, ones around zeros; actnorms of exp(3 logs)."""
+    coupling = awake(Coupling(4, 8, "sigmoid", edge=True, factor=3.0))
+    net, x = coupling.net, state(2, height, width, 2)
+
+    def conv(h: Tensor, weight: Tensor, edge: Tensor) -> Tensor:
+        ring = torch.ones(len(h), 1, height + 2, width + 2, dtype=WIDE)
+        ring[:, :, 1:-1, 1:-1] = 0
+        padded = torch.cat([nn.functional.pad(h, (1, 1, 1, 1)), ring], 1)
+        return nn.functional.conv2d(padded, torch.cat([weight, edge[:, None]], 1))
+
+    def actnorm(h: Tensor, b: Tensor, logs: Tensor) -> Tensor:
+        return (h + b[:, None, None]) * (3 * logs).exp()[:, None, None]
+
+    h = conv(x.permute(0, 3, 1, 2), net.first, net.edge)
+    h = actnorm(h, net.b[0], net.logs[0]).relu()
+    h = actnorm(nn.functional.conv2d(h, net.second), net.b[1], net.logs[1]).relu()
+    expected = actnorm(conv(h, net.last.weight, net.last.edge), net.last.b, net.last.logs)
+    torch.testing.assert_close(net(x, WIDE), expected.permute(0, 2, 3, 1))
+
+
+def test_zeros_tell_of_no_edge_and_the_edge_bias_does():
+    """Of an image of zeros: the same everywhere, or another number on each side and corner."""
+    for edge, kinds in ((False, 1), (True, 9)):
+        prior = awake(Standardize(2, edge=edge))
+        mean = prior.conv(torch.zeros(1, 5, 5, 2, dtype=WIDE), WIDE)[0, :, :, 0]
+        assert len(mean.round(decimals=9).unique()) == kinds
+
+
+def test_a_factor_of_log_scales_is_the_size_of_their_steps():
+    """The same map after a start from data, and after a third of the step of the logarithms."""
+    x = 3 * state(64, 2, 2, 4) + 1
+    torch.manual_seed(0)
+    one = Mixing(1, 4).double()
+    torch.manual_seed(0)
+    three = Mixing(1, 4, factor=3.0).double()
+    for mixing in (one, three):
+        mixing.start(0, x)
+    torch.testing.assert_close(3 * three.logs, one.logs)
+    for step in (0.0, 0.3):
+        one.logs.data += step
+        three.logs.data += step / 3
+        for a, b in zip(one(), three(), strict=True):
+            torch.testing.assert_close(a, b)
+        torch.testing.assert_close(one.inverse(), three.inverse())
+
+
 # --- the whole network ---------------------------------------------------------------------------
 
 SHAPES = [((1, 2, 4), 1), ((1, 4, 4), 2), ((3, 4, 4), 2), ((2, 4, 8), 1), ((1, 8, 8), 3)]
@@ -155,6 +208,23 @@ def test_log_determinant_of_the_whole_network(shape, levels, kind):
     ]
     torch.testing.assert_close(got, torch.cat(rows))
     torch.testing.assert_close(net.inverse(z, y), x)
+
+
+def test_the_official_network_is_a_flow_too():
+    """Log-determinant, inverse, and gradients without states."""
+    shape, y = (1, 4, 4), torch.tensor([0, 2])
+    net, x = awake(glow(shape, **OFFICIAL)), state(2, *shape)
+    z, got = net(x, y)
+    rows = [
+        log_det(lambda v, k=k: net(v, k[None])[0], row[None]) for row, k in zip(x, y, strict=True)
+    ]
+    torch.testing.assert_close(got, torch.cat(rows))
+    torch.testing.assert_close(net.inverse(z, y), x)
+    kept = gradients(net, x)
+    recomputed = gradients(awake(glow(shape, **OFFICIAL, reversible=True)), x)
+    for a, b in zip(kept, recomputed, strict=True):
+        assert b is not None and b.any()
+        assert (a - b).abs().max() <= 1e-9 * a.abs().max()
 
 
 def test_the_inverse_undoes_the_network_before_and_after_training():
@@ -177,8 +247,10 @@ def test_the_inverse_undoes_the_network_before_and_after_training():
     assert sum(losses[-20:]) < sum(losses[:20]) - 20, "a bit per dimension was learned"
 
 
-def test_the_start_standardizes_what_every_actnorm_sees():
-    net = glow((3, 8, 8), depth=3, width=8)
+@pytest.mark.parametrize("keys", [{}, OFFICIAL], ids=["", "official"])
+def test_the_start_standardizes_what_every_actnorm_sees(keys):
+    net = glow((3, 8, 8), depth=3, width=8, **keys)
+    factor = keys.get("logscale_factor", 1.0)
     x = 3 + 2 * state(64, 3, 8, 8, dtype=torch.float32) * state(3, 8, 8, dtype=torch.float32)
     net.start(x)
 
@@ -194,7 +266,7 @@ def test_the_start_standardizes_what_every_actnorm_sees():
             matrices, vectors, _ = flow.mixing()
             maps = zip(flow.couplings, flow.mixing.b, flow.mixing.logs, strict=True)
             for k, (coupling, b, logs) in enumerate(maps):
-                is_standard((h + b) * logs.exp(), 1e-4)
+                is_standard((h + b) * (factor * logs).exp(), 1e-4)
                 h = product(h, matrices[k], vectors[k])
                 inner: list[Tensor] = []
 

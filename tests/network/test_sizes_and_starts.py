@@ -17,12 +17,13 @@ from genlab.nn.attention import SelfAttention2d
 from genlab.nn.embed import LabelEmbedding, sinusoids
 
 tiny_unet = partial(UNet, patch=1, width=8, mults=[1, 2], blocks=1, skip_inputs=False,
-                    resample="conv", pyramid="none", attention=[4], attention_up="all",
-                    head_width=8, embedding=16, frequencies=None, embed="sinusoids",
-                    modulation="scale_shift", skip_scale=1.0, init="torch", dropout=0.0,
-                    outputs=1)  # fmt: skip
+                    resample="conv", resample_proj=False, pyramid="none", attention=[4],
+                    attention_up="all", head_width=8, embedding=16, frequencies=None,
+                    embed="sinusoids", modulation="scale_shift", skip_scale=1.0, norm_eps=1e-5,
+                    init="torch", dropout=0.0, outputs=1)  # fmt: skip
 tiny_dit = partial(DiT, patch=2, width=16, depth=2, head_width=8, mlp=2.0, position="sincos",
-                   qk_norm=False, embedding=16, dropout=0.0, outputs=1)  # fmt: skip
+                   qk_norm=False, embedding=16, frequencies=None, gelu="exact", dropout=0.0,
+                   outputs=1)  # fmt: skip
 tiny_mlp = partial(MLP, width=16, depth=2, embedding=8)
 DENOISERS = [
     (tiny_unet, (1, 8, 8)),
@@ -200,6 +201,7 @@ dcgan_d = partial(DCGANDiscriminator, width=2, norm="batch")
         (partial(tiny_unet, blocks=[1, 1, 1]), (1, 8, 8), "blocks has 3 entries and mults 2"),
         (partial(tiny_unet, dropout=[0.1]), (1, 8, 8), "dropout has 1 entries and mults 2"),
         (partial(tiny_unet, head_width=5), (1, 8, 8), "head_width"),
+        (partial(tiny_unet, resample_proj=True), (1, 8, 8), "use resample=block"),
         (partial(tiny_unet, embedding=7), (1, 8, 8), "even"),
         (dcgan_g, (2,), "network=mlp_gan and codec=points"),
         (dcgan_d, (2,), "network=mlp_gan and codec=points"),

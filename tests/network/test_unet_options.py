@@ -1,4 +1,4 @@
-"""The U-Nets of the papers: what each key changes, against formulas and published sizes."""
+"""The U-Nets of the papers: what each key changes, against formulas."""
 
 from __future__ import annotations
 
@@ -9,40 +9,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from genlab.config.compose import config_of
-from genlab.core import registry
 from genlab.core.contract import Spec
 from genlab.nn.attention import SelfAttention2d
 from genlab.nn.embed import Condition, Fourier, sinusoids
-from genlab.nn.resample import FIRDown, grow, shrink
+from genlab.nn.norm import GroupNorm
+from genlab.nn.resample import ConvDown, ConvUp, FIRDown, grow, shrink
 from genlab.nn.residual import Block, Style
 from tests.network.test_sizes_and_starts import awake, inputs, tiny_unet
 
 DEEP = {"mults": [1, 2, 2], "skip_inputs": True}
 ADM = {**DEEP, "resample": "block", "frequencies": 8}
-DDPMPP = {**ADM, "modulation": "shift", "skip_scale": 0.5**0.5, "attention_up": "last"}
+DDPM = {**DEEP, "resample": "ddpm", "modulation": "shift", "head_width": None, "norm_eps": 1e-6}
+IDDPM = {**DEEP, "resample": "iddpm"}
+DDPMPP = {**ADM, "modulation": "shift", "skip_scale": 0.5**0.5, "attention_up": "last",
+          "resample_proj": True, "norm_eps": 1e-6}  # fmt: skip
 NCSNPP = {**DDPMPP, "resample": "fir", "pyramid": "residual", "embed": "fourier"}
-KINDS = [ADM, DDPMPP, NCSNPP, {**DEEP, "pyramid": "residual"}, {**DEEP, "patch": 2}]
-
-
-def published(name: str, spec: Spec, **keys: object) -> int:
-    """Trainable numbers of a network of configs/network."""
-    node = OmegaConf.to_container(config_of("network", name))["net"]
-    with torch.device("meta"):
-        net = registry.build("network", {**node, **keys}, spec=spec)
-    return sum(p.numel() for p in net.parameters())
-
-
-def test_sizes_as_published():
-    """The resized skip of EDM's blocks has a 1x1 convolution more: 4 of 256 channels here."""
-    small = Spec((3, 32, 32))
-    assert round(published("unet_adm", Spec((3, 64, 64), 1000)) / 1e6, 1) == 295.9
-    projections = 4 * (256 * 256 + 256)
-    assert round((published("unet_ddpmpp", small) + projections) / 1e6, 1) == 55.7
-    assert 56.3e6 < published("unet_ncsnpp", small) + projections < 56.5e6
+KINDS = [DDPM, IDDPM, ADM, DDPMPP, NCSNPP, {**DEEP, "pyramid": "residual"}, {**DEEP, "patch": 2}]
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
@@ -135,6 +119,46 @@ def test_a_block_in_which_the_condition_only_shifts():
     torch.testing.assert_close(block(x, e), (skip + h) / math.sqrt(2))
 
 
+@pytest.mark.parametrize(("size", "resized"), [("half", "halved"), ("double", "doubled")])
+def test_a_skip_that_changes_the_size_is_convolved_too(size, resized):
+    """With branches of zero a block is its skip: resized, and convolved 1x1 if asked."""
+    g = torch.Generator().manual_seed(0)
+    x, e = torch.randn(2, 8, 4, 4, generator=g), torch.randn(2, 6, generator=g)
+    other = x.view(2, 8, 2, 2, 2, 2).mean((3, 5))
+    if resized == "doubled":
+        other = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    plain = Block(8, 8, 0.0, Style(6), size)
+    torch.testing.assert_close(plain(x, e), other)
+    block = Block(8, 8, 0.0, Style(6, project=True), size)
+    expected = torch.einsum("oi,bihw->bohw", block.skip.weight[:, :, 0, 0], other)
+    torch.testing.assert_close(block(x, e), expected + block.skip.bias[:, None, None])
+    same = Block(8, 8, 0.0, Style(6, project=True))
+    torch.testing.assert_close(same(x, e), x)
+
+
+def test_all_norms_add_the_same_to_their_variance():
+    """Every norm of the network has it, and a map of little variance shows what it does."""
+    for eps in (1e-6, 1e-4):
+        net = tiny_unet(Spec((3, 16, 16)), **{**DDPMPP, "norm_eps": eps})
+        norms = [m for m in net.modules() if isinstance(m, nn.GroupNorm)]
+        assert len(norms) == 1 + 2 * 14 + 5 and {m.eps for m in norms} == {eps}
+    x = torch.randn(2, 8, 4, 4, dtype=torch.float64) * 1e-3
+    grouped = x.view(2, 2, -1)
+    variance = grouped.var(2, correction=0, keepdim=True)
+    expected = (grouped - grouped.mean(2, keepdim=True)) / (variance + 1e-6).sqrt()
+    torch.testing.assert_close(GroupNorm(8, 1e-6).double()(x), expected.view_as(x))
+
+
+def test_one_head_has_all_channels():
+    """Also in the middle, which is wider than what attends elsewhere: 512 after 256 in DDIM's."""
+    sizes = {"mults": [1, 1, 4], "attention": [8], "width": 8}
+    for head_width, widths in ((None, {8, 32}), (8, {8})):
+        net = tiny_unet(Spec((3, 16, 16)), **sizes, head_width=head_width)
+        attends = [m for m in net.modules() if isinstance(m, SelfAttention2d)]
+        assert {m.head_width for m in attends} == widths
+        assert {m.heads for m in attends} == ({1} if head_width is None else {1, 4})
+
+
 # --- starts --------------------------------------------------------------------------------------
 
 
@@ -148,6 +172,23 @@ def test_xavier_starts_with_branches_that_are_nearly_silent():
     assert out.std().item() == pytest.approx(1e-5 * bound / math.sqrt(3), rel=0.05)
     x, t, y = inputs((3, 16, 16))
     assert 0 < net(x, t, y).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(("init", "of_three"), [("ddpm", 1.0), ("song", 0.1), ("xavier", 0.5)])
+def test_queries_start_with_a_share_of_the_variance_of_xavier(init, of_three):
+    """Of one [C, C] each, 2 / (C + C) = 1 / C; xavier is of all three in one, 2 / (C + 3 C)."""
+    torch.manual_seed(0)
+    width = 64
+    net = tiny_unet(Spec((3, 8, 8)), width=width, mults=[1, 1], head_width=None, init=init)
+    attends = [m for m in net.modules() if isinstance(m, SelfAttention2d)]
+    assert len(attends) == 3
+    for part in (p for m in attends for p in m.qkv.weight.chunk(3)):
+        assert part.var().item() == pytest.approx(of_three / width, rel=0.06)
+        assert part.abs().max() <= math.sqrt(3 * of_three / width) + 1e-6  # uniform
+    ends = torch.cat([m.out.weight.flatten() for m in attends])
+    assert ends.var().item() == pytest.approx(1e-10 / width, rel=0.06)
+    inside = net.middle[0].block.conv1.weight
+    assert inside.var().item() == pytest.approx(2 / (9 * (width + width)), rel=0.06)
 
 
 def test_scaled_sums_keep_the_size_of_features():
@@ -243,3 +284,52 @@ def test_a_smoothing_convolution_by_brute_force():
         around = [m[2 * i : 2 * i + 3, 2 * j : 2 * j + 3] for m in maps]
         value = sum((weight[o, c] * around[c]).sum() for c in range(2)) + bias[o]
         assert out[o, i, j] == pytest.approx(value, abs=1e-10)
+
+
+def convolved(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """x [I, H, W] already with what lies around it -> [O, H - 2, W - 2], by its definition."""
+    out = np.zeros((len(weight), x.shape[1] - 2, x.shape[2] - 2))
+    for o, i, j in np.ndindex(out.shape):
+        out[o, i, j] = (weight[o] * x[:, i : i + 3, j : j + 3]).sum() + bias[o]
+    return out
+
+
+@pytest.mark.parametrize(
+    ("layer", "order"),
+    [
+        (ConvDown(2, 3, around=True), "zeros around, every other pixel from the first"),
+        (ConvDown(2, 3, around=False), "zeros right and below, every other pixel from the first"),
+        (ConvUp(2, 3, large=True), "doubled, then convolved"),
+        (ConvUp(2, 3, large=False), "convolved, then doubled"),
+    ],
+    ids=lambda v: v.replace(" ", "_") if isinstance(v, str) else "",
+)
+def test_convolutions_that_change_the_size_by_brute_force(layer, order):
+    g = torch.Generator().manual_seed(0)
+    layer = layer.double()
+    x = torch.randn(1, 2, 4, 6, generator=g, dtype=torch.float64)
+    plane = x[0].numpy()
+    w, b = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+
+    def doubled(a: np.ndarray) -> np.ndarray:
+        return a.repeat(2, 1).repeat(2, 2)
+
+    if "around" in order:
+        expected = convolved(np.pad(plane, ((0, 0), (1, 1), (1, 1))), w, b)[:, ::2, ::2]
+    elif "below" in order:
+        expected = convolved(np.pad(plane, ((0, 0), (0, 1), (0, 1))), w, b)[:, ::2, ::2]
+    elif order.startswith("doubled"):
+        expected = convolved(np.pad(doubled(plane), ((0, 0), (1, 1), (1, 1))), w, b)
+    else:
+        expected = doubled(convolved(np.pad(plane, ((0, 0), (1, 1), (1, 1))), w, b))
+    np.testing.assert_allclose(layer(x)[0].detach().numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("resample", ["conv", "ddpm", "iddpm"])
+def test_where_the_width_changes_between_levels(resample):
+    net = tiny_unet(Spec((3, 16, 16)), mults=[1, 2, 4], skip_inputs=True, resample=resample)
+    down = [(m.in_channels, m.out_channels) for m in net.shrink]
+    up = [(m.in_channels, m.out_channels) for m in net.grow]
+    kept = resample != "conv"
+    assert down == ([(8, 8), (16, 16)] if kept else [(8, 16), (16, 32)])
+    assert up == ([(32, 32), (16, 16)] if kept else [(32, 16), (16, 8)])

@@ -19,10 +19,9 @@ from genlab.schedule.inverse_sqrt import InverseSqrt
 from genlab.training.setup import make_trainer
 from tests.helpers.runs import small
 from tests.network.test_sizes_and_starts import awake, inputs
-from tests.network.test_unet_options import published
 
 tiny = partial(UNetMP, width=8, mults=[1, 2], blocks=1, attention=[4], head_width=8, balance=0.3,
-               dropout=0.0, outputs=1)  # fmt: skip
+               dropout=0.0, clip=None, outputs=1)  # fmt: skip
 
 
 def power(x: torch.Tensor) -> float:
@@ -101,9 +100,23 @@ def test_attention_by_the_written_out_products():
 # --- the network ---------------------------------------------------------------------------------
 
 
-def test_size_as_published():
-    """EDM2-S for ImageNet at 64 pixels."""
-    assert round(published("unet_mp", Spec((3, 64, 64), 1000)) / 1e6) == 280
+def test_what_leaves_a_block_is_clipped():
+    """After attention, so that no later layer sees more; by null, nothing is."""
+    torch.manual_seed(0)
+    x, t, y = inputs((3, 8, 8))
+    seen: dict[float | None, list[torch.Tensor]] = {}
+    for clip in (None, 0.5, 256.0):
+        torch.manual_seed(1)
+        net = awake(tiny(Spec((3, 8, 8), 3), clip=clip))
+        blocks = [m for m in net.modules() if isinstance(getattr(m, "gain", None), nn.Parameter)]
+        out = seen[clip] = []
+        for block in blocks[1:]:  # the first is the network
+            block.register_forward_hook(lambda _m, _x, y, out=out: out.append(y))
+        net(x, t / 1000, y)
+    assert len(seen[None]) == 10
+    largest = [max(h.abs().max().item() for h in seen[c]) for c in (None, 0.5, 256.0)]
+    assert largest[0] == largest[2] > 1 and largest[1] == 0.5
+    torch.testing.assert_close(seen[0.5][0], seen[None][0].clamp(-0.5, 0.5))
 
 
 def test_variance_one_goes_through_the_whole_network():

@@ -178,6 +178,21 @@ def perceptron(mlp: MLP, h: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def test_the_two_gelus_by_formula():
+    """tanh is DiT's; the two differ by at most 5e-4."""
+    x = torch.linspace(-4, 4, 81, dtype=torch.float64)[:, None]
+    cubic = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    wanted = {"exact": gelu(x), "tanh": x * (1 + cubic.tanh()) / 2}
+    assert 1e-4 < (wanted["exact"] - wanted["tanh"]).abs().max() < 5e-4
+    for kind, expected in wanted.items():
+        mlp = MLP(1, 1, kind).double()
+        for layer in (mlp[0], mlp[2]):
+            layer.weight.fill_(1)
+            layer.bias.fill_(0)
+        torch.testing.assert_close(mlp(x), expected)
+
+
+@torch.no_grad()
 def test_a_plain_block_by_hand():
     block = stirred(Block(C, SelfAttention(C, D), MLP(C, 2 * C)))
     h, all_of_them = drawn(B, T, C), torch.ones(T, T).bool()

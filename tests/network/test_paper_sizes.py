@@ -53,7 +53,7 @@ PAPERS = [
     Paper("unet_torchcfm", CIFAR10, (35.7, 1), 35_746_307,
           "atong01/conditional-flow-matching, examples/images/cifar10/train_cifar10.py"),
     Paper("unet_adm", IMAGENET, (296, 0), 295_904_454,
-          "arXiv 2105.05233, table 4; openai/guided-diffusion, guided_diffusion/unet.py",
+          "arXiv 2105.05233, table 4; NVlabs/edm, training/networks.py (DhariwalUNet)",
           more=768, why="the vector of no label", keys={"outputs": 2}),
     Paper("unet_ddpmpp_song", CIFAR10, (61.8, 1), 61_804_419,
           "no number in arXiv 2011.13456; yang-song/score_sde_pytorch, models/ncsnpp.py, "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,11 +122,12 @@ class ShardedCache:
         """
         missing = self.missing()
         left = sum(len(self.parts[k]) for k in missing)
-        with progress(self.what, left) as advance:
+        # a training has a display of its own
+        with nullcontext(None) if quiet else progress(self.what, left) as advance:
             for k in missing:
                 rows = len(self.parts[k])
                 seconds = self.compute(k) * (left := left - rows) / rows
-                if quiet:
+                if advance is None:
                     continue
                 advance(rows)
                 if k == missing[0] and seconds > LONG and dist.rank() == 0:

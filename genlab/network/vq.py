@@ -66,7 +66,7 @@ class VectorQuantizer(Quantizer):
         commitment: NonNegative,
         decay: Fraction,
         restart: Fraction,
-        kmeans: Natural,
+        kmeans: Natural | None,
     ) -> None:
         """The keys as in configs/network/vq_autoencoder.yaml."""
         super().__init__()
@@ -74,6 +74,8 @@ class VectorQuantizer(Quantizer):
         self.learned, self.commitment = codebook == "loss", commitment
         self.decay, self.restart, self.iterations = decay, restart, kmeans
         table = torch.randn(codes, code_width)
+        if kmeans is None:  # as in Sonnet: of variance 1 / code_width
+            table = torch.empty(codes, code_width).uniform_(-1, 1) * (3 / code_width) ** 0.5
         if self.learned:
             self.codebook = nn.Parameter(table)
         else:
@@ -120,9 +122,11 @@ class VectorQuantizer(Quantizer):
     def start(self, batches: Iterator[tuple[Tensor, Noise]]) -> None:
         """Puts the codes on clusters of the first vectors: z [B, d, h, w] and noise a batch.
 
-        As many batches are taken as it needs to have K different vectors. Raises ValueError when
-        even TRIES times as many vectors as codes are not enough.
+        As many batches are taken as it needs to have K different vectors, none where k-means is
+        None. Raises ValueError when even TRIES times as many vectors as codes are not enough.
         """
+        if self.iterations is None:
+            return
         vectors, order, different = [], [], 0
         while different < self.size:
             z, noise = next(batches)

@@ -141,7 +141,7 @@ MORE: dict[str, dict[str, Any]] = {
         "network.quantizer.codebook": "loss",
         "network.quantizer.commitment": 0.25,
         "network.quantizer.restart": 0,
-        "network.quantizer.kmeans": 0,
+        "network.quantizer.kmeans": None,
     },
     "cifar10/wgan_gp": {"model.g_batches": 2, "model.weight": 10, "model.center": 1},
 }

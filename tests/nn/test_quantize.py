@@ -244,6 +244,19 @@ def test_forward_and_recomputation_move_no_state():
 # --- the start --------------------------------------------------------------------------------
 
 
+def test_codes_that_start_on_no_vectors_are_uniform_of_variance_one_over_their_width():
+    """sonnet/src/nets/vqvae.py: VarianceScaling(distribution="uniform") of [width, codes]."""
+    torch.manual_seed(0)
+    q = quantizer(codes=512, width=64, codebook="loss", kmeans=None)
+    before = q.codebook.detach().clone()
+    q.start(iter(()))
+    assert torch.equal(q.codebook, before)
+    bound = (3 / 64) ** 0.5
+    assert 0.999 * bound < before.abs().max() <= bound
+    assert before.mean().abs() < 0.005
+    assert before.var() == pytest.approx(1 / 64, rel=0.02)
+
+
 def test_kmeans_is_that_of_scikit_learn():
     from sklearn.cluster import KMeans
 

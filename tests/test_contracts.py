@@ -30,7 +30,7 @@ WORDS = {
     "evaluation/target.py": {"auto", "cpu", "folder", "raw"},
     "evaluation/verb.py": {"auto", "cpu"},
     "training/dry_run.py": {"cpu"},
-    "training/events.py": {"auto"},
+    "training/cadence.py": {"auto"},
     "training/preview.py": {"raw"},
     "training/setup.py": {"auto"},
     "training/stream.py": {"cuda"},

@@ -19,10 +19,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genlab.config import catalog, overrides
+from genlab.config import catalog, overrides, trial
 from genlab.config.keys import EXPECTED_RESULT, KEYS, OPTIONS
 from genlab.config.named_runs import replace_runs, run_name
 from genlab.config.own_yaml import check_folder
+from genlab.config.settle import settle
 from genlab.core import registry, schema
 from genlab.core.errors import ConfigError, Refused
 from genlab.core.registry import GROUPS, suggest
@@ -63,7 +64,7 @@ NEW_KEYS: dict[str, Any] = {
     "track": {"name": None},
     "metric": {},
     "features": {"name": None},
-    "eval": {"n": "auto", "labels": "even"},
+    "eval": {"n": "auto", "labels": "even", "held_out": 1024},
     **{f"hardware.{name}.on_spike": "warn" for name in ("auto", "cpu", "cuda")},
     **{
         f"data.{name}.shift": 0.0
@@ -143,22 +144,13 @@ def compose(
     assert isinstance(config, dict)
     config.pop("hydra", None)
     refuse_targets(config)
-    if problems := validate(config, primary):
+    if primary == "train":
+        trial.scale(config, trial.in_small(words, config_dirs))
+    if problems := validate(config, primary) or _idle(config, primary):
         raise ConfigError(*problems)
-    _settle_density(config)
+    if primary == "train":
+        settle(config)
     return config
-
-
-def _settle_density(config: Mapping[str, Any]) -> None:
-    """Replaces model.density=auto by what it stands for.
-
-    So the config of a run says which times are learned, and one from before `auto` is the same.
-    """
-    model = config.get("model")
-    if not isinstance(model, dict) or model.get("density") != "auto":
-        return
-    if "Density" in registry.signature("model", model["name"]).keys["density"]:
-        model["density"] = schema.chosen_density("auto", model["weight"])
 
 
 def provenance(words: Sequence[str], config_dirs: Sequence[str] = ()) -> dict[str, str]:
@@ -174,6 +166,7 @@ def provenance(words: Sequence[str], config_dirs: Sequence[str] = ()) -> dict[st
         if key not in GROUPS and not key.startswith("hydra"):
             under = [k for k in who if k.startswith(key + ".")]
             who |= dict.fromkeys([key, *under], "command line")
+    who |= dict.fromkeys(trial.in_small(words, config_dirs), "schedule.images")
     chosen = catalog.chosen("train", picks, *folders)
     return who | {group: choice.who for group, choice in chosen.items() if group in GROUPS}
 
@@ -261,6 +254,19 @@ def _check_roles(config: Mapping[str, Any], networks: Mapping[str, Any]) -> list
     if "process" in wanted.required and (config.get("process") or {}).get("name") is None:
         problems.append(f"model {model['name']!r} needs a process; add process=linear")
     return problems
+
+
+def _idle(config: Mapping[str, Any], primary: str) -> list[str]:
+    """What was chosen and would do nothing, in a config that is right."""
+    if primary != "train" or (path := config["process"]["name"]) is None:
+        return []
+    model = config["model"]["name"]
+    if "process" in registry.signature("model", model).given:
+        return []
+    return [
+        f"process={path}: model {model!r} follows no path, so that it would change nothing; leave "
+        "it out, or use a model of a path, like flow_matching"
+    ]
 
 
 def digest(config: Mapping[str, Any], *, places: bool = False) -> str:

@@ -24,6 +24,7 @@ KEYS = {
         "every.seconds": "Positive",
         "eval.n": "Count | Literal['auto']",
         "eval.labels": "Literal['data', 'even']",
+        "eval.held_out": "Count | Literal['auto']",
         "keep.last": "Count",
         "keep.best": "str | None",
     },

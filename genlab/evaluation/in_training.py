@@ -8,6 +8,7 @@ import shutil
 import time
 from pathlib import Path
 
+from genlab.config.settle import held_out
 from genlab.core import dist
 from genlab.core.console import log
 from genlab.core.errors import ConfigError
@@ -77,7 +78,10 @@ class TrainingMetrics:
     def measure(self, value: str) -> str:
         """What a value of the journal means, as text: values of other texts do not compare."""
         if not value.startswith("metric/") or not self.metrics:
-            return value
+            n = held_out(self.pipeline.config)
+            # earlier versions had as many always, and said nothing
+            few = value.startswith("heldout/") and n != 1024
+            return f"{value} of {n} data" if few else value
         network, reference = self.evaluate.network, self.evaluate.reference
         how = [value, reference.digest, self.n, self.target.seed]
         how += [network.digest if network else "", dict(self.evaluate.nodes)]

@@ -108,6 +108,7 @@ class Hardware:
         on_spike: Literal["warn", "skip", "stop"],
     ) -> None:
         kind, self.precision = choose(device, precision)
+        self._cpu_asked = device == "cpu"
         index = int(os.environ.get("LOCAL_RANK", "0")) if kind == "cuda" else None
         if index is not None and index >= torch.cuda.device_count():
             raise DeviceError(
@@ -191,7 +192,18 @@ class Hardware:
         return module
 
     def check_training(self, model: Model) -> None:
-        """Raises DeviceError when this model could be drawn from here, but not trained."""
+        """Raises DeviceError when this model could be drawn from here, but not trained.
+
+        Or not on as many devices as the config asks for: on a CPU ranks share its cores, which
+        nobody gets who did not ask for a CPU.
+        """
+        there = torch.cuda.device_count() if self.device.type == "cuda" else 0
+        if self.devices > max(1, there) and not self._cpu_asked:
+            raise DeviceError(
+                f"hardware.devices={self.devices}, but torch sees {there or 'no'} "
+                f"GPU{'s' * (there > 1)}; use hardware.devices={max(1, there)}, or "
+                f"hardware.device=cpu for {self.devices} ranks that share the cores"
+            )
         if _attention_layers(model) and not model.double_backward:
             check_backward(self.attention, self.device)
 

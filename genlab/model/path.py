@@ -10,7 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab.core.contract import Batch, BoundSampler, Model, Network, Noise, Process, Spec
+from genlab.core.contract import (
+    Batch,
+    Bijection,
+    BoundSampler,
+    Generator,
+    Model,
+    Network,
+    Noise,
+    Process,
+    Spec,
+)
 from genlab.core.ema import make_ema
 from genlab.core.gaussian_path import (
     append_dims,
@@ -98,6 +108,12 @@ class PathModel(Model):
     ) -> None:
         """sd: standard deviation of the data, for F, the weight edm and what the network sees."""
         super().__init__()
+        if isinstance(net, (Bijection, Generator)):
+            kind = "is invertible" if isinstance(net, Bijection) else "draws from a latent vector"
+            raise ValueError(
+                f"a model of a path asks its network for an estimate at a time, and "
+                f"{type(net).__name__} {kind} and takes none; use network=unet or network=dit"
+            )
         if net.outputs != (needed := self.outputs):
             raise ValueError(
                 f"it needs a network with {needed} output{'s' * (needed > 1)} for each number of "

@@ -170,6 +170,9 @@ def journal_columns(run: RunData) -> dict[str, Column]:
         else:
             better = "low" if name == "heldout/loss" and single else ""
             protocol = () if name.startswith(MACHINE) else _loss_protocol(run, LOSS_GROUPS)
+            if name.startswith("heldout/") and protocol:
+                n = completed(run.config).get("eval", {}).get("held_out")
+                protocol += (("eval.held_out", value_text(n)),)
             columns[name] = Column(name, "journal", protocol, better)
     return columns
 
@@ -194,6 +197,8 @@ def _configured_protocol(run: RunData) -> Pairs:
     """What a config says of how samples are evaluated during training."""
     config = completed(run.config)
     node = {k: config[k] for k in EVALUATION_KEYS if k in config}
+    if isinstance(node.get("eval"), dict):  # which losses are of, not metrics
+        node["eval"] = {k: v for k, v in node["eval"].items() if k != "held_out"}
     device = ("device", value_text(run.environment.get("device")))  # auto depends on it
     return (*_loss_protocol(run, ["data"]), *leaves(node, lists=True), device)
 

@@ -11,10 +11,13 @@ from typing import Any
 import torch
 
 from genlab.assemble.components import Components
+from genlab.config.settle import held_out
 from genlab.core.contract import Dataset, Split
 from genlab.core.format import count, duration, size
 from genlab.core.memory import memory, memory_advice
 from genlab.core.random import hash64
+from genlab.training.cadence import ROWS, WORDS, event_seconds, settled, times
+from genlab.training.costs import event_costs
 from genlab.training.setup import make_trainer, set_up
 
 __all__ = ["measure"]
@@ -27,7 +30,8 @@ LONG = 5.0  # seconds of a step on a CPU that are not waited for
 def measure(config: Mapping[str, Any]) -> int:
     """Prints parameters a network, memory, images/s and the estimated end; returns 0."""
     with memory_advice(config):
-        components = set_up(config).components
+        setup = set_up(config)
+        components = setup.components
         hardware, schedule = components.hardware, components.schedule
         hardware.start()
         for role, network in components.model.named_children():
@@ -40,18 +44,32 @@ def measure(config: Mapping[str, Any]) -> int:
         long = part < batch and seconds * batch / part > LONG
         if not long:
             drawn, seconds = _step(components, batch, STEPS)
+        taken = memory(hardware.device)
+        rows = part if long else min(batch, ROWS)
+        held, n = fake(components.data, rows), held_out(config)
+        costs = event_costs(setup.pipeline, setup.evaluator, components.optimizers, held, n, None)
     rate = drawn / seconds
     if long:
         print(f"a step of {batch} would take long: what follows is {part} images, extrapolated")
         seconds *= batch / part
-    whole = schedule.images / rate
+    steps = schedule.images / rate
+    asked, total = config["every"], schedule.images
+    every = settled(asked, total, batch, steps, costs, components.model)
+    often = {kind: times(0, total, every[kind]) for kind in every}
+    beside = event_seconds(steps, often, costs, asked)
+    whole = steps + beside
     end = "nobody is there to see it"
     if whole < 100 * 365 * 86400:
         end = (datetime.now() + timedelta(seconds=whole)).strftime("%d %B %Y, %H:%M")
     print(f"{'hardware':<16}{hardware.describe()}")
-    print(f"{'memory':<16}{size(memory(hardware.device))} at batch {part if long else batch}")
+    print(f"{'memory':<16}{size(taken)} at batch {part if long else batch}")
     print(f"{'speed':<16}{rate:,.1f} images/s ({seconds:.3f} s a step)")
-    print(f"{'the run':<16}{count(schedule.images)} images in {duration(whole)}, until {end}")
+    looks = ", ".join(f"{WORDS[k]} {n} x {costs[k]:.2g} s" for k, n in often.items())
+    print(f"{'beside steps':<16}{looks}")
+    print(
+        f"{'the run':<16}{count(schedule.images)} images in {duration(whole)}, "
+        f"{duration(beside)} of it beside steps, until {end}"
+    )
     return 0
 
 

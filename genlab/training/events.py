@@ -8,12 +8,12 @@ of the journal then has what was measured, and the best checkpoint the weights i
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
+from genlab.config.settle import held_out
 from genlab.core import dist
 from genlab.core.console import log
 from genlab.core.contract import Clock, Model
@@ -25,19 +25,7 @@ from genlab.run.tensors import model_tensors, optimizer_tensors, without_moments
 from genlab.training.preview import validation_loss, write_preview
 from genlab.training.setup import Training
 
-__all__ = ["Evaluate", "Event", "Log", "Moment", "Sample", "Save", "Spikes", "intervals"]
-
-
-def intervals(every: Mapping[str, Any], total: int, batch: int) -> dict[str, int]:
-    """Images between two events of each kind; `auto` is a share of the whole run.
-
-    every: the node of a config; total: images of the run.
-    """
-    shares = {"eval": 10, "sample": 10, "log": 100, "checkpoint": 10}
-    return {
-        kind: max(batch, total // share) if every[kind] == "auto" else int(every[kind])
-        for kind, share in shares.items()
-    }
+__all__ = ["Evaluate", "Event", "Log", "Moment", "Sample", "Save", "Spikes"]
 
 
 @dataclass
@@ -96,7 +84,8 @@ class Evaluate(Event):
             moment.measured |= training.evaluator(training.run, moment.clock.images)
         if training.main and type(training.model).loss is not Model.loss:
             batch, seed = training.trainer.stream.batch, training.config["seed"]
-            moment.measured |= validation_loss(training.pipeline, batch, seed)
+            n = held_out(training.config)
+            moment.measured |= validation_loss(training.pipeline, n, batch, seed)
 
 
 class Sample(Event):
@@ -154,7 +143,12 @@ DONE = {
 
 
 class Log(Event):
-    """A line of the journal: means of what the steps have logged, and what was measured."""
+    """A line of the journal: means of what the steps have logged, and what was measured.
+
+    left: (images, images a second) -> seconds to the end of the run, for a person.
+    """
+
+    left: Callable[[int, float], float]
 
     def __init__(self, training: Training, every: int) -> None:
         super().__init__(training, every)
@@ -183,6 +177,8 @@ class Log(Event):
         training.best.observe(line, moment.measured, with_means)
         training.journal.write(line)
         training.logger.line(line)
+        if "images_per_second" in line:
+            line["left"] = self.left(clock.images, line["images_per_second"])
         training.display.update({**line, "total": training.total})
 
 

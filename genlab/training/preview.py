@@ -8,33 +8,39 @@ from pathlib import Path
 
 import torch
 
-from genlab.core.contract import Batch, Generates, Reconstructs
+from genlab.core.contract import Batch, Generates, Reconstructs, Split
 from genlab.core.files import disk, write_text
 from genlab.core.random import DrawNoise, hash64
 from genlab.run.pictures import pairs, save, sheet
 from genlab.sampling.pipeline import Pipeline
 
-__all__ = ["validation_loss", "write_preview"]
+__all__ = ["PAIRS", "SAMPLES", "mean_loss", "validation_loss", "write_preview"]
 
 VALIDATION = 5  # keeps the noise of validation losses apart from that of training
-VALIDATION_DATA = 1024  # held-out data a loss is averaged over
 SAMPLES, PAIRS = 64, 32  # in a preview: samples, or reconstructions beside their originals
 
 
-@torch.no_grad()
-def validation_loss(pipeline: Pipeline, batch: int, seed: int) -> dict[str, float]:
-    """`heldout/loss` and what the loss logs beside it, of a model that is one loss.
+def validation_loss(pipeline: Pipeline, n: int, batch: int, seed: int) -> dict[str, float]:
+    """`heldout/loss` and what the loss logs beside it, over the first n held-out data."""
+    held = pipeline.data.load("test")
+    return mean_loss(pipeline, Split(*(u if u is None else u[:n] for u in held)), batch, seed)
 
-    Means over held-out data in batches of `batch`, with fixed noise.
+
+@torch.no_grad()
+def mean_loss(pipeline: Pipeline, held: Split, batch: int, seed: int) -> dict[str, float]:
+    """Means of the loss of a model that is one loss, and of what that logs beside it.
+
+    Over these data in batches of `batch`, with fixed noise.
     """
-    device, held = pipeline.hardware.device, pipeline.data.load("test")
+    device = pipeline.hardware.device
     held = held if pipeline.spec.classes else held._replace(y=None)
-    rows = [None if part is None else part[:VALIDATION_DATA].to(device) for part in held]
-    n, generator = len(rows[0]), torch.Generator(device)
+    rows = [None if part is None else part.to(device) for part in held]
+    n, generator = len(held.x), torch.Generator(device)
     total: Counter[str] = Counter()
     with pipeline.using("raw"):
         for start in range(0, n, batch):
             u, y, z = (None if part is None else part[start : start + batch] for part in rows)
+            assert u is not None
             noise = DrawNoise(
                 hash64(seed, VALIDATION), start, len(u), slice(0, len(u)), generator, None
             )

@@ -74,7 +74,10 @@ class ProgressDisplay:
             self._live = None
 
     def update(self, line: Mapping[str, Any]) -> None:
-        """Takes one line of the journal; names it does not have keep their last value."""
+        """Takes one line of the journal; names it does not have keep their last value.
+
+        left: seconds to the end, where somebody knows better than the speed of the steps.
+        """
         fresh = {k: v for k, v in line.items() if isinstance(v, (int, float))}
         self._pace(fresh)
         self._values.update(fresh)
@@ -141,9 +144,9 @@ class ProgressDisplay:
         parts = []
         pace = self._values.get("images_per_second", math.nan)
         if pace > 0 and math.isfinite(pace):
-            left = self.total - self._values.get("images", 0)
+            left = (self.total - self._values.get("images", 0)) / pace
             parts.append(f"{count(pace) if pace >= 10 else number(pace)} img/s")
-            parts.append(f"eta {duration(left / pace)}")
+            parts.append(f"eta {duration(self._values.get('left', left))}")
         if "memory" in self._values:
             parts.append(f"mem {size(self._values['memory'])}")
         return parts

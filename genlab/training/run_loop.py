@@ -31,7 +31,8 @@ from genlab.run import spike
 from genlab.run.checkpoint import Checkpoints
 from genlab.run.directory import Run, resume_command
 from genlab.run.journal import read_journal
-from genlab.training.events import Evaluate, Event, Log, Moment, Sample, Save, Spikes, intervals
+from genlab.training.cadence import Cadence, intervals
+from genlab.training.events import Evaluate, Event, Log, Moment, Sample, Save, Spikes
 from genlab.training.progress import ProgressDisplay
 from genlab.training.setup import Setup, Training, set_up
 
@@ -106,12 +107,13 @@ class RunLoop:
         self.log = Log(training, every["log"])
         self.save = Save(training, every["checkpoint"])
         self.spikes = Spikes(training, every["log"])
+        evaluate, sample = Evaluate(training, every["eval"]), Sample(training, every["sample"])
+        looks = {"eval": evaluate, "sample": sample, "checkpoint": self.save}
+        self.cadence = Cadence(training, looks)
+        self.log.left = self.cadence.left
         self.events: list[Event] = [
-            Evaluate(training, every["eval"]),
-            Sample(training, every["sample"]),
-            self.spikes,
-            self.log,
-            self.save,
+            *(self.cadence, evaluate, sample),
+            *(self.spikes, self.log, self.save),
         ]
 
     def train(self) -> int:
@@ -181,8 +183,11 @@ class RunLoop:
         the run that goes on begins with them, by the weights that are saved here.
         """
         training = self.training
-        self.log.stepping += time.monotonic() - self.resumed
-        training.trainer.peek()  # raises if a step was not finite, on every rank alike
+        # waits for the device; raises if a step was not finite, on every rank alike
+        training.trainer.peek()
+        stepped = time.monotonic() - self.resumed
+        self.log.stepping += stepped
+        self.cadence.stepping += stepped
         spikes = training.trainer.spikes
         if spikes.stopped and spikes.weights_bad:  # not to be saved
             self.spikes.run(Moment(training.clock, save=False))
@@ -193,7 +198,8 @@ class RunLoop:
                 if event.due(moment):
                     if stop and event.draws:
                         raise DrawingStopped
-                    event.run(moment)
+                    with self.cadence.measuring(event):
+                        event.run(moment)
         except DrawingStopped:
             self.save.write(pending=training.clock.drawn)
             self._stop(stop or training.signals.caught)

@@ -11,6 +11,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from genlab.config.compose import compose, digest, provenance, split_options, title
+from genlab.config.trial import in_small, sentence
+from genlab.core.console import log
 from genlab.core.errors import PeerLost
 from genlab.core.format import clean
 from genlab.core.registry import import_from_here, paths
@@ -47,6 +49,8 @@ def main(
     if cfg_only:
         print(OmegaConf.to_yaml(OmegaConf.create(config)), end="")
         return 0
+    if small := in_small(overrides, config_dirs):
+        log(sentence(small))
     _place(config)
     if dry_run:
         from genlab.training.dry_run import measure

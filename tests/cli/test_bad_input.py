@@ -152,6 +152,11 @@ TRAIN: list[tuple[list[str], int, list[str]]] = [
     (["hardware.device=cpu", "hardware.precision=fp16"], 5, ["bf16 or fp32"]),
     (["hardware.device=cpu", "hardware.attention=triton"], 5, ["needs a GPU"]),
     (["hardware.device=cpu", "hardware.attention=flex"], 5, ["cannot train on a CPU"]),
+    (["hardware.devices=2"], 5, ["sees no GPU", "hardware.device=cpu"]),
+    # what does not go together
+    (["network=glow", "data.size=16"], 2, ["Glow is invertible", "network=unet"]),
+    (["model=gan", "process=ve"], 2, ["'gan' follows no path", "leave it out"]),
+    (["model=wgan_gp", "network=dcgan", "data.size=16"], 2, ["without batch", "dcgan_wgan"]),
     # places
     (["outputs=afile"], 7, ["outputs="]),
     (["outputs=afile/deeper"], 7, ["outputs="]),

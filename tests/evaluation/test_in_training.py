@@ -131,7 +131,7 @@ def test_the_best_begins_anew_when_it_means_something_else(tiny, capsys):
     run = started(tiny("glow", **keys))
     assert train_run(run.path) == 0
     loss = newest_state(run)
-    assert loss["best_of"] == "heldout/loss"
+    assert loss["best_of"] == "heldout/loss of 20 data"
     words = ["metric=fid", "eval.n=12", "keep.best=metric/fid", "schedule.images=64"]
     assert main(["resume", f"run={run.path}", *words]) == 0
     state = newest_state(run)

@@ -93,7 +93,7 @@ def test_the_codebook_moves_in_training_alone():
     trainer.one_step()
     before = state(built.model)
     pipeline = Pipeline(built)
-    validation_loss(pipeline, 8, 0)
+    validation_loss(pipeline, 20, 8, 0)
     pipeline.decode(pipeline.encode(built.data.load("test").x[:9]))
     built.model.quantizer.commit()
     assert same(before, state(built.model))

@@ -13,7 +13,6 @@ import torch
 import genlab
 from genlab.cli import main as cli
 from genlab.run.directory import Run
-from genlab.training import preview
 from tests.helpers.runs import journal
 
 OLD = Path(__file__).parent.parent / "old_runs"
@@ -72,8 +71,7 @@ def test_it_is_worth_what_it_was_worth(run):
     assert new["protocol"] | old["protocol"] == new["protocol"]
 
 
-def test_it_goes_on_as_it_would_have(run, monkeypatch):
-    monkeypatch.setattr(preview, "VALIDATION_DATA", 1024)  # as then
+def test_it_goes_on_as_it_would_have(run):
     images = run.config["schedule"]["images"] + 64
     command("resume", f"run={run.path}", f"schedule.images={images}", "every.log=64")
     last = journal(run)[-1]

@@ -244,7 +244,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tiny, at, name, 
 
 
 def test_a_second_ctrl_c_stops_at_once(tiny, at):
-    run = started(tiny("gan"))
+    run = started(tiny("gan", **{"every.checkpoint": 8}))
     at(40, signalled(signal.SIGINT, signal.SIGINT))
     with pytest.raises(Stopped) as e:
         train_run(run.path)

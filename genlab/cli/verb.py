@@ -15,6 +15,7 @@ from typing import NamedTuple
 from genlab.config import overrides
 from genlab.config.catalog import Key
 from genlab.config.keys import ALLOWED
+from genlab.core.console import answering
 from genlab.core.errors import ConfigError
 from genlab.core.registry import suggest
 
@@ -120,14 +121,16 @@ def _sample(call: Call) -> int:
     words = checked(call)
     from genlab.sampling import verb
 
-    return verb.main(words)
+    with answering(call.json) as found:
+        return verb.main(words, found)
 
 
 def _eval(call: Call) -> int:
     words = checked(call)
     from genlab.evaluation import verb
 
-    return verb.main(words)
+    with answering(call.json) as found:
+        return verb.main(words, found, as_json=call.json)
 
 
 def _resume(call: Call) -> int:
@@ -142,12 +145,17 @@ def _report(call: Call) -> int:
     given = _options(call._replace(words=tuple(w for w in call.words if w not in allow)))
     from genlab.config.compose import split_options
     from genlab.core.format import clean
+    from genlab.report.answer import answer
     from genlab.report.report import write_report
     from genlab.run.directory import find_run
 
     links = "links" in split_options(allow)[0].get("allow", [])
     run = find_run(given.get("run", "latest"), given.get("outputs", "outputs"))
-    print(clean(str(write_report(run.path, links))))
+    with answering(call.json) as found:
+        page = write_report(run.path, links)
+        print(clean(str(page)))
+        if call.json:
+            found |= answer(run.path, page)
     return 0
 
 
@@ -254,11 +262,17 @@ VERBS = {
         keys=(FRESH, TRUST, ALLOW),
     ),
     "sample": Verb(
-        "draw images from a run", _sample, primary="sample", groups=OF_RUN, keys=(TRUST, LINKS)
+        "draw images from a run",
+        _sample,
+        flags=("--json",),
+        primary="sample",
+        groups=OF_RUN,
+        keys=(TRUST, LINKS),
     ),
     "eval": Verb(
         "measure a run or a folder of images: fid, kid, ...",
         _eval,
+        flags=("--json",),
         primary="eval",
         groups=("metric", "features", "data", *OF_RUN),
         keys=(TRUST, LINKS),
@@ -270,7 +284,9 @@ VERBS = {
         groups=("track", "metric", "features"),
         keys=(RUN, LONGER, ALLOW, TRUST, OUTPUTS),
     ),
-    "report": Verb("write report.html of a run", _report, keys=(RUN, OUTPUTS, LINKS)),
+    "report": Verb(
+        "write report.html of a run", _report, flags=("--json",), keys=(RUN, OUTPUTS, LINKS)
+    ),
     "compare": Verb(
         "several runs as a table and a page",
         _compare,
@@ -300,7 +316,7 @@ FLAGS = {
     "--cfg job": "print the composed config and stop",
     "--dry-run": "build everything, time three fake steps, write nothing",
     "--config-dir DIR": "add a folder of your own config groups and components",
-    "--json": "for scripts",
+    "--json": "for scripts: one JSON object alone on stdout",
     "--help": "this text",
     "--version": "the version",
 }

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Protocol, TextIO
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, Protocol, TextIO
 
 from genlab.core.format import clean
 
-__all__ = ["draws", "log", "log_once", "progress", "shown_by"]
+__all__ = ["answering", "draws", "log", "log_once", "progress", "shown_by"]
 
 PAUSE = 5.0  # seconds between two lines where there is no terminal
 
@@ -53,6 +54,24 @@ def shown_by(show: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         _show = before
+
+
+@contextmanager
+def answering(as_json: bool) -> Iterator[dict[str, Any]]:
+    """Yields the mapping that a verb fills with what it found.
+
+    as_json: it is all that goes to stdout, as one JSON object at the end; what is printed for
+    people meanwhile goes to stderr. What is left empty, as by a process that had another one do
+    the work, is not printed.
+    """
+    found: dict[str, Any] = {}
+    if not as_json:
+        yield found
+        return
+    with redirect_stdout(sys.stderr):
+        yield found
+    if found:
+        print(json.dumps(found, indent=1, allow_nan=False), flush=True)
 
 
 _LOGGED: set[str] = set()

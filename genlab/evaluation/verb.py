@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from genlab.core import dist, registry
 from genlab.core.console import log
 from genlab.core.contract import Dataset, Spec
 from genlab.core.errors import ConfigError, DataError
+from genlab.core.files import read_json
 from genlab.core.format import clean, count, number, table
 from genlab.evaluation.evaluate import Evaluator, select_metrics
 from genlab.evaluation.reference import Reference, of_data, read_images, size_of, subset
@@ -27,14 +29,19 @@ OF_RUNS_ALONE = ("run", "checkpoint", "weights", "labels", "batch")
 OF_RUN = ("sampler", "guidance", "hardware")  # groups whose keys go to the run
 
 
-def main(words: Sequence[str]) -> int:
-    """Evaluates a run, or the images of fake=, writes result.json and prints it; returns 0."""
+def main(
+    words: Sequence[str], answer: dict[str, Any] | None = None, *, as_json: bool = False
+) -> int:
+    """Evaluates a run, or the images of fake=, writes result.json and prints it; returns 0.
+
+    answer: gets what was found. as_json: hand this wish on to ranks that do the work.
+    """
     asked = _Asked(words)
     if asked.devices > 1 and dist.world() == 1:
         from genlab.core import subprocesses
 
-        return subprocesses.run_ranks(["eval", *words], asked.devices)
-    _evaluate(asked, _show)
+        return subprocesses.run_ranks(["eval", *words, *["--json"] * as_json], asked.devices)
+    _evaluate(asked, partial(_show, answer))
     return 0
 
 
@@ -247,15 +254,24 @@ def _run(evaluator: Evaluator, asked: Mapping[str, Any], strict: bool, show: Sho
     return dict(results)
 
 
-def _show(evaluator: Evaluator, results: Mapping[str, Any], path: Path) -> None:
-    """Prints the table, where it is kept, and the page of the run, which has it now."""
+def _show(
+    answer: dict[str, Any] | None, evaluator: Evaluator, results: Mapping[str, Any], path: Path
+) -> None:
+    """Prints the table, where it is kept, and the page of the run, which has it now.
+
+    answer: gets the same, for a script.
+    """
     _print(evaluator, results)
     print(clean(str(path)))
-    target = evaluator.target
+    target, found = evaluator.target, {"run": None, "path": str(path)}
     if isinstance(target, ModelOutputs):
         from genlab.report.report import write_report
 
-        print(f"report: {clean(str(write_report(target.folder.parent)))}")
+        report = write_report(target.folder.parent)
+        print(f"report: {clean(str(report))}")
+        found |= {"run": target.pipeline.run.id, "report": str(report)}
+    if answer is not None:
+        answer |= found | read_json(path) | {"without": evaluator.left_out}
 
 
 def _log_left_out(evaluator: Evaluator, results: Mapping[str, Any], path: Path) -> None:

@@ -32,10 +32,11 @@ FRAMES = 40  # most frames of an animation
 STAMP = re.compile(r"\d{8}-\d{6}(-\d+)?")
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str], answer: dict[str, Any] | None = None) -> int:
     """Draws samples of a run into <run>/samples/<name>/ and says where; returns 0.
 
-    With from= it reconstructs the images there instead, with task= too it edits them.
+    With from= it reconstructs the images there instead, with task= too it edits them. answer:
+    gets the run, what was written and how it was made.
     """
     options, rest = split_options(words)
     own, others = [], []
@@ -67,9 +68,13 @@ def main(words: Sequence[str]) -> int:
         if asked["from"] is not None:
             write = write_edits if asked["task"] else write_reconstructions
             write(pipeline, asked, folder, again)
-            return 0
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(pipeline, asked, folder, again)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(pipeline, asked, folder, again)
+    if answer is not None:
+        files = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())
+        answer |= {"run": pipeline.run.id, "path": str(folder), "files": files}
+        answer |= {"run_path": str(pipeline.run.path), "record": read_record(folder)}
     return 0
 
 

@@ -1,5 +1,6 @@
 """`genlab eval`: what is evaluated, by what, and what is written about it."""
 
+import json
 import math
 import re
 import shutil
@@ -43,6 +44,29 @@ def test_an_evaluation_is_filed_under_checkpoint_and_contents(gan, capsys):
         paths.append(capsys.readouterr().out.splitlines()[-2])
     assert paths[0] == paths[1] != paths[2]
     assert Path(paths[0]).parent.name.startswith("000000000064-")
+
+
+@pytest.mark.parametrize(
+    "words", ["eval metric=fid features=raw n=12 n_real=20", "sample n=2 save=none", "report"]
+)
+def test_a_script_gets_one_object_and_people_the_other_stream(gan, capsys, words):
+    verb, *rest = words.split()
+    assert main([verb, f"run={gan}", f"outputs={gan.parent.parent}", *rest, "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["run"] == Run(gan).id and Path(found["path"]).exists()
+    assert found["path"] in err, "as without --json"
+    if verb == "eval":
+        fid = found["metrics"]["fid"]
+        assert fid["values"]["fid"] > 0 and fid["protocol"]["images"] == 12
+        assert json.loads(Path(found["path"]).read_text())["metrics"] == found["metrics"]
+    elif verb == "sample":
+        assert found["record"]["seed"] == 0 and "sample.json" in found["files"]
+    else:
+        assert found["values"].keys() >= {"loss/d", "loss/g"} and found["state"] == "done"
+        assert all(e["metrics"]["fid"]["protocol"] for e in found["evaluations"])
+    assert main([verb, f"outputs={gan / 'nowhere'}", "--json"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_evaluations_are_counted_and_guidance_is_told(tmp_path_factory):

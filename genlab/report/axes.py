@@ -19,7 +19,6 @@ __all__ = [
     "path",
     "segments",
     "ticks",
-    "usable",
     "value_range",
 ]
 
@@ -132,11 +131,6 @@ def value_range(y: Floats, mean: Floats, *extra: Floats) -> tuple[float, float, 
         return low - margin, high + margin, False
     margin = (high - low) * 0.05
     return (0.0 if 0 <= low < 0.35 * high else low - margin), high + margin, False
-
-
-def usable(values: Floats) -> NDArray[np.bool_]:
-    """Finite, and small enough that differences are too."""
-    return np.asarray(np.abs(values) < 1e100)  # False for nan
 
 
 def segments(good: NDArray[np.bool_]) -> list[tuple[int, int]]:

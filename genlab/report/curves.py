@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genlab.core.format import count
-from genlab.report.axes import Floats, Plane, path, segments, usable, value_range
+from genlab.report.axes import Floats, Plane, path, segments, value_range
+from genlab.report.journal import Series, usable
 from genlab.report.markup import Markup, tag
 from genlab.report.page import folded, section
-from genlab.report.run_data import METRIC, RunData, Series
+from genlab.report.run_data import METRIC, RunData
 
 __all__ = [
     "LINE_STYLES",
@@ -120,7 +121,7 @@ def chart(
         return tag("figure", tag("figcaption", tag("b", main.name), " ", tag("span", words)))
     x, y = main.images[good], main.values[good]
     at = np.unique(np.linspace(0, len(y) - 1, min(len(y), POINTS // 2)).astype(int))
-    mean = smooth(y, at, len(y) // 60)
+    mean = smooth(y if main.means is None else main.means[good], at, len(y) // 60)
     extra = _finite(also)
     ends = [e for s in band or () if (e := _finite(s)) is not None]
     limits = value_range(y, mean, *(e[1] for e in [*ends, extra] if e is not None))
@@ -136,11 +137,12 @@ def chart(
     kind = "mean" if len(x) > 1 else "mean point"
     plot.append(path(plane.across(x[at]), plane.up(mean), kind))
     if extra is not None:
-        plot.append(path(plane.across(extra[0]), plane.up(extra[1]), "also"))
+        kind = "also" if len(extra[0]) > 1 else "also point"
+        plot.append(path(plane.across(extra[0]), plane.up(extra[1]), kind))
     # outside the window of the curves, which would halve the last one
     over = [plane.dots(x, y)] if 1 < len(x) <= FEW else []
     over += plane.marks(main.images[~good][:50])
-    bad, text = int((~good).sum()), plane.text
+    bad, text = main.not_usable, plane.text
     note = [tag("b", main.name), " ", tag("span", text(float(mean[-1])), class_="last")]
     if plane.log:
         note.append(tag("span", " log scale", class_="hint"))
@@ -206,8 +208,8 @@ def overlay(name: str, lines: Sequence[Line], hint: str = "") -> Markup:
     end = max(float(line.series.images[-1]) for line, _ in drawn)
     plane = Plane(name, end, *value_range(pooled, pooled))
     paths, ends, lost = [], dict[str, list[float]](), dict[str, int]()
-    for line, g in zip(lines, good, strict=True):
-        lost[line.label] = lost.get(line.label, 0) + int((~g).sum())
+    for line in lines:
+        lost[line.label] = lost.get(line.label, 0) + line.series.not_usable
     for (line, _), parts in zip(drawn, averages, strict=True):
         ends.setdefault(line.label, []).append(float(parts[-1][1][-1]))
         for x, y in parts:
@@ -237,8 +239,9 @@ def swatch(style: str) -> Markup:
 def _averages(series: Series, good: NDArray[np.bool_], most: int) -> list[tuple[Floats, Floats]]:
     """The running average of each stretch of finite values, `most` points of all together."""
     found, half = [], int(good.sum()) // 60
+    values = series.values if series.means is None else series.means
     for a, b in segments(good):
         count = min(b - a, max(2, most * (b - a) // int(good.sum())))
         at = np.unique(np.linspace(0, b - a - 1, count).astype(int))
-        found.append((series.images[a:b][at], smooth(series.values[a:b], at, half)))
+        found.append((series.images[a:b][at], smooth(values[a:b], at, half)))
     return found

@@ -202,7 +202,9 @@ def _details(result: Result) -> list[Markup]:
     protocols = {n.metric: _protocol(n) for n in result.numbers[:NUMBERS]}
     parts = [(name, list(node.items())) for name, node in protocols.items()]
     parts += [("evaluated", leaves(result.description, KEYS))]
-    parts += [("computed on", leaves(result.environment, KEYS))]
+    parts += [
+        ("computed on", leaves({k: v for k, v in result.environment.items() if v != {}}, KEYS))
+    ]
     return [tag("div", tag("h4", name), terms(rows)) for name, rows in parts if rows]
 
 

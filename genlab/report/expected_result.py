@@ -172,14 +172,11 @@ def _from_journal(run: RunData, metric: str) -> Iterator[_Measured]:
     name = metric.removeprefix(METRIC)
     n, result = next(((n, r) for r in last for n in r.numbers if n.name == name), (None, None))
     notes = [("found in", "journal"), *(_details(n, result) if n and result else ())]
-    for row in reversed(run.journal):
-        for key in dict.fromkeys((metric, METRIC + name)):
-            if is_number(row.get(key)):
-                of_samples = key.startswith(METRIC)
-                protocol = (n.protocol if n else None) if of_samples else {}
-                of = (result.description if result else {}) if of_samples else {"weights": "raw"}
-                better = n.better if n else ""
-                yield _Measured(row[key], protocol, of, row["images"], better, notes)
+    for images, key, value in run.journal.backwards((metric, METRIC + name)):
+        of_samples = key.startswith(METRIC)
+        protocol = (n.protocol if n else None) if of_samples else {}
+        of = (result.description if result else {}) if of_samples else {"weights": "raw"}
+        yield _Measured(value, protocol, of, images, n.better if n else "", notes)
 
 
 def _details(n: Number, result: Result) -> Iterator[tuple[str, str]]:

@@ -34,7 +34,15 @@ def samples_section(sets: Sequence[ImageSet]) -> Markup | None:
         return section("samples", _title(train), _lead(train), alone)
     first, *others = drawn
     record = [(k, value_text(v)) for k, v in first.record.items() if v is not None]
-    more = [tag("li", _figure(s.pictures[0][1], s.name, _summary(s.record))) for s in others]
+    more, seen = [], {first.pictures[0][1].source: first.name}
+    for s in others:
+        picture, words = s.pictures[0][1], (s.name, _summary(s.record))
+        same = seen.setdefault(picture.source, s.name)
+        if same == s.name:
+            more.append(tag("li", _figure(picture, *words)))
+        else:  # a page has each picture once
+            caption = _caption(*words, f"the same picture as {same}")
+            more.append(tag("li", tag("figure", tag("figcaption", caption))))
     return section(
         "samples",
         _title(first),
@@ -95,8 +103,12 @@ def image(picture: EmbeddedImage, alt: str) -> Markup:
 
 def _figure(picture: EmbeddedImage, *words: str) -> Markup:
     """A picture whose caption is also its text for those who do not see it."""
-    caption = " · ".join(w for w in words if w)
+    caption = _caption(*words)
     return tag("figure", image(picture, caption), tag("figcaption", caption), class_=picture.shape)
+
+
+def _caption(*words: str) -> str:
+    return " · ".join(w for w in words if w)
 
 
 def _summary(record: dict[str, Any]) -> str:

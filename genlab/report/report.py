@@ -113,7 +113,7 @@ def _header(run: RunData) -> Markup:
 
 def _spikes_section(run: RunData) -> Markup | None:
     """Steps whose loss or gradient norm was far above those before; None where none was."""
-    found = spikes(run.journal)
+    found = spikes(run.journal.spiked)
     if not found:
         return None
     rows = [
@@ -200,7 +200,7 @@ def _config_section(run: RunData) -> Markup | None:
 
 def _environment_section(run: RunData) -> Markup | None:
     """Versions, device and the like."""
-    rows = leaves(run.environment, 200)
+    rows = leaves({k: v for k, v in run.environment.items() if v != {}}, 200)
     return section("environment", "Environment", terms(rows)) if rows else None
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from genlab.core.files import read_text
+from genlab.report.journal import Journal, Series, is_number, read_journal
 from genlab.run.directory import NAME, Run
 from genlab.run.results import Result, results
 from genlab.run.spike import KEYS
@@ -29,18 +26,6 @@ METRIC = "metric/"
 
 DEPTH = 12  # levels of a config; yaml can be endless
 CURVES = 60
-
-_repr = reprlib.Repr()
-_repr.maxlevel, _repr.maxlist, _repr.maxdict, _repr.maxstring = 4, 24, 24, 200
-_repr.maxlong = _repr.maxother = 200
-
-
-class Series(NamedTuple):
-    """One logged quantity: images [n] (increasing) and values [n], which may not be finite."""
-
-    name: str
-    images: NDArray[np.float64]
-    values: NDArray[np.float64]
 
 
 @dataclass
@@ -56,7 +41,7 @@ class RunData:
     provenance: dict[str, Any]
     environment: dict[str, Any]
     overrides: list[str]
-    journal: list[dict[str, Any]]
+    journal: Journal
     problems: list[str] = field(default_factory=list)
     evaluations: list[Result] = field(default_factory=list)
 
@@ -113,23 +98,16 @@ class RunData:
     def names(self) -> list[str]:
         """Every logged quantity, in the order of first appearance."""
         clock = ("step", "images", "seconds")
-        seen = {
-            k: None for row in self.journal for k, v in row.items() if v is None or _is_logged(v)
-        }
-        return [k for k in seen if k not in clock and not k.startswith(KEYS)][:CURVES]
+        logged = (k for k in self.journal.names if k not in clock and not k.startswith(KEYS))
+        return list(logged)[:CURVES]
 
     def series(self, name: str) -> Series:
         """The curve of a logged quantity."""
-        rows = [r for r in self.journal if name in r and (r[name] is None or _is_logged(r[name]))]
-        images = np.array([float(r["images"]) for r in rows])
-        values = np.array([_float(r[name]) for r in rows])
-        order = np.argsort(images, kind="stable")
-        return Series(name, images[order], values[order])
+        return self.journal.series(name)
 
     def last(self, name: str) -> float | None:
         """The latest finite value of a quantity."""
-        found = (r[name] for r in reversed(self.journal) if is_number(r.get(name)))
-        return next(found, None)
+        return self.journal.last(name)
 
     def chosen_by(self, key: str) -> str:
         """The file or command line that set a key; of a nested key, what set its parent."""
@@ -152,7 +130,7 @@ def read_run(path: Path) -> RunData:
         provenance=_read_mapping(path / "provenance.json", problems),
         environment=_read_mapping(path / "environment.json", problems),
         overrides=[line for line in text.splitlines() if line.strip()],
-        journal=_read_journal(path / "metrics.jsonl", problems),
+        journal=read_journal(path / "metrics.jsonl", problems),
         problems=problems,
         evaluations=results(path, problems, config)[::-1],
     )
@@ -167,23 +145,38 @@ def leaves(node: object, most: int | None = None, lists: bool = False) -> list[t
 
 
 def value_text(value: Any) -> str:
-    """A value as a config would write it, cut where it is endless."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, dict) and 0 < len(value) < 20:
+    """A value as a config would write it, cut where it is endless; none where it is empty."""
+    if value in ({}, [], {"name": None}):
+        return "none"
+    if isinstance(value, dict) and len(value) < 20:
         # as of a component with its keys, the sampler of a set of samples: heun, steps 18
         named = isinstance(value.get("name"), str)
-        keys = [f"{k} {_repr.repr(v)}" for k, v in value.items() if not (named and k == "name")]
+        keys = [f"{_flow(k)} {_flow(v)}" for k, v in value.items() if not (named and k == "name")]
         return ", ".join([value["name"], *keys] if named else keys)[:2000]
+    return _flow(value)[:2000]
+
+
+LEVELS, ELEMENTS, LETTERS = 4, 24, 200  # of a value within another
+
+
+def _flow(value: Any, level: int = 0) -> str:
+    """A value in one line of YAML."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (dict, list)) and level >= LEVELS:
+        return "..."
+    more = ["..."] if isinstance(value, (dict, list)) and len(value) > ELEMENTS else []
+    if isinstance(value, dict):
+        pairs = islice(value.items(), ELEMENTS)
+        found = [f"{_flow(k, level + 1)}: {_flow(v, level + 1)}" for k, v in pairs]
+        return "{" + ", ".join(found + more) + "}"
+    if isinstance(value, list):
+        found = [_flow(v, level + 1) for v in value[:ELEMENTS]]
+        return "[" + ", ".join(found + more) + "]"
     try:
-        return _repr.repr(value) if isinstance(value, (list, dict)) else str(value)[:2000]
+        return str(value)[: LETTERS if level else 2000]
     except ValueError:  # Python refuses to write out a number of thousands of digits
         return "a very long number"
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value is a finite number."""
-    return _is_logged(value) and math.isfinite(_float(value))
 
 
 def _leaves(node: Any, lists: bool, key: str, depth: int) -> Iterator[tuple[str, str]]:
@@ -216,34 +209,3 @@ def _read_mapping(path: Path, problems: list[str]) -> dict[str, Any]:
         return {value_text(k): v for k, v in value.items()}
     problems.append(f"{path.name}: not a mapping")
     return {}
-
-
-def _read_journal(path: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """The lines that are objects with a number of images; a line cut off by a crash is not."""
-    rows, broken, last = [], 0, False
-    for line in _read_text(path, problems).splitlines():
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        last = isinstance(row, dict) and is_number(row.get("images")) and row["images"] >= 0
-        if last:
-            rows.append(row)
-        broken += not last
-    if broken and not (broken == 1 and not last):  # the last line may be half written
-        problems.append(f"{path.name}: {broken} lines are not readable and were left out")
-    return rows
-
-
-def _is_logged(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _float(value: Any) -> float:
-    """A logged value; null stands for one that was not finite."""
-    try:
-        return math.nan if value is None else float(value)
-    except OverflowError:
-        return math.inf

@@ -131,6 +131,7 @@ def animation(frames: Sequence[Image.Image], path: Path, seconds: float = 3.0) -
 
     frames: pictures of one size, e.g. grids along a trajectory. seconds: length of one pass; a
     frame lasts between 40 and 400 ms, the last one 1.5 s longer so that the result can be seen.
+    What does not animate a PNG shows its last frame.
     """
     each = min(400, max(40, round(1000 * seconds / len(frames))))
     return _write(frames, path, [each] * (len(frames) - 1) + [each + 1500])
@@ -141,7 +142,9 @@ def _write(frames: Sequence[Image.Image], path: Path, duration: list[int] | None
     kind = "GIF" if path.suffix.lower() == ".gif" else "PNG"
     extra = {} if duration is None else {"duration": duration, "loop": 0, "save_all": True}
     with replacing(path, sync=False) as file:
-        if len(frames) > 1:
+        if len(frames) > 1 and kind == "PNG":  # its first picture is no frame: the one that stays
+            frames[-1].save(file, kind, append_images=list(frames), default_image=True, **extra)
+        elif len(frames) > 1:
             frames[0].save(file, kind, append_images=list(frames[1:]), **extra)
         else:
             frames[0].save(file, kind)

@@ -19,7 +19,7 @@ from genlab.report.curves import (
     smooth,
     thin,
 )
-from genlab.report.run_data import Series
+from genlab.report.journal import Series
 
 
 def test_thin_keeps_spikes_and_ends() -> None:

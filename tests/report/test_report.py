@@ -58,6 +58,20 @@ def test_newest_samples_stand_first_with_how_they_were_made(run: Path) -> None:
     assert b"acTL" in base64.b64decode(str(sources[1]).partition(",")[2])  # it still moves
 
 
+def test_a_page_has_each_picture_once_and_no_words_of_python(run: Path) -> None:
+    for name in ("a", "b", "c"):
+        folder = run / "samples" / name
+        pictures.save(grid(99), folder / "grid.png")
+        how = {"sampler": {"name": "heun", "through": None, "on": True, "at": []}, "seed": 0}
+        (folder / "sample.json").write_text(json.dumps({**how, "guidance": {"name": None}}))
+    (run / "environment.json").write_text(json.dumps({"data": {}, "x": [None, True, {"y": {}}]}))
+    page = Page(write_report(run))
+    sources = [a["src"] for a in page.all("img")]
+    assert len(sources) == len({*sources}) and page.text.count("the same picture as") == 2
+    assert not re.search(r"\bNone\b|\bTrue\b|\bFalse\b|\{\}", page.text.split("Config")[0])
+    assert "heun, through null, on true" in page.text and "guidance none" in page.text
+
+
 def test_hostile_text_is_inert_everywhere(run: Path) -> None:
     (run / "config.yaml").write_text(
         json.dumps({"model": {"name": EVIL, EVIL: EVIL}, "data": {"name": EVIL}, EVIL: [EVIL]})

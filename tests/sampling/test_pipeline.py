@@ -111,7 +111,8 @@ def test_npy_interpolation_and_trajectory(path_run):
     samples = np.load(folder / "samples.npy", allow_pickle=False)
     assert samples.shape == (5, 1, 8, 8)
     with Image.open(folder / "trajectory.png") as film:
-        assert film.n_frames == genlab.load(path_run).config["sampler"]["steps"] + 1
+        steps = genlab.load(path_run).config["sampler"]["steps"]
+        assert film.n_frames == 1 + steps + 1, "the result, noise, and what every step makes"
     assert (folder / "interpolation.png").exists()
 
 

@@ -28,6 +28,9 @@ class EDM(PathModel):
     With `uncertainty` the loss is E lambda |D - x0|^2 / e^u + u with a learned u(sigma), which at
     its best is the logarithm of the loss there: then every noise level pulls alike.
 
+    |.|^2 is a mean over the D numbers of an image, and a sum in the code of both papers, whose
+    gradients are D times as large: Adam's eps of theirs is optimizer.eps = eps / D here.
+
     Reference: Karras et al. 2022, arXiv 2206.00364, eq. 7 and 8, table 1; u: Karras et al. 2023,
     arXiv 2312.02696, eq. 14 to 16.
     """

@@ -14,6 +14,7 @@ from torch import nn
 from genlab.config.compose import added_to, config_of
 from genlab.core import registry
 from genlab.core.contract import Spec
+from genlab.nn.attention import SelfAttention2d
 from tests.helpers.configs import composed
 
 CIFAR10, CELEBA = Spec((3, 32, 32)), Spec((3, 64, 64))
@@ -81,9 +82,13 @@ def node(config: str) -> dict[str, Any]:
 
 def parameters(keys: Mapping[str, Any], spec: Spec) -> int:
     """Trainable numbers of a network."""
+    return size(shape_of(keys, spec))
+
+
+def shape_of(keys: Mapping[str, Any], spec: Spec) -> nn.Module:
+    """A network without numbers."""
     with torch.device("meta"):
-        net = registry.build("network", dict(keys), spec=spec)
-    return size(net)
+        return registry.build("network", dict(keys), spec=spec)
 
 
 def size(net: nn.Module) -> int:
@@ -96,6 +101,76 @@ def test_parameters_are_those_of_the_paper(paper):
     assert found == paper.counted + paper.more, paper.read
     millions, digits = paper.published
     assert round(found / 1e6, digits) == millions, paper.read
+
+
+HIDDEN = {
+    "unet_ddpm unet_ddpm_celeba": "resample ddpm, norm_eps 1e-6, init ddpm, heads 1, "
+    "modulation shift, skip_scale 1, embed closed",  # nn.py for starts, tf_contrib for the eps
+    "unet_iddpm": "resample iddpm, norm_eps 1e-5, init torch, heads 4, modulation scale_shift, "
+    "skip_scale 1, embed sinusoids",  # unet.py, nn.py, script_util.py
+    "unet_torchcfm": "resample iddpm, norm_eps 1e-5, init torch, heads 4, modulation shift, "
+    "skip_scale 1, embed sinusoids",
+    "unet_ddpmpp_song unet_ddpmpp": "resample block, norm_eps 1e-6, init song, heads 1, "
+    "modulation shift, skip_scale 0.7071067811865476, embed closed",  # models/layerspp.py
+    "unet_ncsnpp_song unet_ncsnpp": "resample fir, norm_eps 1e-6, init song, heads 1, "
+    "modulation shift, skip_scale 0.7071067811865476, embed fourier",
+    "unet_adm": "resample block, norm_eps 1e-5, init torch, modulation scale_shift, "
+    "skip_scale 1, embed sinusoids",
+    "unet_mp": "clip 256, balance 0.3, head_width 64",  # networks_edm2.py, Block
+    "dit": "gelu tanh, position sincos, mlp 4, qk_norm false",  # models.py, DiTBlock
+}
+"""What no count of parameters shows, of the files above."""
+
+
+@pytest.mark.parametrize(
+    ("config", "told"), [(c, t) for k, t in HIDDEN.items() for c in k.split()]
+)
+def test_what_parameters_do_not_show(config, told):
+    keys = node(config)
+    wanted = dict(pair.split() for pair in told.split(", "))
+    heads = wanted.pop("heads", None)
+    for key, value in wanted.items():
+        assert str(keys[key]).lower() == value or keys[key] == float(value), key
+    if heads:
+        net = shape_of(keys, CELEBA)
+        attends = [m for m in net.modules() if isinstance(m, SelfAttention2d)]
+        assert {m.heads for m in attends} == {int(heads)} and len(attends) > 2
+
+
+RECIPES = {
+    "cifar10/ho2020": "unet_ddpm",
+    "celeba/song2020": "unet_ddpm_celeba",
+    "cifar10/nichol2021": "unet_iddpm",
+    "cifar10/tong2023": "unet_torchcfm",
+    "folder/karras2022": "unet_adm",
+    "cifar10/song2021_vp": "unet_ddpmpp_song",
+    "cifar10/song2021_ve": "unet_ncsnpp_song",
+    "cifar10/karras2022": "unet_ddpmpp",
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_trains_the_network_of_its_paper(recipe):
+    """With the outputs that its model needs, and no other key of its own."""
+    paper = next(p for p in PAPERS if p.config == RECIPES[recipe])
+    learned = {"outputs": 2} if recipe == "cifar10/nichol2021" else {}
+    found = composed(f"experiment={recipe}")["network"]["net"]
+    assert found == {**node(paper.config), **learned}
+
+
+def test_the_sum_of_a_loss_is_the_mean_with_another_eps():
+    """Adam by gradients of D times the size steps alike where its eps is D times as large."""
+    size, steps = 3072, []
+    for factor, eps in ((size, 1e-8), (1, 1e-8 / size), (1, 1e-8)):
+        weight = nn.Parameter(torch.ones(3, dtype=torch.float64))
+        optimizer = torch.optim.Adam([weight], lr=1e-3, eps=eps)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (factor * (weight * torch.tensor([1e-3, 1e-7, 1e-9])).sum()).backward()
+            optimizer.step()
+        steps.append(1 - weight.detach())
+    torch.testing.assert_close(steps[1], steps[0], rtol=1e-6, atol=0)
+    assert steps[2][2] < 0.2 * steps[0][2], "weights that are told little"
 
 
 def test_parameters_of_glow_are_those_of_its_code():

@@ -302,7 +302,7 @@ def test_sample_where_a_file_is_in_the_way(capsys, trained, tmp_path):
 def test_sample_of_a_run_without_a_checkpoint(capsys, trained, tmp_path):
     copy = shutil.copytree(trained, tmp_path / trained.name)
     shutil.rmtree(copy / "checkpoints")
-    fix = f"genlab resume run={Run(trained).id}"
+    fix = f"genlab resume run={copy}"
     refused(capsys, 4, "has no checkpoint yet", fix, line=["sample", f"run={copy}", "n=1"])
 
 

@@ -65,6 +65,8 @@ def test_the_plan_fits_fifteen_minutes_and_forgets_no_test():
     marked = {f for f in ROOT.glob("tests/*/test_*.py") if "mark.gpu" in f.read_text()}
     assert {f.relative_to(ROOT).as_posix() for f in marked} | set(FIRST) <= planned
     assert set(plan["speed"].items) == set(plan["compiled"].items) == set(recipes())
+    training = [p for p in plan.values() if p.work in ("train", "compiled")]
+    assert all(p.beside * child.SHARE <= 1 for p in training), "all fit the memory at once"
     assert {p.name for p in parts(True)} == set(plan), "all of it is rehearsed"
     assert [p.name for p in parts(only=["attention", "speed"])] == ["speed", "attention"]
     with pytest.raises(ValueError, match="no part sped; there are trainer, tests"):

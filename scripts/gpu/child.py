@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[2]
 WARM, LOOKED, WINDOWS = 3, 8, 5
 """Steps before anything is measured, those looked at for waits, windows of time."""
 SECONDS = 0.05 if REHEARSE else 1.5  # of a window, at least one step
-LARGEST = 4 if REHEARSE else 512  # images a step: what was done on many GPUs is done in part
+LARGEST = 4 if REHEARSE else 128  # images a step: what was done on many GPUs is done in part
+SHARE = 0.3  # of the memory, that a process which trains may take: others prepare beside it
 SHAPES = {"cifar10": ((3, 32, 32), 10), "celeba": ((3, 64, 64), None)}
 SHAPES |= {"folder": ((3, 64, 64), 1000)}
 """Data set -> shape and classes of the noise that stands for it."""
@@ -117,6 +118,8 @@ def train(recipe: str, compiled: bool = False) -> None:
 
         if not isinstance(torch.compile, partial):
             torch.compile = partial(torch.compile, backend="aot_eager")
+    if not REHEARSE:
+        torch.cuda.set_per_process_memory_fraction(SHARE)
     if compiled:
         torch._dynamo.reset()
     micro: int | None = None

@@ -96,7 +96,7 @@ def parts(rehearse: bool = False, only: Sequence[str] = ()) -> list[Part]:
             each=120,
             beside=4,
         ),
-        Part("compiled", "the same, compiled", "compiled", compiled, 160, 140, beside=4),
+        Part("compiled", "the same, compiled", "compiled", compiled, 160, 140, beside=3),
         Part("slow", "the slow tests that need a GPU", "slow", slow, 240, 235, beside=2),
     ]
     if rehearse:  # two cores, and to import torch takes seconds

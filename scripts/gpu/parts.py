@@ -99,10 +99,10 @@ def parts(rehearse: bool = False, only: Sequence[str] = ()) -> list[Part]:
         Part("compiled", "the same, compiled", "compiled", compiled, 160, 140, beside=3),
         Part("slow", "the slow tests that need a GPU", "slow", slow, 240, 235, beside=2),
     ]
-    if rehearse:  # two cores, and to import torch takes seconds
+    if rehearse:  # on few cores, where to import torch takes seconds
         few = [p.name for p in found if p.work in ("train", "compiled", "attention")]
         found = [
-            Part(p.name, p.says, p.work, p.items, p.limit, p.each, 1, 100 if p.name in few else 1)
+            Part(p.name, p.says, p.work, p.items, 240, 235, 1, 100 if p.name in few else 1)
             for p in found
         ]
     if unknown := [name for name in only if name not in {p.name for p in found}]:

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from genlab.assemble.bound_sampler import PathSampler
 from genlab.assemble.compatibility import check_classes, check_compatibility
 from genlab.assemble.pretrained import PretrainedRun
+from genlab.assemble.sizes import nearest_side, size_problem
 from genlab.config.compose import config_of
 from genlab.core import registry
 from genlab.core.contract import (
@@ -28,7 +29,7 @@ from genlab.core.contract import (
     Schedule,
     Spec,
 )
-from genlab.core.errors import ConfigError
+from genlab.core.errors import ConfigError, MixedSizes
 from genlab.core.random import hash64
 from genlab.hardware.hardware import Hardware
 from genlab.run.parents import read_parents
@@ -81,7 +82,10 @@ def build(
     parts = _Parts(config, trust, trust_runs, meta, run)
     make, problems = parts.make, parts.problems
     hardware: Hardware = make("hardware", config["hardware"])
-    data: Dataset = make("data", config["data"], root=config["data"].get("root"))
+    try:
+        data: Dataset = make("data", config["data"], root=config["data"].get("root"))
+    except MixedSizes as e:
+        raise e.named(nearest_side(config, Spec(e.shape, e.classes), trust)) from None
     schedule: Schedule = make("schedule", config["schedule"])
     codec = make("codec", config["codec"], spec=data.spec) if data else None
     if problems or codec is None:
@@ -109,6 +113,10 @@ def build(
             for role, node in config["network"].items()
         }
         if None in networks.values():
+            stored = replace(data.spec, classes=classes)
+            why = [p for p in problems if p.startswith("network.")]
+            if told := size_problem(config, stored, trust, why[0]):
+                problems = [p for p in problems if p not in why] + [told]
             raise ConfigError(*problems)
         given = {"spec": spec, "process": process, "codec": codec, **networks}
         model: Model | None = None

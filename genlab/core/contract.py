@@ -278,16 +278,17 @@ class Split(NamedTuple):
 class Dataset:
     """Stored data; `spec` is known before anything is read into memory.
 
-    spec: as stored, classes None when there are no labels. count: training data. names: of the
-    classes. path: where they were found. flip: whether training mirrors half of the images.
-    shift: the most that training moves an image, as a share of its sides.
-    notes: of their reading, for the record of a run. indifferent: the keys in which two configs
-    may differ and still be of the same data. cautions: sentences on what was not taken as it
-    seems, which a training says when it starts.
+    spec: as stored, classes None when there are no labels. count: training data. held_out:
+    held-out data, None where one has to read them to know. names: of the classes. path: where they
+    were found. flip: whether training mirrors half of the images. shift: the most that training
+    moves an image, as a share of its sides. notes: of their reading, for the record of a run.
+    indifferent: the keys in which two configs may differ and still be of the same data. cautions:
+    sentences on what was not taken as it seems, which a training says when it starts.
     """
 
     spec: Spec
     count: int
+    held_out: int | None = None
     names: list[str] | None = None
     path: Path | None = None
     flip: bool = False
@@ -299,6 +300,9 @@ class Dataset:
     def load(self, split: str) -> Split:
         """split: "train" or "test"; KeyError for others."""
         raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises DataError for what reading all of it would refuse; keeps nothing of it."""
 
     def identity(self, train: Split) -> dict[str, Any]:
         """What tells the data of two trainings apart, in words and digests, for the record of a

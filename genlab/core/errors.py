@@ -33,6 +33,7 @@ __all__ = [
     "Diverged",
     "GenlabError",
     "Locked",
+    "MixedSizes",
     "OutOfMemory",
     "PeerLost",
     "Refused",
@@ -63,6 +64,24 @@ class DataError(GenlabError):
     """Data that is missing, unreadable or too small."""
 
     code = 3
+
+
+class MixedSizes(DataError):
+    """Images of several sizes where one was to be taken as it is.
+
+    shape: (C, side, side) of the smallest centred square of one; classes: that they have.
+    """
+
+    def __init__(self, words: str, shape: tuple[int, ...], classes: int | None) -> None:
+        super().__init__(f"{words}; set data.size=64 (or another side) to crop and resize all")
+        self.words, self.shape, self.classes = words, shape, classes
+
+    def named(self, side: int | None) -> DataError:
+        """The same with the side that fits the networks."""
+        return DataError(
+            f"{self.words}; set data.size={side or 64}, to which the centred square of each is "
+            "resized (a smaller side trains faster)"
+        )
 
 
 class CheckpointError(GenlabError):

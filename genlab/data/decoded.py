@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from genlab.data.source import ImageSource, fingerprint
 __all__ = ["DecodedImages", "channels_first", "last_tenth"]
 
 BLOCK = 256  # images decoded before they are written
+LOOK = 5000  # images that are looked at where none is kept
 CAP = 0.01  # share of corrupt images that may be skipped
 
 Row = tuple[np.ndarray | None, set[str], str]  # pixels, what was done, why there are none
@@ -65,7 +66,7 @@ class DecodedImages(Images):
         self.source, self.transform, self.remarks = images, transform, remarks
         self.path, self.spec = images.path, spec
         self.splits = {"train": list(train), "test": list(test)}
-        self.count, self.notes = len(train), {}
+        self.count, self.held_out, self.notes = len(train), len(test), {}
         channels, height, width = spec.shape
         self.shape = (height, width, channels)
         key = f"{fingerprint(images, [*train, *test])} {spec.shape} {len(train)} {self.skip}"
@@ -83,6 +84,17 @@ class DecodedImages(Images):
             self._take(self._cache.make(most, self._write))
         rows = {"train": slice(None, self.count), "test": slice(self.count, None)}[split]
         return Split(channels_first(self._cached.images[rows]), self.labels(self.splits[split]))
+
+    def check(self) -> None:
+        """Decodes the first images and keeps none; those that were decoded before are right."""
+        if self._cached is None:
+            names = [*self.splits["train"], *self.splits["test"]]
+            skipped: dict[str, str] = {}
+            looked = names if len(names) <= LOOK else names[:: math.ceil(len(names) / LOOK)]
+            for _ in self._decoded(looked, len(names), skipped, Counter()):
+                pass
+            if skipped:
+                log(f"{len(skipped):,} corrupt images, which are left out: {_few(skipped)}")
 
     def digest(self, train: Split) -> str:
         """Of both splits, since they were decoded."""
@@ -106,6 +118,22 @@ class DecodedImages(Images):
         names = [*self.splits["train"], *self.splits["test"]]
         done: Counter[str] = Counter()
         skipped: dict[str, str] = {}
+        for pixels in self._decoded(names, len(names), skipped, done):
+            file.write(pixels.tobytes())
+        kept = len(names) - len(skipped)
+        self._summary(kept, done, skipped)
+        notes = {
+            "images": kept,
+            "told": list(self.remarks),
+            "converted": dict(sorted(done.items())),
+            "skipped": skipped,
+        }
+        return (kept, *self.shape), {k: v for k, v in notes.items() if v}
+
+    def _decoded(
+        self, names: Sequence[str], total: int, skipped: dict[str, str], done: Counter[str]
+    ) -> Iterator[np.ndarray]:
+        """The pixels of each image that is not corrupt; fills `skipped` and counts in `done`."""
         first = ""
         workers = min(8, os.cpu_count() or 1)  # Pillow's decoders run side by side
         with (
@@ -119,22 +147,13 @@ class DecodedImages(Images):
                     block, pool.map(self._row, block), strict=True
                 ):
                     if pixels is None:
-                        self._broken(name, reason, skipped, len(names))
+                        self._broken(name, reason, skipped, total)
                         continue
                     first = first or name
                     self._fits(name, pixels.shape, first)
                     done.update(words)
-                    file.write(pixels.tobytes())
+                    yield pixels
                 advance(len(block))
-        kept = len(names) - len(skipped)
-        self._summary(kept, done, skipped)
-        notes = {
-            "images": kept,
-            "told": list(self.remarks),
-            "converted": dict(sorted(done.items())),
-            "skipped": skipped,
-        }
-        return (kept, *self.shape), {k: v for k, v in notes.items() if v}
 
     def _row(self, name: str) -> Row:
         try:
@@ -166,8 +185,12 @@ class DecodedImages(Images):
     def _summary(self, kept: int, done: Counter[str], skipped: dict[str, str]) -> None:
         parts = [f"{n:,} {what}" for what, n in sorted(done.items())]
         if skipped:
-            parts.append(f"{len(skipped):,} corrupt ones skipped ({', '.join([*skipped][:3])})")
+            parts.append(f"{len(skipped):,} corrupt ones skipped ({_few(skipped)})")
         log(f"decoded {kept:,} images of {self.source.path}" + "".join(f"; {p}" for p in parts))
+
+
+def _few(names: Iterable[str]) -> str:
+    return ", ".join([*names][:3])
 
 
 def channels_first(rows: np.ndarray) -> Tensor:

@@ -13,14 +13,16 @@ from torch import Tensor
 
 from genlab.core.contract import Spec, Split
 from genlab.core.digest import tensor_digest
-from genlab.core.errors import ConfigError, DataError
+from genlab.core.errors import ConfigError, DataError, MixedSizes
 from genlab.core.registry import register
 from genlab.core.schema import FilePath
 from genlab.data.decoded import DecodedImages, channels_first, last_tenth
-from genlab.data.image import Corrupt, ImageTransform, centre_square
+from genlab.data.image import Corrupt, ImageTransform, centre_square, no_pillow_warnings
 from genlab.data.source import ArrayImages, ImageSource, open_images
 
 __all__ = ["Folder"]
+
+LOOK = 5000  # images whose sizes are compared before anything is decoded
 
 
 @register
@@ -67,11 +69,14 @@ class Folder(DecodedImages):
         if isinstance(images, ArrayImages) and depth == images.channels:
             height, width, _ = images.shape
             if size is None or (height, width) == (size, size):
-                self._array, self.count = images.array, len(train)
+                self._array, self.count, self.held_out = images.array, len(train), len(test)
                 self.spec = Spec((depth, height, width))
                 self.notes = {"told": [f"folder: the last {held} are held out"]}
                 return
-        shape = (depth, *((size, size) if size else _first(images, depth)))
+        shape = (
+            depth,
+            *((size, size) if size else _stored_size(images, depth, len(self.names or ()))),
+        )
         self.decode(
             images,
             train,
@@ -159,14 +164,36 @@ def _unlabelled(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _first(images: ImageSource, channels: int) -> tuple[int, int]:
-    """(H, W) of the first image that can be decoded."""
-    transform, reason = ImageTransform(channels, None, None), ""
-    for name in images.names[:100]:
-        try:
-            pixels, _ = transform(images.image(name))
-        except Corrupt as e:
-            reason = reason or f"{name}: {e}"
-            continue
-        return pixels.shape[0], pixels.shape[1]
-    raise DataError(f"{images.path}: no image can be decoded ({reason}); get the images again")
+def _stored_size(images: ImageSource, channels: int, classes: int) -> tuple[int, int]:
+    """(H, W) of the images, by what the headers of the first ones say.
+
+    Raises MixedSizes where they differ, DataError where none can be opened.
+    """
+    found: dict[tuple[int, int], str] = {}
+    reason = ""
+    with no_pillow_warnings():
+        for name in images.names[:LOOK]:
+            try:
+                image = images.image(name)
+                turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter
+            except (Corrupt, OSError, SyntaxError, ValueError) as e:
+                reason = reason or f"{name}: {e}"
+                continue
+            found.setdefault(image.size[::-1] if not turned else image.size, name)
+    if not found:
+        raise DataError(f"{images.path}: no image can be decoded ({reason}); get the images again")
+    if len(found) == 1:
+        return next(iter(found))
+    (h, w), (high, wide) = min(found, key=_area), max(found, key=_area)
+    first, last = found[h, w], found[high, wide]
+    side = min(min(size) for size in found)
+    raise MixedSizes(
+        f"{images.path} mixes {len(found)} sizes, from {w} x {h} pixels ({first}) to {wide} x "
+        f"{high} ({last})",
+        (channels, side, side),
+        classes or None,
+    )
+
+
+def _area(size: tuple[int, int]) -> int:
+    return size[0] * size[1]

@@ -205,7 +205,7 @@ class Cadence(Event):
             training.evaluator,
             training.trainer.optimizers,
             Split(*(part if part is None else part[:rows] for part in held)),
-            held_out(training.config),
+            min(held_out(training.config), len(held.x)),
             training.run.path,
         )
 

@@ -34,6 +34,7 @@ def measure(config: Mapping[str, Any]) -> int:
         components = setup.components
         hardware, schedule = components.hardware, components.schedule
         hardware.start()
+        components.data.check()
         for role, network in components.model.named_children():
             total = sum(p.numel() for p in network.parameters())
             print(f"{role:<16}{total:>14,} parameters  {type(network).__name__}")
@@ -47,6 +48,7 @@ def measure(config: Mapping[str, Any]) -> int:
         taken = memory(hardware.device)
         rows = part if long else min(batch, ROWS)
         held, n = fake(components.data, rows), held_out(config)
+        n = min(n, components.data.held_out or n)
         costs = event_costs(setup.pipeline, setup.evaluator, components.optimizers, held, n, None)
     rate = drawn / seconds
     if long:

@@ -49,14 +49,19 @@ def main(
     if cfg_only:
         print(OmegaConf.to_yaml(OmegaConf.create(config)), end="")
         return 0
-    if small := in_small(overrides, config_dirs):
-        log(sentence(small))
+    _say_small(overrides, config_dirs)
     _place(config)
     if dry_run:
         from genlab.training.dry_run import measure
 
         return measure(config)
     return _train(config, options, overrides, config_dirs)
+
+
+def _say_small(words: Sequence[str], config_dirs: Sequence[str]) -> None:
+    """One line on what a run shorter than its recipe has in proportion."""
+    if small := in_small(words, config_dirs):
+        log(sentence(small))
 
 
 def train(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Run:
@@ -67,6 +72,7 @@ def train(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Run:
     import_from_here()
     options, overrides = split_options(words)
     config = compose(overrides, config_dirs)
+    _say_small(overrides, config_dirs)
     _place(config)
     if code := _train(config, options, overrides, config_dirs):
         raise PeerLost(f"the ranks of this run ended with exit code {code}; see what they said")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from genlab.core.errors import DataError
 from genlab.training import dry_run
 from genlab.training.setup import make_trainer
+from tests.helpers.image_files import encoded, folder, picture
 from tests.helpers.runs import small
 from tests.helpers.trainers import make, tiny_config
 
@@ -38,3 +40,14 @@ def test_another_trainer_of_the_same_components_begins_with_the_rates_of_the_con
     second = make_trainer(built, built.data.load("train"))
     assert second.optimizers is built.optimizers is first.optimizers, "made once"
     assert [player.rates for player in second.players.values()] == [[0.5], [0.5]]
+
+
+def test_a_file_that_cannot_be_read_is_found_and_nothing_is_kept(tmp_path, tiny):
+    files = {f"{i:02d}.png": encoded(picture(i)) for i in range(20)}
+    files["07.png"] = files["07.png"][:-60]
+    path = folder(tmp_path / "photos", files)
+    config = tiny("flow_matching", "folder", **{"data.path": str(path), "data.size": 8})
+    with pytest.raises(DataError, match=r"07\.png is corrupt"):
+        dry_run.measure(config)
+    assert [p.name for p in tmp_path.iterdir()] == ["photos"]
+    assert sorted(p.name for p in path.iterdir()) == sorted(files)

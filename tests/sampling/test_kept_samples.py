@@ -59,7 +59,10 @@ def record(folder: Path) -> dict[str, object]:
 EVALUATIONS = 3  # of a batch: two steps of Heun
 
 
-@pytest.mark.parametrize("numbers", [(signal.SIGINT,), (signal.SIGINT, signal.SIGINT)])
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGINT,), pytest.param((signal.SIGINT, signal.SIGINT), marks=pytest.mark.slow)],
+)
 def test_the_line_that_a_stop_prints_draws_the_rest(run, stop, numbers, capsys):
     """Bit for bit: a batch is the same batch, whatever came before."""
     words = ["sample", f"run={run}", "n=10", "batch=4", "seed=3", "labels=[1,2,3]"]

@@ -166,7 +166,11 @@ def provenance(words: Sequence[str], config_dirs: Sequence[str] = ()) -> dict[st
         if key not in GROUPS and not key.startswith("hydra"):
             under = [k for k in who if k.startswith(key + ".")]
             who |= dict.fromkeys([key, *under], "command line")
-    who |= dict.fromkeys(trial.in_small(words, config_dirs), "schedule.images")
+    small = trial.in_small(words, config_dirs)
+    inside = [
+        key.rpartition(".")[0] for key in small if key.count(".") > 1
+    ]  # model.ema of a decay
+    who |= dict.fromkeys([*small, *inside], "schedule.images")
     chosen = catalog.chosen("train", picks, *folders)
     return who | {group: choice.who for group, choice in chosen.items() if group in GROUPS}
 

@@ -66,13 +66,17 @@ def measure(config: Mapping[str, Any]) -> int:
     print(f"{'hardware':<16}{hardware.describe()}")
     print(f"{'memory':<16}{size(taken)} at batch {part if long else batch}")
     print(f"{'speed':<16}{rate:,.1f} images/s ({seconds:.3f} s a step)")
-    looks = ", ".join(f"{WORDS[k]} {n} x {costs[k]:.2g} s" for k, n in often.items())
+    looks = ", ".join(f"{WORDS[k]} {n} x {_time(costs[k])}" for k, n in often.items())
     print(f"{'beside steps':<16}{looks}")
     print(
         f"{'the run':<16}{count(schedule.images)} images in {duration(whole)}, "
         f"{duration(beside)} of it beside steps, until {end}"
     )
     return 0
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 60 else duration(seconds)
 
 
 def _part(components: Components) -> int:

@@ -16,7 +16,8 @@ def test_warm_up_and_average_are_the_same_share_of_the_run():
     assert whole["schedule"]["warmup"] == 640_000 and small["schedule"]["warmup"] == 6_400
     decay = small["model"]["ema"]["decay"]
     assert math.isclose(math.log(decay), 100 * math.log(0.9999), rel_tol=1e-4)
-    assert provenance([*HO, "schedule.images=640"])["schedule.warmup"] == "schedule.images"
+    who = provenance([*HO, "schedule.images=640"])
+    assert who["schedule.warmup"] == who["model.ema"] == "schedule.images"
     tiny = compose([*HO, "schedule.images=640"])
     assert tiny["schedule"]["warmup"] == 4 and 0 <= tiny["model"]["ema"]["decay"] < 1e-3
 

@@ -119,6 +119,9 @@ def _train(call: Call) -> int:
 
 def _sample(call: Call) -> int:
     words = checked(call)
+    from genlab.run.asked import check_asked
+
+    check_asked(words, "sample")  # before torch
     from genlab.sampling import verb
 
     with answering(call.json) as found:
@@ -127,6 +130,9 @@ def _sample(call: Call) -> int:
 
 def _eval(call: Call) -> int:
     words = checked(call)
+    from genlab.run.asked import check_asked
+
+    check_asked(words, "eval")  # before torch
     from genlab.evaluation import verb
 
     with answering(call.json) as found:

@@ -201,8 +201,8 @@ def _source(group: str, name: str) -> tuple[Path, str | None]:
         origin = _origin(module)
         if origin is None:
             raise ConfigError(
-                f"{group}.name={name}: no module {module!r} on the Python path; "
-                "write name: package.module:Class of an installed module"
+                f"{group}.name={name}: no module {module!r} on the Python path or in this folder; "
+                f"go where {module.partition('.')[0]} lies, or put that folder on PYTHONPATH"
             )
         return origin, cls
     known = components(group)
@@ -212,16 +212,20 @@ def _source(group: str, name: str) -> tuple[Path, str | None]:
 
 
 def _origin(module: str) -> Path | None:
-    """The source file of a module; unlike importlib.util.find_spec, no parent is imported."""
+    """The source file of a module; unlike importlib.util.find_spec, no parent is imported.
+
+    The current folder comes last and stays off the path: what is only read may be foreign.
+    """
     name, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
+        spec = spec or importlib.machinery.PathFinder.find_spec(name, [os.getcwd()])
+    except (ImportError, ValueError, OSError):
         return None
     for part in rest:
         name = f"{name}.{part}"
-        inside = list(spec.submodule_search_locations or ()) if spec else []
-        spec = importlib.machinery.PathFinder.find_spec(name, inside)
+        inside = spec.submodule_search_locations if spec else None
+        spec = importlib.machinery.PathFinder.find_spec(name, list(inside or ()))
     origin = spec.origin if spec else None
     return Path(origin) if origin and origin.endswith(".py") else None
 
@@ -401,8 +405,7 @@ def mismatches(
 def import_from_here() -> None:
     """Lets out-of-tree names be found in the current folder too, after all that is installed."""
     here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
+    sys.path += [here] * (here not in sys.path and "" not in sys.path)
 
 
 def find(group: str, name: str, *, trust: bool = True) -> Any:
@@ -417,6 +420,7 @@ def find(group: str, name: str, *, trust: bool = True) -> Any:
                 "read that code, then add trust=true"
             )
         module, _, cls = name.partition(":")
+        import_from_here()
         return getattr(importlib.import_module(module), cls)
     path, _ = _source(group, name)
     module_object = importlib.import_module(f"genlab.{group}.{path.stem}")

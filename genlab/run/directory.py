@@ -31,7 +31,7 @@ from genlab.core.files import (
 from genlab.core.format import clean
 from genlab.run.trust import made_here, own_code, sign
 
-__all__ = ["NAME", "Run", "find_run", "newest", "resume_command", "runs", "unknown_run"]
+__all__ = ["NAME", "Run", "find_run", "folders", "newest", "resume_command", "runs", "unknown_run"]
 
 NAME = re.compile(r"\d{8}-\d{6}-(?:\d+-)?[0-9a-f]{6}")
 """Directory names of runs: date, time (UTC), (number if two start in one second,) config hash."""
@@ -74,7 +74,7 @@ class Run:
         """
         from omegaconf import OmegaConf
 
-        parent = Path(config["outputs"]) / f"{config['model']['name']}-{config['data']['name']}"
+        parent = folders(config)[0]
         with disk("make a run directory in", parent):
             parent.mkdir(parents=True, exist_ok=True)
             stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -206,6 +206,16 @@ class Run:
         with f:
             _flock(f, self.path, patience)
             yield
+
+
+def folders(config: Mapping[str, Any]) -> list[Path]:
+    """Where runs of a config lie: <model>-<data> in outputs, of a class without its module.
+
+    An earlier genlab put the module before it, package.module:Class, in a folder that is the last.
+    """
+    names = [str(config[group]["name"]) for group in ("model", "data")]
+    plain = [name.rpartition(":")[2] for name in names]
+    return [Path(config["outputs"]) / n for n in dict.fromkeys(("-".join(plain), "-".join(names)))]
 
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)

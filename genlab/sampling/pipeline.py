@@ -20,8 +20,9 @@ from genlab.core import schema
 from genlab.core.contract import Generates, HasLikelihood, Reconstructs
 from genlab.core.errors import CheckpointError, ConfigError
 from genlab.core.random import SampleNoise
+from genlab.run.asked import no_checkpoint
 from genlab.run.checkpoint import Checkpoint, Checkpoints
-from genlab.run.directory import Run, resume_command
+from genlab.run.directory import Run
 from genlab.run.trust import trusted, trusted_runs
 from genlab.sampling.arrays import Images, Output, as_tensor, check_output, handed_out
 from genlab.sampling.edit import ImageEditor, Task
@@ -59,9 +60,7 @@ def load(
         raise ConfigError(*problems)
     saved = Checkpoints(found.path / "checkpoints").find(checkpoint)
     if saved is None:
-        raise CheckpointError(
-            f"{found.path} has no checkpoint yet; train it with {resume_command(found)}"
-        )
+        raise CheckpointError(no_checkpoint(found))
     how = {"trust": trusted(found.path, trust, first=True), "trust_runs": trusted_runs(trust)}
     return Pipeline(build(config, **how, run=found.path), saved, how)
 

@@ -16,7 +16,8 @@ from genlab.core.console import log
 from genlab.core.errors import PeerLost
 from genlab.core.format import clean
 from genlab.core.registry import import_from_here, paths
-from genlab.run.directory import Run
+from genlab.run.asked import check_features
+from genlab.run.directory import Run, folders
 from genlab.run.parents import name_by_path
 from genlab.run.trust import own_code, trusted_runs
 from genlab.training.resume import reopen, retyped
@@ -82,7 +83,12 @@ def train(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Run:
 
 
 def _place(config: dict[str, Any]) -> None:
-    """Names runs and files of a config so that they are the same from anywhere."""
+    """Names runs and files of a config so that they are the same from anywhere.
+
+    Raises DeviceError where the weights of what is to measure it are not there.
+    """
+    if config["metric"]:
+        check_features(config["features"])
     config |= name_by_path(config, config["outputs"])
     for node, key in paths(config):
         if node[key] and (path := Path(node[key]).expanduser()).exists():
@@ -125,8 +131,8 @@ def _newest_run_of(config: Mapping[str, Any]) -> Run | None:
     """The newest run of this very config, if there is one."""
     own = digest(config)
     names = {own, digest(config, places=True)}
-    parent = Path(config["outputs"]) / f"{config['model']['name']}-{config['data']['name']}"
-    found = [Run(p.parent) for n in names for p in parent.glob(f"*-{n}/config.yaml")]
+    places = [p for n in names for f in folders(config) for p in f.glob(f"*-{n}/config.yaml")]
+    found = [Run(path.parent) for path in places]
     # a resumed run may have got other keys than its name stands for; a longer one is still it
     same = [run for run in found if digest(_of_length(run.config, config)) == own]
     return max(same, key=lambda run: run.path.name, default=None)

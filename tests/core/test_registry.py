@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import sys
 
 import pytest
 
@@ -305,3 +306,26 @@ def test_checking_an_out_of_tree_name_runs_none_of_its_code(tmp_path, monkeypatc
         build("data", node, trust=False)
     with pytest.raises(SystemExit, match="imported"):
         build("data", node)
+
+
+def test_the_current_folder_is_looked_into_last_and_joins_the_path_for_trusted_code_alone(
+    tmp_path, monkeypatch
+):
+    code = "from genlab.model.gan import GAN\n\n\nclass Mine(GAN):\n    pass\n"
+    (tmp_path / "code_of_mine.py").write_text(code)
+    (tmp_path / "yaml.py").write_text("raise SystemExit('the installed one comes first')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    registry.signature.cache_clear()
+    assert "ema" in registry.signature("model", "code_of_mine:Mine").keys
+    with pytest.raises(Refused, match="trust=true"):
+        registry.find("model", "code_of_mine:Mine", trust=False)
+    assert str(tmp_path) not in sys.path, "what is only read may be of somebody else"
+    assert registry.find("model", "code_of_mine:Mine").__name__ == "Mine"
+    assert sys.path[-1] == str(tmp_path)
+    registry.signature.cache_clear()
+    monkeypatch.delitem(sys.modules, "code_of_mine")
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(tmp_path)])
+    with pytest.raises(ConfigError, match="go where code_of_mine lies"):
+        registry.signature("model", "code_of_mine:Mine")

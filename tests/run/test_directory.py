@@ -21,7 +21,7 @@ from genlab.config.compose import digest
 from genlab.core.errors import ConfigError, DiskError, Locked, Refused
 from genlab.core.files import write_text
 from genlab.run import directory
-from genlab.run.directory import Run, find_run, runs
+from genlab.run.directory import Run, find_run, folders, runs
 from genlab.run.journal import Journal, read_journal
 from tests.helpers.runs import started
 
@@ -324,3 +324,10 @@ def test_notes_of_a_person_are_no_yaml_tricks(tmp_path, tiny):
     assert Run(run.path).config["extra"] == NOTES
     run.rewrite_config({**config, "seed": 3}, ["seed=3"])
     assert run.config["seed"] == 3 and run.config["extra"] == NOTES
+
+
+def test_a_run_of_ones_own_class_lies_in_a_plain_folder_and_an_older_one_is_found(tmp_path):
+    config = {"outputs": str(tmp_path), "model": {"name": "a.b:Mine"}, "data": {"name": "c:D"}}
+    assert [f.name for f in folders(config)] == ["Mine-D", "a.b:Mine-c:D"]
+    plain = {**config, "model": {"name": "gan"}, "data": {"name": "x"}}
+    assert [f.name for f in folders(plain)] == ["gan-x"]

@@ -26,7 +26,10 @@ def check_asked(words: Sequence[str], primary: str) -> None:
     asked = compose(own, primary=primary)
     if asked.get("metric"):
         check_features(asked["features"])
-    if asked.get("fake") is not None:
+    of_images = any(
+        w.startswith("data=") for w in rest
+    )  # or that word is wrong, which comes first
+    if asked.get("fake") is not None or of_images:
         return
     run = find_run(str(asked["run"]), asked["outputs"])
     kept = any((run.path / "checkpoints").glob("[0-9]*/manifest.json"))

@@ -147,7 +147,8 @@ def test_metrics_while_training_have_them_too(tmp_path, uneven, labels):
 
 def test_a_run_of_before_goes_on_with_even_ones(tmp_path):
     run = started(small("gan", "digits", outputs=str(tmp_path)))
+    assert run.config["eval"]["labels"] == "data"
     text = (run.path / "config.yaml").read_text()
     assert "  labels: data\n" in text
     (run.path / "config.yaml").write_text(text.replace("  labels: data\n", ""))
-    assert type(run)(run.path).config["eval"] == {"n": "auto", "labels": "even"}
+    assert type(run)(run.path).config["eval"] == {**run.config["eval"], "labels": "even"}

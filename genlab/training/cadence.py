@@ -236,4 +236,5 @@ def _sentence(rarer: Sequence[str], every: Mapping[str, int], total: int) -> str
         words = f"{', '.join(first)} and {last}" if first else last
         parts.append(f"{words} {'at the end alone' if n == 1 else f'{n} times in this run'}")
     keys = ", ".join(f"every.{kind}" for kind in rarer)
-    return f"{'; '.join(parts)}: more would take over a tenth of its time ({keys} set it)"
+    why = f"more would take over a tenth of its time (for another number set {keys})"
+    return f"{'; '.join(parts)}: {why}"

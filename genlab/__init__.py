@@ -29,4 +29,4 @@ def __getattr__(name: str):  # noqa: ANN202 - of the kind of what is asked for
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHERE})
+    return sorted([*__all__, "__version__"])

@@ -25,7 +25,7 @@ def check_classes(asked: int | str, data: Dataset) -> tuple[int | None, list[str
         problems.append(f"model.classes={asked}, but the data have no labels; use none or auto")
     elif int(asked) < have:
         problems.append(f"model.classes={asked}, but the data have {have} classes; use auto")
-    return int(asked), problems
+    return have if problems else int(asked), problems  # what goes on finds other problems
 
 
 def check_compatibility(

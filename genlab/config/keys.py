@@ -11,6 +11,7 @@ from genlab.core.schema import WEIGHTS
 __all__ = ["EXPECTED_RESULT", "KEYS", "OPTIONS"]
 
 RUN = "str | int | float"  # an id of digits alone is read as a number
+CHECKPOINT = "Literal['latest', 'best'] | Natural"
 
 KEYS = {
     "train": {
@@ -31,6 +32,7 @@ KEYS = {
     "sample": {
         "run": RUN,
         "outputs": "str",
+        "checkpoint": CHECKPOINT,
         "n": "Count | None",
         "batch": "Count",
         "seed": "Natural",
@@ -49,7 +51,7 @@ KEYS = {
     "eval": {
         "run": RUN,
         "outputs": "str",
-        "checkpoint": "Literal['latest', 'best'] | Natural",
+        "checkpoint": CHECKPOINT,
         "fake": "str | None",
         "real": "str | None",
         "size": "Count | None",

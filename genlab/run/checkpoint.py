@@ -181,7 +181,8 @@ class Checkpoints:
         if which == "latest":
             found = self.newest()
             return Checkpoint(found[0]) if found else None
-        name = self.pointer("best") if which == "best" else f"{int(which):012d}"
+        number = f"{int(which):012d}" if str(which).isdecimal() else ""
+        name = self.pointer("best") if which == "best" else number
         if name not in self.names():
             have = ", ".join(f"{int(n):,}" for n in self.names()) or "none"
             raise CheckpointError(

@@ -48,7 +48,8 @@ def main(words: Sequence[str], answer: dict[str, Any] | None = None) -> int:
     reconstructs = asked["from"] is not None and asked["task"] is None
     asked["n"] = asked["n"] or (None if reconstructs else SAMPLES)
     run = find_trained(str(asked["run"]), asked["outputs"], draws=not reconstructs)
-    pipeline = load(run.path, trust=trust, overrides=others, links=links)
+    which = {"checkpoint": asked["checkpoint"], "overrides": others}
+    pipeline = load(run.path, trust=trust, links=links, **which)
     assert pipeline.checkpoint is not None
     say_state(run, pipeline.checkpoint.images)
     pipeline.require(Reconstructs if reconstructs else Generates)

@@ -125,6 +125,7 @@ TRAIN: list[tuple[list[str], int, list[str]]] = [
     (["codec=points"], 2, ["codec=pixels"]),
     (["data=toy", "model.classes=none"], 2, ["codec=points"]),
     (["model.classes=3"], 2, ["10 classes", "use auto"]),
+    (["model.classes=-3"], 2, ["10 classes", "use auto"]),
     ([*TOY, "data.kind=swiss_roll", "model.classes=4"], 2, ["no labels"]),
     (["data.size=13", "model=gan"], 2, ["dcgan takes square images"]),
     (["data.size=100000"], 2, ["data"]),
@@ -280,6 +281,8 @@ SAMPLE: list[tuple[list[str], int, list[str]]] = [
     (["model.ema=0"], 2, ["belongs to the run"]),
     (["weights=0.07"], 2, ["keeps power-function averages", "model.ema={std: [0.05,0.1]}"]),
     (["hardware.threads=many"], 2, ["hardware.threads must be"]),
+    (["checkpoint=7"], 4, ["no checkpoint 7"]),
+    (["checkpoint=worst"], 2, ["checkpoint"]),
 ]
 
 

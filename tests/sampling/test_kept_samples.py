@@ -182,3 +182,20 @@ def test_images_are_not_written_over_while_they_are_read(vqvae, tmp_path, digits
     assert "choose another name=" in capsys.readouterr().err and len(files(folder)) == 3
     assert main(["sample", f"run={vqvae}", f"from={folder}", "name=twice"]) == 0
     assert list(files(vqvae / "samples" / "twice")) == list(files(folder))
+
+
+def test_a_checkpoint_is_chosen(run):
+    first, *_, last = sorted(p.name for p in run.glob("checkpoints/[0-9]*"))
+    for words, expected in ((f"checkpoint={int(first)}", first), ("checkpoint=latest", last)):
+        assert main(["sample", f"run={run}", "n=1", f"name={expected}", words]) == 0
+        assert record(run / "samples" / expected)["checkpoint"] == expected
+    with pytest.raises(genlab.GenlabError, match="no checkpoint 'worst'"):
+        genlab.load(run, checkpoint="worst")
+
+
+def test_all_given_images_are_reconstructed_unless_fewer_are_asked_for(vqvae, tmp_path, digits):
+    np.save(tmp_path / "given.npy", digits[:70, None])
+    words = ["sample", f"run={vqvae}", f"from={tmp_path}/given.npy", "name=all"]
+    for more, n in (([], 70), (["n=3"], 3)):
+        assert main([*words, *more]) == 0
+        assert len(json.loads((vqvae / "samples" / "all" / "names.json").read_text())) == n

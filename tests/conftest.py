@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from genlab.config import settle
+from genlab.config import auto_values
 from genlab.core import console
 from genlab.training import preview
 from tests.helpers.runs import Config, small, trained
 
 # every run looks at itself at its end; in tests at less than is worth looking at
-preview.SAMPLES, settle.FEWEST, settle.MOST = 16, 20, 20
+preview.SAMPLES, auto_values.FEWEST, auto_values.MOST = 16, 20, 20
 
 
 @pytest.fixture(autouse=True)

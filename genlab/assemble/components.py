@@ -115,8 +115,8 @@ def build(
         if None in networks.values():
             stored = replace(data.spec, classes=classes)
             why = [p for p in problems if p.startswith("network.")]
-            if told := size_problem(config, stored, trust, why[0]):
-                problems = [p for p in problems if p not in why] + [told]
+            if sentence := size_problem(config, stored, trust, why[0]):
+                problems = [p for p in problems if p not in why] + [sentence]
             raise ConfigError(*problems)
         given = {"spec": spec, "process": process, "codec": codec, **networks}
         model: Model | None = None

@@ -12,7 +12,7 @@ import sys
 
 from genlab import __version__
 from genlab.cli.verb import FLAGS, VERBS, Call
-from genlab.core.console import draws
+from genlab.core.console import redraws
 from genlab.core.cores import watch
 from genlab.core.errors import ConfigError, Stopped, explain
 from genlab.core.format import clean
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
         code, lines = explain(error, call.verb)
         if code == INTERRUPTED and sys.stderr.isatty():  # which has written ^C
             after_signals = isinstance(error, Stopped)  # that began a line where none is redrawn
-            new = "\r\x1b[K" if draws(sys.stderr) else "" if after_signals else "\n"
+            new = "\r\x1b[K" if redraws(sys.stderr) else "" if after_signals else "\n"
             print(end=new, file=sys.stderr)
         if call.verbose:
             import traceback

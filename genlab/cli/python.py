@@ -35,7 +35,7 @@ WHOLE = ("init", "extra")
 """Keys whose value is a mapping, rather than a group of keys."""
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
 ERRORS = {kind.code: kind for kind in (DeviceError, DiskError, OutOfMemory)}
-"""Exit code -> the error of genlab that others are told as."""
+"""Exit code -> the error of genlab that stands for errors of other packages."""
 WORDS = ("true", "false", "null", "none", "inf", "nan")
 
 

@@ -12,7 +12,7 @@ from genlab.core.registry import suggest
 
 __all__ = ["chosen", "runs_table"]
 
-DIFFERS = 16  # letters of what was typed that a narrow table keeps room for
+DIFFERS = 16  # letters of what was typed that a narrow table leaves free
 NAME, STATE = 24, 16  # letters of a run's name and state in a narrow table
 WIDE = 160  # columns from which nothing is cut
 
@@ -50,7 +50,7 @@ def _same_number(one: str, other: str) -> bool:
 
 
 def runs_table(found: Sequence[dict[str, Any]], width: int) -> str:
-    """A line a run: what there is room for, what was typed for it and not for the others last."""
+    """A line a run: the columns that fit, what was typed for it and not for the others last."""
     apart, narrow = _apart(found), width < WIDE
     name, state = (NAME, STATE) if narrow else (200, 40)
     columns = {

@@ -20,10 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genlab.config import catalog, overrides, trial
+from genlab.config.auto_values import resolve_auto
 from genlab.config.keys import EXPECTED_RESULT, KEYS, OPTIONS
 from genlab.config.named_runs import replace_runs, run_name
 from genlab.config.own_yaml import check_folder
-from genlab.config.settle import settle
 from genlab.core import registry, schema
 from genlab.core.errors import ConfigError, Refused
 from genlab.core.registry import GROUPS, suggest
@@ -149,7 +149,7 @@ def compose(
     if problems := validate(config, primary) or _idle(config, primary):
         raise ConfigError(*problems)
     if primary == "train":
-        settle(config)
+        resolve_auto(config)
     return config
 
 

@@ -8,11 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from genlab.core.format import clean
 
-__all__ = ["answering", "draws", "log", "log_once", "progress", "shown_by"]
+__all__ = ["answering", "log", "log_once", "progress", "redraws", "shown_by"]
 
 PAUSE = 5.0  # seconds between two lines where there is no terminal
 
@@ -25,7 +25,15 @@ class Advance(Protocol):
         ...
 
 
-def draws(stream: TextIO) -> bool:
+class Stream(Protocol):
+    """What may be a terminal."""
+
+    def isatty(self) -> bool:
+        """Whether it is."""
+        ...
+
+
+def redraws(stream: Stream) -> bool:
     """Whether what is on a terminal can be redrawn in place there."""
     return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
@@ -91,7 +99,7 @@ def progress(what: str, total: int) -> Iterator[Advance]:
     On a terminal a bar that is gone at the end, with the lines of `log` above it; elsewhere a line
     every few seconds.
     """
-    if draws(sys.stderr):
+    if redraws(sys.stderr):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 

@@ -1,8 +1,8 @@
 """How many cores this process may use, and how many of them other processes keep busy.
 
-Threads that share a core with other work make all the others wait at every barrier, and the
-libraries under torch do that spinning: two threads beside one busy process were 2.5 times as slow
-as one thread (docs/speed.md). So work that may choose its threads takes one for every idle core.
+A thread that shares its core with other work makes all the others wait at every barrier: two
+threads beside one busy process were 2.5 times as slow as one thread (docs/speed.md). So work that
+may choose its threads takes one for every idle core.
 """
 
 from __future__ import annotations

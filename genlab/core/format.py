@@ -65,15 +65,15 @@ def table(rows: Sequence[Sequence[str]], gap: str = "  ", indent: str = "") -> s
     )
 
 
-def fitting(widths: Sequence[int], order: Sequence[int], room: int, gap: int = 2) -> list[int]:
-    """The columns of these widths that have room beside each other, by their places.
+def fitting(widths: Sequence[int], order: Sequence[int], width: int, gap: int = 2) -> list[int]:
+    """The columns of these widths that fit beside each other into `width`, by their places.
 
-    order: in which they are taken; one that has no room is passed over, but the first never.
+    order: in which they are taken; one that does not fit is passed over, but the first never.
     """
     kept: list[int] = []
     used = -gap
     for i in order:
-        if not kept or used + gap + widths[i] <= room:
+        if not kept or used + gap + widths[i] <= width:
             kept.append(i)
             used += gap + widths[i]
     return sorted(kept)

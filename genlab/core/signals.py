@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from genlab.core.console import draws, log
+from genlab.core.console import log, redraws
 from genlab.core.errors import Stopped
 
 __all__ = ["DrawingStopped", "Signals", "check_stop", "stop_error"]
@@ -65,7 +65,7 @@ class Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if number == signal.SIGINT and sys.stderr.isatty() and not draws(sys.stderr):
+        if number == signal.SIGINT and sys.stderr.isatty() and not redraws(sys.stderr):
             print(file=sys.stderr)  # the terminal has written ^C
         if self.caught and number == signal.SIGINT and now - self._when < PATIENCE:
             raise KeyboardInterrupt

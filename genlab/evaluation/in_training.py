@@ -8,7 +8,7 @@ import shutil
 import time
 from pathlib import Path
 
-from genlab.config.settle import held_out
+from genlab.config.auto_values import held_out
 from genlab.core import dist
 from genlab.core.console import log
 from genlab.core.errors import ConfigError

@@ -120,7 +120,7 @@ class Net(nn.Module):
 
     An actnorm follows the first two, as in the official code; it is folded into their weights. The
     last begins at zero and is scaled by exp(3 logs), so that a coupling begins as the identity.
-    edge: the 3x3 ones are told where the image ends (`edges`).
+    edge: the 3x3 ones see where the image ends (`edges`).
 
     Reference: Kingma and Dhariwal 2018, arXiv 1807.03039, section 3.3 (zero initialization).
     """

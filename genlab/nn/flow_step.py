@@ -34,7 +34,7 @@ class FlowSteps(nn.Module):
     ) -> None:
         """steps: K; channels: of the state, even; width: of the coupling networks.
 
-        edge: these are told where the image ends; factor: of the log-scales of actnorms.
+        edge: these see where the image ends; factor: of the log-scales of actnorms.
         """
         super().__init__()
         self.reversible = reversible

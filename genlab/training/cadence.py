@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from genlab.config.settle import held_out
+from genlab.config.auto_values import held_out
 from genlab.core import dist
 from genlab.core.console import log
 from genlab.core.contract import Model, Split
@@ -31,7 +31,7 @@ __all__ = [
     "Cadence",
     "event_seconds",
     "intervals",
-    "settled",
+    "thinned",
     "times",
     "times_within",
 ]
@@ -88,7 +88,7 @@ def open_kinds(every: Mapping[str, Any], model: Model) -> list[str]:
     return [k for k in WORDS if every[k] == "auto" and not (kept and k == "checkpoint")]
 
 
-def settled(
+def thinned(
     every: Mapping[str, Any],
     total: int,
     batch: int,
@@ -188,7 +188,7 @@ class Cadence(Event):
             pace = (self.stepping - self._began[1]) / (images - self._began[0])
             seconds = pace * training.total
             batch, asked = training.trainer.stream.batch, training.config["every"]
-            every = settled(asked, training.total, batch, seconds, self.costs, training.model)
+            every = thinned(asked, training.total, batch, seconds, self.costs, training.model)
             text = json.dumps({"for": self._key, "every": every, "costs": self.costs})
             write_text(training.run.path / FILE, text)
             if rarer := [kind for kind in self.open if every[kind] > self.least[kind]]:

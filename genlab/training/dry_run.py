@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from genlab.assemble.components import Components
-from genlab.config.settle import held_out
+from genlab.config.auto_values import held_out
 from genlab.core.contract import Dataset, Split
 from genlab.core.format import count, duration, size
 from genlab.core.memory import memory, memory_advice
 from genlab.core.random import hash64
-from genlab.training.cadence import ROWS, WORDS, event_seconds, settled, times
+from genlab.training.cadence import ROWS, WORDS, event_seconds, thinned, times
 from genlab.training.costs import event_costs
 from genlab.training.setup import make_trainer, set_up
 
@@ -56,7 +56,7 @@ def measure(config: Mapping[str, Any]) -> int:
         seconds *= batch / part
     steps = schedule.images / rate
     asked, total = config["every"], schedule.images
-    every = settled(asked, total, batch, steps, costs, components.model)
+    every = thinned(asked, total, batch, steps, costs, components.model)
     often = {kind: times(0, total, every[kind]) for kind in every}
     beside = event_seconds(steps, often, costs, asked)
     whole = steps + beside

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from genlab.config.settle import held_out
+from genlab.config.auto_values import held_out
 from genlab.core import dist
 from genlab.core.console import log
 from genlab.core.contract import Clock, Model

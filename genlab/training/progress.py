@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from genlab.core.console import redraws
 from genlab.core.format import count, duration, number, size
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ProgressDisplay:
         self._busy = False
 
     def __enter__(self) -> Self:
-        if self._out.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
+        if redraws(self._out):
             from rich.console import Console
             from rich.live import Live
 

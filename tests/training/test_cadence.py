@@ -7,7 +7,7 @@ import json
 import pytest
 
 from genlab.assemble.components import build
-from genlab.config import settle
+from genlab.config import auto_values
 from genlab.config.compose import compose
 from genlab.core.errors import Stopped
 from genlab.sampling.pipeline import Pipeline
@@ -144,13 +144,13 @@ def test_costs_are_of_all_that_a_run_draws(model):
 
 
 def test_a_short_run_has_few_held_out_data(monkeypatch):
-    monkeypatch.setattr(settle, "FEWEST", 64)
-    monkeypatch.setattr(settle, "MOST", 1024)
+    monkeypatch.setattr(auto_values, "FEWEST", 64)
+    monkeypatch.setattr(auto_values, "MOST", 1024)
 
     def asked(images, held_out="auto"):
         return {"schedule": {"images": images}, "eval": {"held_out": held_out}}
 
-    found = [settle.held_out(asked(images)) for images in (640, 20_000, 10**9)]
+    found = [auto_values.held_out(asked(images)) for images in (640, 20_000, 10**9)]
     assert found == [64, 625, 1024]
-    assert settle.held_out(asked(640, 33)) == 33
+    assert auto_values.held_out(asked(640, 33)) == 33
     assert compose(["schedule.images=4096"])["eval"]["held_out"] == 128, "a config says it"

@@ -10,13 +10,13 @@ from typing import Any
 
 from genlab.core import registry, schema
 
-__all__ = ["held_out", "settle"]
+__all__ = ["held_out", "resolve_auto"]
 
 FEWEST, MOST = 64, 1024  # held-out data that a loss is averaged over
 PART = 32  # of the images of a run, below that
 
 
-def settle(config: Mapping[str, Any]) -> None:
+def resolve_auto(config: Mapping[str, Any]) -> None:
     """Replaces `auto` of model.density and eval.held_out in a checked config of a training."""
     model = config["model"]
     if model.get("density") == "auto":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from genlab.cli.list import ordered
 from genlab.config import catalog
 from genlab.core import registry
 from genlab.core.format import table
@@ -90,8 +89,10 @@ def verb_help(name: str, verb: Verb, flags: Mapping[str, str]) -> str:
     """`genlab VERB --help`."""
     parts = [f"genlab {name}: {verb.does}"]
     if name in USAGE:
-        parts.append(USAGE[name].format(things=", ".join([*ordered(catalog.groups()), "runs"])))
-    groups = ordered(catalog.groups()) if verb.groups is None else verb.groups
+        parts.append(
+            USAGE[name].format(things=", ".join([*catalog.ordered(catalog.groups()), "runs"]))
+        )
+    groups = catalog.ordered(catalog.groups()) if verb.groups is None else verb.groups
     if groups:
         rows = [(f"{group}=", ", ".join(registry.names(group)) or "-") for group in groups]
         parts.append(_section("choose", rows))

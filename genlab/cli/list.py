@@ -19,7 +19,7 @@ from genlab.core import registry
 from genlab.core.errors import ConfigError
 from genlab.core.files import opened, read_text
 from genlab.core.format import cut, table
-from genlab.core.registry import GROUPS, suggest
+from genlab.core.registry import suggest
 
 __all__ = ["class_doc", "components", "group_of", "listing", "runs"]
 
@@ -53,7 +53,7 @@ def listing(
         group = group_of(what, *folders)
         rows = components(group, *folders)
         return _dump(rows) if as_json else table([(r["name"], r["doc"]) for r in rows])
-    groups = {g: registry.names(g, *folders) for g in ordered(catalog.groups(*folders))}
+    groups = {g: registry.names(g, *folders) for g in catalog.ordered(catalog.groups(*folders))}
     if as_json:
         return _dump(groups)
     lines = [(g, str(len(names)), ", ".join(names)) for g, names in groups.items()]
@@ -61,11 +61,6 @@ def listing(
         table([(g, n, cut(names, 79)) for g, n, names in lines])
         + "\n\n`genlab list model` says what each is; `genlab list runs` shows the runs."
     )
-
-
-def ordered(groups: Sequence[str]) -> list[str]:
-    """The groups in the order of the registry, then the others."""
-    return sorted(groups, key=lambda g: (GROUPS.index(g) if g in GROUPS else len(GROUPS), g))
 
 
 def group_of(what: str, *folders: Path) -> str:

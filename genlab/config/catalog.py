@@ -12,11 +12,11 @@ it goes through `files` or `lines`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from genlab.core.registry import configs_dir
+from genlab.core.registry import GROUPS, configs_dir
 
 __all__ = [
     "Choice",
@@ -30,6 +30,7 @@ __all__ = [
     "known",
     "lines",
     "names_in",
+    "ordered",
     "scan",
     "scan_text",
     "summary",
@@ -88,6 +89,11 @@ def groups(*folders: Path) -> list[str]:
         if root.is_dir():
             found |= {p.name for p in root.iterdir() if p.is_dir() and any(p.rglob("*.yaml"))}
     return sorted(found - {"hydra"})
+
+
+def ordered(groups: Sequence[str]) -> list[str]:
+    """The groups in the order of the registry, then the others."""
+    return sorted(groups, key=lambda g: (GROUPS.index(g) if g in GROUPS else len(GROUPS), g))
 
 
 def find_yaml(group: str, name: str, *folders: Path) -> Path | None:
